@@ -1,0 +1,209 @@
+"""What a run has measured so far, read from its files for the figures, the table and the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from synthtune import statistics
+from synthtune.errors import StageError
+from synthtune.files import read_json
+
+GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "full"
+CONDITIONS = (GOLD, ANNOTATED, GENERATED, BOTH)
+"""What a student may train on besides the ceiling `full`, in the order figures and table show them."""
+
+FINE_TUNED = "fine-tuned teacher"
+
+METRIC = {"classification": "accuracy", "nlg": "bleu"}
+METRIC_NAMES = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L"}
+KIND_NAMES = {"classification": "classification", "nlg": "NLG"}
+
+# Title, and where the texts come from, of every task that ships with the package. The two NLG tasks read the real
+# corpora when the settings name a folder that holds them, else the corpora written for this package.
+_TITLES = {"film_reviews": "Film reviews", "product_reviews": "Product reviews", "tweets": "Tweets",
+           "reuters_r8": "Reuters R8", "webnlg": "WebNLG", "sgd": "SGD"}
+_REAL = {"film_reviews", "product_reviews", "tweets", "reuters_r8"}
+_OWN_UNLESS_GIVEN = {"webnlg", "sgd"}
+
+
+def title(task: str, settings: Any) -> str:
+    """Name of a task as figures and table print it; the package's own corpora are named as such."""
+    name = _TITLES.get(task, task.replace("_", " ").capitalize())
+    return f"{name} format, own corpus" if is_own_corpus(task, settings) else name
+
+
+def is_own_corpus(task: str, settings: Any) -> bool:
+    """Whether the task's texts were written for this package, rather than being a corpus others collected."""
+    return task in _OWN_UNLESS_GIVEN and not settings.data_root
+
+
+def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
+    """Say plainly which of `tasks` are real corpora, which are the package's own and which the user brought."""
+    tasks = list(tasks)
+    real = [_TITLES[task] for task in tasks
+            if task in _REAL or (task in _OWN_UNLESS_GIVEN and not is_own_corpus(task, settings))]
+    own = [_TITLES[task] for task in tasks if is_own_corpus(task, settings)]
+    brought = [title(task, settings) for task in tasks if task not in _TITLES]
+    sentences = []
+    if real:
+        sentences.append(f"Real corpora: {_listed(real)}.")
+    if own:
+        sentences.append(f"Written for this package, in the official file format only: {_listed(own)}; these are not "
+                         f"the published {_listed(own)} data.")
+    if brought:
+        sentences.append(f"Brought by the user: {_listed(brought)}.")
+    return " ".join(sentences)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything the stages of a run wrote that figures need.
+
+    Attributes
+    ----------
+    settings : object
+        The run's settings.
+    students : DataFrame
+        One row per student cell, as `results.parquet` has them.
+    teachers : DataFrame
+        One row per system and budget, as `teacher.parquet` has them; empty if there are none yet.
+    synthetic : DataFrame
+        One row per task, budget and route ("annotated" or "generated"): `examples` made, `seconds` they took.
+    minutes : DataFrame
+        One row per executed notebook: notebook, task, budget, minutes, peak_rss_gib; empty if there are none.
+    """
+
+    settings: Any
+    students: pd.DataFrame
+    teachers: pd.DataFrame
+    synthetic: pd.DataFrame
+    minutes: pd.DataFrame
+
+    @classmethod
+    def read(cls, run_dir: str | Path, settings: Any) -> Results:
+        """Read the results of all tasks of the settings that have any.
+
+        Raises
+        ------
+        StageError
+            If no task has student results, or a results file cannot be read.
+        """
+        run_dir = Path(run_dir)
+        students, teachers, synthetic = [], [], []
+        for task in settings.tasks:
+            path = run_dir / task / "results.parquet"
+            if path.exists():
+                students.append(_parquet(path))
+            for folder in sorted((run_dir / task).glob("budget-*")):
+                if (folder / "teacher.parquet").exists():
+                    teachers.append(_parquet(folder / "teacher.parquet"))
+                for route, name, made in (("annotated", "annotation.json", "n"),
+                                          ("generated", "generation.json", "kept")):
+                    if (folder / name).exists():
+                        record = read_json(folder / name)
+                        synthetic.append({"task": task, "budget": int(record["budget"]), "route": route,
+                                          "examples": int(record[made]), "seconds": float(record["seconds"])})
+        if not students:
+            raise StageError(f"No task has results under {run_dir}: run the students' notebooks "
+                             f"({', '.join(settings.tasks)}) first.")
+        minutes = run_dir / "minutes.csv"
+        return cls(settings, pd.concat(students, ignore_index=True),
+                   pd.concat(teachers, ignore_index=True) if teachers else pd.DataFrame(
+                       columns=["task", "kind", "budget", "system", "model", *METRIC_NAMES, "per_example", "seconds"]),
+                   pd.DataFrame(synthetic, columns=["task", "budget", "route", "examples", "seconds"]),
+                   pd.read_csv(minutes) if minutes.exists() else pd.DataFrame(
+                       columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]))
+
+    def tasks(self, kind: str | None = None) -> list[str]:
+        """Tasks with student results, in the order of the settings; of one kind only, if it is given."""
+        there = self.students if kind is None else self.students[self.students.kind == kind]
+        return [task for task in self.settings.tasks if task in set(there.task)]
+
+    def kind(self, task: str) -> str:
+        """ "classification" or "nlg"."""
+        return self.students.loc[self.students.task == task, "kind"].iloc[0]
+
+    def title(self, task: str) -> str:
+        """Name of the task for people."""
+        return title(task, self.settings)
+
+    def budgets(self, task: str) -> list[int]:
+        """Budgets at which the task has students, the ceiling left out, ascending."""
+        rows = self.students[(self.students.task == task) & (self.students.condition != FULL)]
+        return sorted(int(budget) for budget in rows.budget.unique())
+
+    def amounts(self, task: str, budget: int, condition: str) -> list[int]:
+        """Amounts of synthetic data that a condition was run with, ascending; [0] for gold and for the ceiling."""
+        rows = self.students
+        rows = rows[(rows.task == task) & (rows.budget == budget) & (rows.condition == condition)]
+        return sorted(int(amount) for amount in rows.amount.unique())
+
+    def headline_amount(self, task: str, budget: int, condition: str) -> int | None:
+        """The amount of synthetic data that stands for the condition wherever only one is shown.
+
+        The settings' `students.amount`; where a pool is too small for it, the largest amount below; None if the
+        condition was not run.
+        """
+        amounts = self.amounts(task, budget, condition)
+        return max((amount for amount in amounts if amount <= self.settings.students.amount),
+                   default=min(amounts, default=None))
+
+    def rows(self, task: str, budget: int, condition: str, amount: int | None = None) -> pd.DataFrame:
+        """Cells of one condition, one row per seed; at its headline amount unless another is given."""
+        if amount is None:
+            amount = self.headline_amount(task, budget, condition)
+        rows = self.students
+        return rows[(rows.task == task) & (rows.budget == budget) & (rows.condition == condition)
+                    & (rows.amount == amount)].sort_values("seed")
+
+    def ceiling(self, task: str) -> pd.DataFrame:
+        """Cells of the ceiling, trained on all true labels, one row per seed."""
+        rows = self.students
+        return rows[(rows.task == task) & (rows.condition == FULL)].sort_values("seed")
+
+    def teacher(self, task: str, budget: int, system: str = FINE_TUNED) -> pd.DataFrame:
+        """The row of one system at one budget; no row if it was not tried."""
+        rows = self.teachers
+        return rows[(rows.task == task) & (rows.budget == budget) & (rows.system == system)]
+
+    @cached_property
+    def resampled(self) -> dict[str, dict[tuple, np.ndarray]]:
+        """For each task, bootstrap scores of every cell and every system, all on the same resamples.
+
+        Keys are (budget, condition, amount) for students and (budget, system) for teachers and prompted models; values
+        are as `statistics.resample` returns them.
+        """
+        scores = {}
+        for task in self.tasks():
+            cells: dict[tuple, dict[int, np.ndarray]] = {}
+            for row in self.students[self.students.task == task].itertuples():
+                record = statistics.examples_of(row.kind, row.per_example)
+                cells.setdefault((int(row.budget), row.condition, int(row.amount)), {})[int(row.seed)] = record
+            for row in self.teachers[self.teachers.task == task].itertuples():
+                cells[int(row.budget), row.system] = {0: statistics.examples_of(row.kind, row.per_example)}
+            scores[task] = statistics.resample(cells, self.settings.figures.resamples, self.settings.seed, task)
+        return scores
+
+    def resampled_cell(self, task: str, budget: int, condition: str, amount: int | None = None) -> np.ndarray | None:
+        """Bootstrap scores of one condition at an amount (its headline amount if left out); None if it was not run."""
+        if amount is None:
+            amount = self.headline_amount(task, budget, condition)
+        return self.resampled[task].get((budget, condition, amount))
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path} cannot be read ({error}): delete it and run again to make it anew.") from error
