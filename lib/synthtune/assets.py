@@ -1,0 +1,387 @@
+"""Where models and corpora come from: declared in `assets.yaml`, downloaded once, verified before use, cached.
+
+Archives are releases on a Python package index, so the download is left to pip: the index, the mirrors, the proxy and
+the certificates the user has set up for it hold here too, and no host is named in this package. pip retries and resumes
+broken transfers and refuses an archive whose SHA-256 differs.
+
+The cache is the folder in the environment variable ``SYNTHTUNE_CACHE``, by default ``.cache/synthtune`` in the clone. A
+cache copied from another machine is verified once and then works without a network.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field
+
+from synthtune import files
+from synthtune.errors import AssetError, StageError, nearest
+from synthtune.progress import progress as progress_bar
+
+ATTEMPTS = 2
+"""How often pip is started for one archive. Each time it retries connections and resumes transfers by itself."""
+
+PAUSE_SECONDS = 5.0
+"""Wait before pip is started again."""
+
+# A source distribution is "built" by pip to learn its name and version, which would execute its setup.py. This backend,
+# put in front of the real one for the download only, answers with what is declared, so nothing of it is executed.
+_BACKEND = '''\
+import json, os, pathlib
+
+class Declared:
+    def get_requires_for_build_wheel(self, config_settings=None):
+        return []
+
+    def prepare_metadata_for_build_wheel(self, folder, config_settings=None):
+        project, version = json.loads(os.environ["SYNTHTUNE_DECLARED"])
+        info = pathlib.Path(folder) / f"{project}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {project}\\nVersion: {version}\\n")
+        return info.name
+
+__legacy__ = Declared()
+'''
+
+
+class Member(BaseModel):
+    """One file taken out of an archive."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    file: str
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Asset(BaseModel):
+    """One entry of `assets.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["model", "corpus"]
+    project: str
+    version: str
+    archive: str
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    licence: str
+    citation: str
+    members: tuple[Member, ...] = Field(min_length=1)
+
+
+@functools.cache
+def declared() -> dict[str, Asset]:
+    """Every asset of `assets.yaml`, by name."""
+    text = Path(__file__).with_suffix(".yaml").read_text("utf-8")
+    return {name: Asset.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def digest(name: str) -> str:
+    """SHA-256 that names an asset's content in results: of its member, or of the list of members if it has several.
+
+    Raises
+    ------
+    AssetError
+        If no asset has this name.
+    """
+    members = _asset(name).members
+    if len(members) == 1:
+        return members[0].sha256
+    return files.digest({member.file: member.sha256 for member in members})
+
+
+def cache_folder() -> Path:
+    """The folder of downloaded and converted assets: ``$SYNTHTUNE_CACHE``, or ``.cache/synthtune`` in the clone."""
+    chosen = os.environ.get("SYNTHTUNE_CACHE")
+    return Path(chosen).expanduser().absolute() if chosen else Path(__file__).parents[2] / ".cache" / "synthtune"
+
+
+def fetch(name: str, progress: bool = True) -> Path:
+    """Give the folder with an asset's members, downloading and verifying them if the cache lacks them.
+
+    Several processes may ask at once: one downloads, the others wait for it.
+
+    Parameters
+    ----------
+    name : str
+        A name from `assets.yaml`.
+    progress : bool
+        Show a bar while downloading.
+
+    Returns
+    -------
+    Path
+        Folder that holds each member under its `file` name.
+
+    Raises
+    ------
+    AssetError
+        If the name is unknown, no index can be reached, the archive or a member is not what is declared, or the disk is
+        full. The cache then holds no half-written file.
+    """
+    asset = _asset(name)
+    folder = cache_folder() / "assets" / f"{name}-{asset.sha256[:12]}"
+    digests = {member.file: member.sha256 for member in asset.members}
+    if _verified(folder, digests):
+        return folder
+
+    def make(temporary: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix=".download.", dir=folder.parent) as workplace:
+            archive = _download(name, asset, Path(workplace), progress)
+            _unpack(name, asset, archive, temporary)
+
+    _make_once(name, folder, digests, make)
+    return folder
+
+
+def model_path(name: str, progress: bool = True) -> Path:
+    """Give a folder that transformers' ``from_pretrained`` loads a model and its tokenizer from.
+
+    Weights published as GGUF are converted once, to float32 safetensors in the cache (about half a minute): transformers
+    reads GGUF slowly, and keeps it from being saved.
+
+    Raises
+    ------
+    AssetError
+        As for `fetch`, and if the asset is not a model.
+    """
+    asset = _asset(name)
+    if asset.kind != "model":
+        models = [other for other, entry in declared().items() if entry.kind == "model"]
+        raise AssetError(f"'{name}' is a {asset.kind}, not a model. Models: {', '.join(models)}.")
+    source = fetch(name, progress)
+    published = [member for member in asset.members if member.file.endswith(".gguf")]
+    if not published:
+        return source
+    folder = cache_folder() / "models" / f"{name}-{published[0].sha256[:12]}"
+    if not _verified(folder):
+        _make_once(name, folder, None, lambda temporary: _convert(source, published[0].file, temporary, progress))
+    return folder
+
+
+def _asset(name: str) -> Asset:
+    if name not in declared():
+        raise AssetError(f"No asset is called '{name}': {nearest(name, declared())}")
+    return declared()[name]
+
+
+def _verified(folder: Path, digests: dict[str, str] | None = None) -> bool:
+    """Say whether a folder of the cache holds what it should.
+
+    Digests are computed only for files whose size or time differs from when they were last found right. With
+    `digests` None they are those written down when the folder was made.
+    """
+    record = folder / "verified.json"
+    try:
+        noted = json.loads(record.read_text("utf-8"))
+    except (OSError, ValueError):
+        noted = {}
+    expected = digests or {file: entry["sha256"] for file, entry in noted.items()}
+    if not expected:
+        return False
+    fresh = {}
+    for file, sha256 in expected.items():
+        path = folder / file
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        entry = {"sha256": sha256, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+        if noted.get(file) != entry and files.digest(path) != sha256:
+            return False
+        fresh[file] = entry
+    if fresh != noted:
+        try:
+            files.write_json(record, fresh)
+        except StageError:
+            pass  # a cache shared read-only is as good; its files are verified again next time
+    return True
+
+
+def _make_once(name: str, folder: Path, digests: dict[str, str] | None, make: Callable[[Path], None]) -> None:
+    """Fill a folder of the cache under a lock, whole or not at all; `make` writes into the path it is given."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            if _verified(folder, digests):  # by another process while this one waited
+                return
+            # What a killed process left behind: nobody else works under this lock.
+            for left in folder.parent.glob(f".{folder.name}.*"):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+            with files.atomic_path(folder) as temporary:
+                temporary.mkdir()
+                make(temporary)
+                written = digests or {path.name: files.digest(path) for path in sorted(temporary.iterdir())}
+                files.write_json(temporary / "verified.json", {
+                    file: {"sha256": sha256, "bytes": (temporary / file).stat().st_size,
+                           "mtime_ns": (temporary / file).stat().st_mtime_ns}
+                    for file, sha256 in written.items()})
+    except (OSError, StageError) as error:
+        raise _unwritable(name, error) from error
+
+
+def _unwritable(name: str, error: Exception) -> AssetError:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    number = cause.errno if isinstance(cause, OSError) else None
+    reason = "the disk is full" if number in (errno.ENOSPC, errno.EDQUOT) else \
+        (os.strerror(number) if number else str(cause or error)).lower()
+    return AssetError(f"Cannot store '{name}' in {cache_folder()}: {reason}. Free space there or set SYNTHTUNE_CACHE to "
+                      "another folder, then run again.")
+
+
+def _download(name: str, asset: Asset, workplace: Path, progress: bool) -> Path:
+    """Let pip download an archive into `workplace`, which nothing outlives, and give its path."""
+    requirements = workplace / "requirements.txt"
+    requirements.write_text(f"{asset.project}=={asset.version} --hash=sha256:{asset.sha256}\n")
+    (workplace / "setuptools").mkdir()
+    (workplace / "setuptools" / "__init__.py").write_text("")
+    (workplace / "setuptools" / "build_meta.py").write_text(_BACKEND)
+    form = ["--only-binary", ":all:"] if asset.archive.endswith(".whl") else \
+        ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *form, "--no-input",
+               "--disable-pip-version-check", "--progress-bar", "raw", "--requirement", str(requirements),
+               "--dest", str(workplace)]
+    environment = {**os.environ, "PYTHONPATH": str(workplace), "TMPDIR": str(workplace),
+                   "SYNTHTUNE_DECLARED": json.dumps([asset.project, asset.version])}
+    for attempt in range(1, ATTEMPTS + 1):
+        complaint = _run_pip(name, asset, command, environment, progress)
+        archive = workplace / asset.archive
+        if complaint is None and archive.exists() and files.digest(archive) == asset.sha256:
+            return archive
+        archive.unlink(missing_ok=True)
+        problem = _diagnose(name, asset, complaint or "")
+        if attempt == ATTEMPTS or "No space left on device" in (complaint or ""):
+            raise problem
+        # A transfer that went wrong may sit in pip's cache: ask the index itself the second time.
+        command = [*command, "--no-cache-dir"]
+        time.sleep(PAUSE_SECONDS)
+    raise AssertionError("not reached")
+
+
+def _run_pip(name: str, asset: Asset, command: list[str], environment: dict[str, str], progress: bool) -> str | None:
+    """Run pip, its progress turned into a bar; give None, or what it complained of."""
+    bar = progress_bar(desc=f"download {name}", total=asset.bytes, unit="B") if progress else None
+    said = []
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          stdin=subprocess.DEVNULL, text=True, errors="replace") as pip:
+        try:
+            for line in pip.stdout:
+                counted = re.match(r"Progress (\d+) of (\d+)", line)
+                if counted is None:
+                    said.append(line)
+                elif bar is not None and int(counted[2]) == asset.bytes:
+                    bar.update(int(counted[1]) - bar.n)
+        except BaseException:
+            pip.kill()
+            raise
+        finally:
+            if bar is not None:
+                bar.close()
+    return "".join(said) if pip.returncode else None
+
+
+def _diagnose(name: str, asset: Asset, complaint: str) -> AssetError:
+    """Turn pip's words into one sentence."""
+    release = f"{asset.project} {asset.version}"
+    where = "Behind a proxy or a mirror, set it for pip (pip config); without a network, copy the folder " \
+            f"{cache_folder()} from a machine that has run this."
+    if "No space left on device" in complaint:
+        return _unwritable(name, OSError(errno.ENOSPC, ""))
+    if "DO NOT MATCH THE HASHES" in complaint:
+        got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
+        return AssetError(f"The download of '{name}' ({release}) has SHA-256 {got[1] if got else 'unknown'}, not the "
+                          f"declared {asset.sha256}: it was refused. The index or a proxy serves another file under "
+                          "that name; try another index (pip config set global.index-url ...).")
+    if re.search(r"connection broken|ConnectionError|NewConnection|timed out|TimeoutError|Name or service|resolve|"
+                 r"IncompleteRead|ProxyError|SSLError|incomplete", complaint, re.IGNORECASE):
+        return AssetError(f"Cannot download '{name}' ({release}): no package index could be reached. {where}")
+    if re.search(r"Could not find a version|No matching distribution", complaint):
+        return AssetError(f"Cannot download '{name}': the package index has no {release} ({asset.archive}). {where}")
+    last = next((line.strip() for line in reversed(complaint.splitlines()) if line.strip()), "pip gave no reason")
+    return AssetError(f"Cannot download '{name}' ({release}): {last}. {where}")
+
+
+def _unpack(name: str, asset: Asset, archive: Path, folder: Path) -> None:
+    """Write each member into `folder` and check its digest."""
+    for member in asset.members:
+        outer, _, inner = member.path.partition("!")
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                if not inner:
+                    with opened.open(outer) as source, open(folder / member.file, "wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+                else:
+                    with tarfile.open(fileobj=io.BytesIO(opened.read(outer))) as nested:
+                        source = nested.extractfile(inner)
+                        if source is None:
+                            raise KeyError(inner)
+                        with source, open(folder / member.file, "wb") as target:
+                            shutil.copyfileobj(source, target, 1 << 20)
+        except KeyError as error:
+            raise AssetError(f"The archive of '{name}' ({asset.archive}) has no member {member.path}: correct its entry "
+                             "in assets.yaml.") from error
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+            raise AssetError(f"The archive of '{name}' ({asset.archive}) is damaged ({error}): run again to download it "
+                             "anew.") from error
+        found = files.digest(folder / member.file)
+        if found != member.sha256:
+            raise AssetError(f"Member {member.path} of '{name}' has SHA-256 {found}, not the declared {member.sha256}: "
+                             "it was refused. Correct its entry in assets.yaml.")
+
+
+def _convert(source: Path, gguf: str, folder: Path, progress: bool) -> None:
+    """Write a GGUF checkpoint as a plain one, weights in float32.
+
+    transformers marks what it read from GGUF as quantized and then refuses to save it, although the weights are ordinary
+    by then; a fresh model of the same configuration takes them over.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
+    from transformers.utils import logging
+
+    noisy, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    theirs = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = functools.partial(_convert_bar, shown=progress)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf)
+        if hasattr(loaded.config, "quantization_config"):
+            del loaded.config.quantization_config
+        plain = type(loaded)(loaded.config)
+        plain.load_state_dict(loaded.state_dict())
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except SafetensorError as error:
+        full = "os error 28" in str(error) or "No space" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = theirs
+        logging.set_verbosity(level)
+        if noisy:
+            logging.enable_progress_bar()
+
+
+def _convert_bar(tensors: Iterable, desc: str, shown: bool) -> Iterable:
+    """Stand in for the bar transformers draws while it reads GGUF, so that it appears where ours do."""
+    return progress_bar(tensors, desc="convert weights, once", unit="tensor") if shown else tensors
