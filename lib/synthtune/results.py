@@ -14,6 +14,7 @@ import pandas as pd
 from synthtune import statistics
 from synthtune.errors import StageError
 from synthtune.files import read_json
+from synthtune.settings import NLG
 
 GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "full"
 CONDITIONS = (GOLD, ANNOTATED, GENERATED, BOTH)
@@ -25,40 +26,34 @@ METRIC = {"classification": "accuracy", "nlg": "bleu"}
 METRIC_NAMES = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L"}
 KIND_NAMES = {"classification": "classification", "nlg": "NLG"}
 
-# Title, and where the texts come from, of every task that ships with the package. The two NLG tasks read the real
-# corpora when the settings name a folder that holds them, else the corpora written for this package.
 _TITLES = {"film_reviews": "Film reviews", "product_reviews": "Product reviews", "tweets": "Tweets",
            "reuters_r8": "Reuters R8", "webnlg": "WebNLG", "sgd": "SGD"}
-_REAL = {"film_reviews", "product_reviews", "tweets", "reuters_r8"}
-_OWN_UNLESS_GIVEN = {"webnlg", "sgd"}
 
 
 def title(task: str, settings: Any) -> str:
     """Name of a task as figures and table print it; the package's own corpora are named as such."""
-    name = _TITLES.get(task, task.replace("_", " ").capitalize())
-    return f"{name} format, own corpus" if is_own_corpus(task, settings) else name
+    return f"{_TITLES[task]} format, own corpus" if is_own_corpus(task, settings) else _TITLES[task]
 
 
 def is_own_corpus(task: str, settings: Any) -> bool:
-    """Whether the task's texts were written for this package, rather than being a corpus others collected."""
-    return task in _OWN_UNLESS_GIVEN and not settings.data_root
+    """Whether the task's texts were written for this package, rather than being a corpus others collected.
+
+    The NLG tasks read the real corpora where the settings name a folder that holds them.
+    """
+    return task in NLG and not settings.data_root
 
 
 def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
-    """Say plainly which of `tasks` are real corpora, which are the package's own and which the user brought."""
+    """Say plainly which of `tasks` are real corpora and which are the package's own; empty for no task."""
     tasks = list(tasks)
-    real = [_TITLES[task] for task in tasks
-            if task in _REAL or (task in _OWN_UNLESS_GIVEN and not is_own_corpus(task, settings))]
+    real = [_TITLES[task] for task in tasks if not is_own_corpus(task, settings)]
     own = [_TITLES[task] for task in tasks if is_own_corpus(task, settings)]
-    brought = [title(task, settings) for task in tasks if task not in _TITLES]
     sentences = []
     if real:
         sentences.append(f"Real corpora: {_listed(real)}.")
     if own:
-        sentences.append(f"Written for this package, in the official file format only: {_listed(own)}; these are not "
-                         f"the published {_listed(own)} data.")
-    if brought:
-        sentences.append(f"Brought by the user: {_listed(brought)}.")
+        sentences.append(f"Written for this package, in the official file format only: {_listed(own)}; not the "
+                         f"published {_listed(own)} data.")
     return " ".join(sentences)
 
 
@@ -156,8 +151,8 @@ class Results:
         condition was not run.
         """
         amounts = self.amounts(task, budget, condition)
-        return max((amount for amount in amounts if amount <= self.settings.students.amount),
-                   default=min(amounts, default=None))
+        wanted = self.settings.for_task(task).students.amount
+        return max((amount for amount in amounts if amount <= wanted), default=min(amounts, default=None))
 
     def rows(self, task: str, budget: int, condition: str, amount: int | None = None) -> pd.DataFrame:
         """Cells of one condition, one row per seed; at its headline amount unless another is given."""
@@ -179,10 +174,9 @@ class Results:
 
     @cached_property
     def resampled(self) -> dict[str, dict[tuple, np.ndarray]]:
-        """For each task, bootstrap scores of every cell and every system, all on the same resamples.
+        """For each task, bootstrap scores of every student condition, all on the same resamples.
 
-        Keys are (budget, condition, amount) for students and (budget, system) for teachers and prompted models; values
-        are as `statistics.resample` returns them.
+        Keys are (budget, condition, amount); values are as `statistics.resample` returns them.
         """
         scores = {}
         for task in self.tasks():
@@ -190,10 +184,23 @@ class Results:
             for row in self.students[self.students.task == task].itertuples():
                 record = statistics.examples_of(row.kind, row.per_example)
                 cells.setdefault((int(row.budget), row.condition, int(row.amount)), {})[int(row.seed)] = record
-            for row in self.teachers[self.teachers.task == task].itertuples():
-                cells[int(row.budget), row.system] = {0: statistics.examples_of(row.kind, row.per_example)}
-            scores[task] = statistics.resample(cells, self.settings.figures.resamples, self.settings.seed, task)
+            scores[task] = self.resample(task, cells)
         return scores
+
+    def resample(self, task: str, cells: statistics.Cells) -> dict[Any, np.ndarray]:
+        """`statistics.resample` with the resamples, the seed and the stream of this run and task."""
+        return statistics.resample(cells, self.settings.figures.resamples, self.settings.seed, task)
+
+    def resampled_systems(self, task: str, budget: int, systems: Iterable[str]) -> dict[str, np.ndarray]:
+        """Bootstrap scores of teachers and prompted models on the test examples that all of them were asked.
+
+        An endpoint may be asked fewer examples than the teacher; every system answers the test set from its start, so
+        what they have in common is the start of it.
+        """
+        rows = {system: self.teacher(task, budget, system).iloc[0] for system in systems}
+        records = {system: statistics.examples_of(row.kind, row.per_example) for system, row in rows.items()}
+        common = min(map(len, records.values()))
+        return self.resample(task, {system: {0: record[:common]} for system, record in records.items()})
 
     def resampled_cell(self, task: str, budget: int, condition: str, amount: int | None = None) -> np.ndarray | None:
         """Bootstrap scores of one condition at an amount (its headline amount if left out); None if it was not run."""
