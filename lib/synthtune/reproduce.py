@@ -1,0 +1,469 @@
+"""The command behind run_all.sh: fetch what is needed, run every notebook that is not up to date, say where results are.
+
+Which notebooks must run is Snakemake's to decide (`workflow/Snakefile`), from the files of earlier runs, the settings
+each stage depends on, and the notebooks themselves. Each runs in a `synthtune.notebook_runner`, which reports here over a
+socket; when this process ends, however it ends, the socket closes and every runner stops with its kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Only the standard library here: --help answers before there is an environment.
+from synthtune.errors import SettingsError, StageError, SynthtuneError, nearest
+
+if TYPE_CHECKING:
+    from synthtune.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STOP_SECONDS = 5
+"""How long Snakemake may take to stop by itself."""
+
+CORPUS_OF = {"film_reviews": "vader-ground-truth", "product_reviews": "vader-ground-truth",
+             "tweets": "vader-ground-truth", "reuters_r8": "reuters-r8"}
+"""Corpora that tasks are read from; the other tasks bring their own."""
+
+SOCKET_FOLDER_LIMIT = 60
+"""Longest folder that leaves room for the sockets of runners and kernels below it."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 (a notebook or a download failed), 2 (bad usage), 130 (interrupted).
+    """
+    chosen = _parser().parse_args(arguments)
+    try:
+        return _reproduce(chosen)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except SynthtuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished work is kept: run the same command again to go on.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./run_all.sh", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Reproduce the whole study: fine-tune teachers, annotate, generate, train students, draw every\n"
+                    "figure and the table. What an earlier run finished is reused.",
+        epilog="  ./run_all.sh test [pytest's options]    run the tests\n\n"
+               "Results go to runs/PROFILE/. Models and corpora are cached in .cache/synthtune, or in the folder that\n"
+               "the environment variable SYNTHTUNE_CACHE names.")
+    parser.add_argument("--profile", default="laptop",
+                        help="a file of workflow/profiles, without .yaml (default: laptop; smoke takes minutes)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
+                        help="change a setting of the profile, such as teacher.epochs=6; may be repeated")
+    parser.add_argument("--only", action="append", default=[], metavar="TASK",
+                        help="this task instead of all of the profile's; may be repeated")
+    parser.add_argument("--jobs", type=int, metavar="N", help="notebooks to run side by side")
+    parser.add_argument("--data-root", metavar="DIR", help="folder with the real webnlg/ and sgd/ corpora")
+    parser.add_argument("--dry-run", action="store_true", help="list the notebooks that would run, and stop")
+    return parser
+
+
+def _reproduce(chosen: argparse.Namespace) -> int:
+    from synthtune import settings as settings_module
+
+    overrides = list(chosen.overrides)
+    if chosen.only:
+        unknown = next((task for task in chosen.only if task not in settings_module.TASKS), None)
+        if unknown is not None:
+            raise SettingsError(f"--only: unknown task '{unknown}': {nearest(unknown, settings_module.TASKS)}")
+        overrides.append(f"tasks=[{', '.join(dict.fromkeys(chosen.only))}]")
+    if chosen.data_root is not None:
+        folder = Path(os.environ.get("SYNTHTUNE_STARTED_IN", os.getcwd()), chosen.data_root).expanduser().resolve()
+        if not folder.is_dir():
+            raise SettingsError(f"--data-root: there is no folder {folder}.")
+        overrides.append(f"data_root={json.dumps(str(folder))}")
+    jobs = [] if chosen.jobs is None else [f"jobs={chosen.jobs}"]
+    settings = settings_module.load(chosen.profile, overrides + jobs)
+    for task in settings.tasks:
+        for budget in settings.budgets:
+            settings.check(task, budget)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    run = Run(settings, overrides)
+    with run.locked():
+        if chosen.dry_run:
+            with run.written(keep=False):
+                run.print_plan()
+            return 0
+        with run.written(keep=True):
+            pending = run.pending()
+            if not pending:
+                print("Nothing to do: everything is up to date.")
+                run.print_results()
+                return 0
+            run.fetch_assets()
+            return run.execute(pending)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class Run:
+    """One folder of results, the settings it is made with, and the notebooks that fill it.
+
+    Parameters
+    ----------
+    settings : Settings
+        The whole of them, resolved.
+    overrides : list of str
+        What was changed from the profile, handed to every notebook.
+    notebooks : Path, optional
+        Where the notebooks are.
+    """
+
+    def __init__(self, settings: Settings, overrides: list[str], notebooks: Path = ROOT / "notebooks"):
+        self.settings = settings
+        self.folder = settings.folder
+        self.notebooks = notebooks
+        default = settings.run_dir is None
+        common = {"profile": settings.profile, "overrides": overrides, "run_dir": "" if default else str(self.folder)}
+        self.jobs: dict[str, dict[str, Any]] = {}
+        """Parameters of each executed notebook, by its name without ".ipynb"."""
+        for task in settings.tasks:
+            for budget in settings.budgets:
+                for stage in ("01_teacher", "02_annotate", "03_generate"):
+                    self.jobs[f"{task}-{budget}-{stage}"] = {**common, "task": task, "budget": budget}
+            self.jobs[f"{task}-04_students"] = {**common, "task": task}
+        self.jobs["05_figures"] = common
+
+    def label(self, job: str) -> str:
+        """Name an executed notebook as it is shown: "02_annotate · tweets · budget 125"."""
+        from synthtune.notebook_runner import label
+        return label(Path(job.rpartition("-")[2]), self.jobs[job])
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other run out of the folder. The system frees the lock of a process that was killed."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = open(self.folder / ".lock", "a+", encoding="utf-8")
+        except OSError as error:
+            raise StageError(f"Cannot write to {self.folder}: {error.strerror}. Choose another folder with "
+                             "--set run_dir=DIR.") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                handle.seek(0)
+                raise StageError(f"Another run is working in {_short(self.folder)} (process "
+                                 f"{handle.read().strip() or 'unknown'}): wait for it, or end it.") from error
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n")
+            handle.flush()
+            self._end_left_over()
+            self._remove_left_over()
+            try:
+                yield
+            finally:
+                (self.folder / ".snakemake.pid").unlink(missing_ok=True)
+
+    def _end_left_over(self) -> None:
+        """End the Snakemake of a run that was killed, should it still be there; its runners have ended themselves."""
+        import psutil
+
+        note = self.folder / ".snakemake.pid"
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
+            number, born = note.read_text().split()
+            process = psutil.Process(int(number))
+            if process.create_time() == float(born):
+                for member in [process, *process.children(recursive=True)]:
+                    member.kill()
+                process.wait(STOP_SECONDS)
+
+    def _remove_left_over(self) -> None:
+        """Remove the temporary folders of `synthtune.files.atomic_path` that a killed run left behind."""
+        for parent, folders, _ in os.walk(self.folder):
+            for name in [name for name in folders if name.startswith(".")]:
+                folders.remove(name)  # not walked into: Snakemake's own are there too
+                if name == ".work" or re.fullmatch(r"\..+\.\w{8}", name):
+                    shutil.rmtree(Path(parent, name), ignore_errors=True)
+
+    @contextlib.contextmanager
+    def written(self, keep: bool) -> Iterator[None]:
+        """Write what Snakemake and the notebooks read: settings of each stage, parameters, the graph's configuration.
+
+        With `keep` False the files are put back as they were at the end.
+        """
+        from synthtune import files
+
+        contents: dict[str, Any] = {"settings.json": self.settings.model_dump(mode="json")}
+        for task in self.settings.tasks:
+            for stage in ("teacher", "annotate", "generate", "students"):
+                contents[f"settings/{task}/{stage}.json"] = self.settings.for_stage(stage, task)
+        contents["settings/figures.json"] = self.settings.for_stage("figures")
+        for job, parameters in self.jobs.items():
+            contents[f"parameters/{job}.json"] = parameters
+        contents["workflow.json"] = {"tasks": list(self.settings.tasks), "budgets": list(self.settings.budgets),
+                                     "notebooks": str(self.notebooks), "python": sys.executable}
+        before = {}
+        for name, content in contents.items():
+            path = self.folder / name
+            old = (path.read_bytes(), path.stat()) if path.exists() else None
+            if files.write_if_changed(path, content):
+                before[path] = old
+        try:
+            yield
+        finally:
+            if not keep:
+                for path, old in before.items():
+                    if old is None:
+                        path.unlink()
+                    else:
+                        path.write_bytes(old[0])
+                        os.utime(path, ns=(old[1].st_atime_ns, old[1].st_mtime_ns))
+
+    def pending(self) -> list[str]:
+        """Names of the executed notebooks that are missing or out of date, in the order of the graph."""
+        plan = subprocess.run([*self._snakemake(), "--dry-run", "--printshellcmds"], env=self._environment(),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
+        if plan.returncode:
+            raise StageError(_last_words("The graph of notebooks could not be made", plan.stdout))
+        found = set(re.findall(r"--parameters parameters/(\S+)\.json", plan.stdout))
+        return [job for job in self.jobs if job in found]
+
+    def print_plan(self) -> None:
+        """List what would run and what would be reused."""
+        pending = set(self.pending())
+        print(f"{len(pending)} of {len(self.jobs)} notebooks would run, {self.settings.jobs} at a time:")
+        for job in self.jobs:
+            print(f"  {'run  ' if job in pending else 'reuse'}  {self.label(job)}")
+
+    def fetch_assets(self) -> None:
+        """Fetch the models and corpora that the settings name, before anything is computed."""
+        from synthtune import assets
+
+        wanted = {CORPUS_OF[task] for task in self.settings.tasks if task in CORPUS_OF}
+        for task in self.settings.tasks:
+            mine = self.settings.for_task(task)
+            wanted |= {model for model in (mine.teacher.model, mine.students.model) if model in assets.declared()}
+        for name in sorted(wanted):
+            if assets.declared()[name].kind == "model":
+                assets.model_path(name)
+            else:
+                assets.fetch(name)
+
+    def execute(self, pending: list[str]) -> int:
+        """Run Snakemake on what is pending, showing how far it is; return the exit status."""
+        import psutil
+
+        from synthtune.progress import Screen, duration
+
+        reused = len(self.jobs) - len(pending)
+        print(f"{len(pending)} notebooks to run, {self.settings.jobs} at a time"
+              + (f"; {reused} of an earlier run are reused." if reused else "."), flush=True)
+        start = time.monotonic()
+        log = self.folder / "snakemake.log"
+        with _socket_folder(self.folder) as place, Screen().closing() as screen:
+            board = _Board(place / "s", screen, [self.label(job) for job in pending], self.settings.jobs,
+                           self._earlier_minutes())
+            with open(log, "wb") as output:
+                snakemake = subprocess.Popen(
+                    self._snakemake(), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                    start_new_session=True, env={**self._environment(), "SYNTHTUNE_RUN": str(place / "s")})
+            try:
+                born = psutil.Process(snakemake.pid).create_time()
+                (self.folder / ".snakemake.pid").write_text(f"{snakemake.pid} {born!r}\n")
+                status = snakemake.wait()
+            finally:
+                board.close()  # every runner sees it and ends
+                _stop(snakemake)
+        if status == 0:
+            print(f"Done in {duration(time.monotonic() - start)}.")
+            self.print_results()
+            return 0
+        if not board.failures:
+            raise StageError(_last_words("The run stopped", log.read_text(errors="replace"))
+                             + f" Everything it said: {_short(log)}")
+        print("\n" + "\n".join(board.failures), file=sys.stderr)
+        print("Finished work is kept: run the same command again to go on.", file=sys.stderr)
+        return 1
+
+    def print_results(self) -> None:
+        """Say where the figures, the table and the report are, and what they cost."""
+        from synthtune.progress import duration
+
+        figures = self.folder / "figures"
+        print(f"  figures    {_short(figures)}/figure_1 to figure_7 (pdf, svg, png, csv)")
+        print(f"  table      {_short(figures)}/table_1 (csv, md, tex)")
+        print(f"  claims     {_short(figures / 'claims.md')}")
+        print(f"  report     {_short(figures / 'report.html')}")
+        print(f"  notebooks  {_short(self.folder / 'notebooks')}/, executed")
+        minutes = self._minutes()
+        if minutes:
+            print(f"  cost       {duration(60 * sum(float(row['minutes']) for row in minutes))} of notebooks in all, "
+                  f"{max(float(row['peak_rss_gib']) for row in minutes):.1f} GiB at most in one")
+
+    def _minutes(self) -> list[dict[str, str]]:
+        with contextlib.suppress(OSError), open(self.folder / "minutes.csv", newline="", encoding="utf-8") as handle:
+            return list(csv.DictReader(handle))
+        return []
+
+    def _earlier_minutes(self) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for row in self._minutes():
+            found.setdefault(row["notebook"], []).append(float(row["minutes"]))
+        return found
+
+    def _snakemake(self) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"),
+                "--directory", str(self.folder), "--configfile", str(self.folder / "workflow.json"),
+                "--cores", str(self.settings.jobs), "--scheduler", "greedy", "--rerun-incomplete", "--nolock",
+                "--rerun-triggers", "mtime", "input", "--latency-wait", "2", "--workflow-profile", "none", "figures"]
+
+    def _environment(self) -> dict[str, str]:
+        environment = {name: value for name, value in os.environ.items()
+                       if name not in ("SNAKEMAKE_PROFILE", "SYNTHTUNE_RUN", "SYNTHTUNE_PROGRESS")}
+        threads = str(self.settings.threads)
+        path = [str(ROOT / "lib"), *filter(None, [environment.get("PYTHONPATH")])]
+        return {**environment, "PYTHONPATH": os.pathsep.join(path), "XDG_CACHE_HOME": str(ROOT / ".cache"),
+                "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+
+
+class _Board:
+    """Where runners report: numbers the notebooks as they start, and shows their bars."""
+
+    def __init__(self, path: Path, screen: Any, labels: list[str], side_by_side: int, minutes: dict[str, list[float]]):
+        self.failures: list[str] = []
+        self._screen = screen
+        self._waiting = dict.fromkeys(labels)
+        self._total = len(labels)
+        self._started: dict[str, int] = {}
+        self._side_by_side = side_by_side
+        self._minutes = minutes
+        self._guard = threading.Lock()
+        self._connections: list[socket.socket] = []
+        self._closed = False
+        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._server.bind(str(path))
+        self._server.listen(64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """End every runner that is connected."""
+        with self._guard:
+            self._closed = True
+            for connection in [self._server, *self._connections]:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self._connections.append(connection)
+                threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
+
+    def _listen(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError), connection.makefile("r", encoding="utf-8") as lines:
+            for line in lines:
+                with self._guard:
+                    if self._closed:
+                        return
+                    self._take(json.loads(line))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        from synthtune.progress import duration
+
+        label, event = message["label"], message["event"]
+        if event == "started":
+            self._started.setdefault(label, len(self._started) + 1)
+            self._screen.say(f"[{self._started[label]}/{self._total}] {label}")
+            return
+        key = f"[{self._started[label]}/{self._total}] {label}"
+        if event == "bar" and not message["state"].get("done"):
+            self._screen.show(key, message["state"])
+            return
+        self._screen.forget(key)
+        if event == "done":
+            self._waiting.pop(label, None)
+            self._minutes.setdefault(label.split(" · ")[0], []).append(message["seconds"] / 60)
+            left = self._left()
+            self._screen.say(f"{key}: done in {duration(message['seconds'])}"
+                             + (f"; about {duration(left)} left" if left else ""))
+        elif event == "failed":
+            self.failures.append(message["sentence"])
+            self._screen.say(f"{key}: failed")
+
+    def _left(self) -> float:
+        """Seconds that the notebooks still to finish will take, going by those of their kind, or by all."""
+        every = [value for values in self._minutes.values() for value in values]
+        kinds = [self._minutes.get(label.split(" · ")[0], every) for label in self._waiting]
+        return 60 * sum(sum(values) / len(values) for values in kinds) / self._side_by_side
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End Snakemake and what it started; give it a moment to note what was under way."""
+    import psutil
+
+    if process.poll() is not None:
+        return
+    with contextlib.suppress(psutil.Error):
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        for member in family:
+            with contextlib.suppress(psutil.Error):
+                member.kill()
+    process.wait()
+
+
+@contextlib.contextmanager
+def _socket_folder(folder: Path) -> Iterator[Path]:
+    """A folder for sockets, whose paths must be short."""
+    place = folder / ".work"
+    if len(str(place)) > SOCKET_FOLDER_LIMIT:
+        place = Path(tempfile.mkdtemp(prefix="synthtune-", dir="/tmp"))
+    place.mkdir(exist_ok=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _short(path: Path) -> str:
+    """A path as a person would type it from where the command was started."""
+    home = Path(os.environ.get("SYNTHTUNE_STARTED_IN", os.getcwd()))
+    return str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
+
+
+def _last_words(what: str, text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if re.search(r"error|exception|missing|space left", line, re.IGNORECASE)] or lines
+    return f"{what}: {' '.join(told[-4:])}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
