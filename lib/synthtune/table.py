@@ -1,0 +1,107 @@
+"""Table 1: every task and condition at the smallest budget, as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from synthtune import statistics
+from synthtune.files import atomic_path
+from synthtune.results import CONDITIONS, FULL, METRIC_NAMES, Results, corpora_sentence
+
+TEACHER = "teacher"
+COLUMNS = (*CONDITIONS, TEACHER, FULL)
+_METRICS = {"classification": ("accuracy", "macro_f1"), "nlg": ("bleu", "chrf", "rouge_l")}
+
+
+def table_1(results: Results) -> pd.DataFrame:
+    """Mean and t interval over seeds of every metric, at each task's smallest budget.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, title, metric, labelled, synthetic (the number added in the conditions that add any), and for each
+        of gold, gold+annotated, gold+generated, gold+both, teacher, full: `<name>` (mean, percent), `<name> ±` (half the
+        interval; NaN for one seed, and for the teacher, which is trained once), `<name> seeds`; and `best`, the
+        condition with the highest mean of the four.
+    """
+    lines = []
+    for task in results.tasks():
+        budget = min(results.budgets(task), default=None)
+        if budget is None:
+            continue
+        cells = {condition: results.rows(task, budget, condition) for condition in CONDITIONS}
+        cells |= {TEACHER: results.teacher(task, budget), FULL: results.ceiling(task)}
+        added = [int(rows.amount.iloc[0]) for rows in cells.values() if "amount" in rows and len(rows)]
+        for metric in _METRICS[results.kind(task)]:
+            line: dict[str, Any] = {"task": task, "title": results.title(task), "metric": METRIC_NAMES[metric],
+                                    "labelled": budget, "synthetic": max(added)}
+            for name in COLUMNS:
+                rows = cells[name]
+                mean, low = math.nan, math.nan
+                if len(rows):
+                    mean, low, _ = statistics.mean_interval(rows[metric], results.settings.figures.confidence)
+                line |= {name: mean, f"{name} ±": mean - low, f"{name} seeds": len(rows)}
+            means = {name: line[name] for name in CONDITIONS if not math.isnan(line[name])}
+            lines.append(line | {"best": max(means, key=means.get)})
+    return pd.DataFrame(lines)
+
+
+def notes(results: Results) -> str:
+    """What a reader of the table must know: budget, interval, which corpora are real."""
+    budgets = sorted({min(results.budgets(task)) for task in results.tasks() if results.budgets(task)})
+    return (f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over seeds ± half the "
+            f"{100 * results.settings.figures.confidence:g} % t interval over seeds (no ± where there is one seed). Bold: "
+            "highest mean of the four conditions, whether or not the difference is more than chance (the claims say "
+            "that). The teacher is the large model itself; full is a student trained on all true labels of the pool. "
+            + corpora_sentence(results.tasks(), results.settings))
+
+
+def _number(line: pd.Series, name: str, plus_minus: str) -> str:
+    if math.isnan(line[name]):
+        return "–"
+    half = line[f"{name} ±"]
+    return f"{line[name]:.1f}" + ("" if math.isnan(half) else f"{plus_minus}{half:.1f}")
+
+
+def markdown(shown: pd.DataFrame) -> str:
+    """The table as GitHub shows it."""
+    lines = ["| Task | Metric | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * len(COLUMNS)]
+    for _, line in shown.iterrows():
+        cells = [_number(line, name, " ± ") for name in COLUMNS]
+        cells = [f"**{cell}**" if name == line.best else cell for name, cell in zip(COLUMNS, cells)]
+        lines.append("| " + " | ".join([line.title, line.metric, *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def latex(shown: pd.DataFrame) -> str:
+    r"""The table as a LaTeX tabular with booktabs rules, ready for \input."""
+    head = " & ".join(["Task", "Metric", *COLUMNS])
+    lines = [r"\begin{tabular}{ll" + "r" * len(CONDITIONS) + "|rr}", r"\toprule", head + r" \\", r"\midrule"]
+    previous = None
+    for _, line in shown.iterrows():
+        if previous not in (None, line.task):
+            lines.append(r"\addlinespace")
+        cells = [_number(line, name, r" $\pm$ ").replace("–", "--") for name in COLUMNS]
+        cells = [rf"\textbf{{{cell}}}" if name == line.best else cell for name, cell in zip(COLUMNS, cells)]
+        lines.append(" & ".join([line.title if line.task != previous else "", line.metric, *cells]) + r" \\")
+        previous = line.task
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def write(run_dir: str | Path, settings: Any) -> list[Path]:
+    """Write table_1.csv, table_1.md and table_1.tex into `run_dir`/figures and return their paths."""
+    results = Results.read(run_dir, settings)
+    shown = table_1(results)
+    written = []
+    for suffix, text in (("csv", shown.to_csv(index=False, float_format="%.6g")),
+                         ("md", markdown(shown) + "\n" + notes(results) + "\n"),
+                         ("tex", "% " + notes(results) + "\n" + latex(shown))):
+        path = Path(run_dir) / "figures" / f"table_1.{suffix}"
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, "utf-8")
+        written.append(path)
+    return written
