@@ -1,0 +1,94 @@
+"""Files that are either whole or absent: written to a temporary name, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from synthtune.errors import StageError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it onto `path` when the block ends well, remove it otherwise.
+
+    The temporary name may be written as a file or made into a folder. A folder replaces an older one whole.
+
+    Raises
+    ------
+    StageError
+        If the disk is full or the folder cannot be written; what `path` held before is untouched.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise StageError(f"Cannot write to {path.parent}: {error.strerror}. Free space there or choose another "
+                         "folder, then run again; finished work is kept.") from error
+    temporary = holder / path.name
+    try:
+        yield temporary
+        if temporary.is_dir():
+            replaced = holder / "replaced"
+            if path.exists():
+                os.rename(path, replaced)
+            os.rename(temporary, path)
+        else:
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+    except OSError as error:
+        raise StageError(f"Cannot write {path}: {error.strerror or error}. Free space there or choose another "
+                         "folder, then run again; finished work is kept.") from error
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as indented JSON, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises
+    ------
+    StageError
+        If the file is missing or is not JSON; the message says which and that removing it makes the stage run again.
+    """
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise StageError(f"{path} is missing: run the stage that writes it first.") from error
+    except ValueError as error:
+        raise StageError(f"{path} is damaged ({error}): delete it and run again to make it anew.") from error
+
+
+def write_if_changed(path: str | Path, content: Any) -> bool:
+    """Write JSON only if it differs from what the file holds, so that its time stamp marks a real change."""
+    path = Path(path)
+    if path.exists():
+        with contextlib.suppress(StageError):
+            if read_json(path) == json.loads(json.dumps(content)):
+                return False
+    write_json(path, content)
+    return True
+
+
+def digest(content: Any) -> str:
+    """SHA-256, as hex: of a file's bytes for a Path, of canonical JSON for anything else."""
+    if isinstance(content, Path):
+        with open(content, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,344 @@
+"""The teacher's language model: loading, splitting at a layer, scoring label texts, sampling."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from synthtune import assets
+from synthtune.progress import progress
+
+NUCLEUS_CANDIDATES = 256
+"""The nucleus is looked for among this many likeliest tokens; where they hold too little mass, among all tokens."""
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model with its tokenizer.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        In evaluation mode, on `device`.
+    tokenizer : PreTrainedTokenizerBase
+    name, digest : str
+        The asset's name and the SHA-256 of its weights as they were published.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    digest: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def end(self) -> int:
+        """Token that ends every text the teacher writes."""
+        return self.tokenizer.eos_token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@lru_cache(maxsize=1)
+def fastest_dtype() -> torch.dtype:
+    """bfloat16 where this machine multiplies matrices faster in it, float32 otherwise.
+
+    Processors without bfloat16 instructions emulate them, a hundred times slower than float32: this is measured
+    (a few milliseconds), not guessed from a name.
+    """
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.ones(64, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
+        a @ b
+        seconds[dtype] = min(_timed(lambda a=a, b=b: a @ b) for _ in range(5))
+    # Twice as fast or not worth the digits: two runs on one machine must take the same branch.
+    return torch.bfloat16 if seconds[torch.bfloat16] * 2 < seconds[torch.float32] else torch.float32
+
+
+def _timed(action) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def load(name: str, dtype: torch.dtype | None = None) -> LanguageModel:
+    """Load a causal language model declared in assets.yaml.
+
+    Parameters
+    ----------
+    name : str
+        Its name there.
+    dtype : torch.dtype, optional
+        `fastest_dtype` if not given.
+
+    Raises
+    ------
+    AssetError
+        If it is not declared, or cannot be fetched.
+    """
+    path = Path(assets.model_path(name))
+    quiet = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or fastest_dtype(), use_safetensors=True)
+    finally:
+        if quiet:
+            transformers_logging.enable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return LanguageModel(model.eval().to(device), tokenizer, name, assets.digest(name))
+
+
+def split_at(model: PreTrainedModel, layer: int) -> tuple[nn.Module, PreTrainedModel]:
+    """Two models that share this one's modules: the layers below `layer`, and the rest with the output head.
+
+    The lower one maps token ids to hidden states, the upper one takes those as `inputs_embeds`. With the lower layers
+    frozen their output is a constant of each training text, so it is computed once and not once an epoch.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A decoder-only model whose decoder has `layers` and a last normalisation (`norm` or `final_layer_norm`).
+    layer : int
+        Number of layers in the lower part; 0 leaves the embeddings there.
+    """
+    decoder = model.get_decoder()
+    last_norm = "norm" if hasattr(decoder, "norm") else "final_layer_norm"
+    lower, upper_decoder, upper = _twin(decoder), _twin(decoder), _twin(model)
+    lower.layers = decoder.layers[:layer]
+    setattr(lower, last_norm, nn.Identity())
+    upper_decoder.layers = decoder.layers[layer:]
+    for name, module in model.named_children():
+        if module is decoder:
+            setattr(upper, name, upper_decoder)
+    return lower, upper
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A second module with the same children, whose children can be replaced without changing the first."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad token rows to one length.
+
+    Returns
+    -------
+    ids, mask : LongTensor, both of shape (rows, longest)
+    """
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), fill)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for number, row in enumerate(rows):
+        where = slice(longest - len(row), None) if left else slice(0, len(row))
+        ids[number, where] = torch.tensor(row, dtype=torch.long)
+        mask[number, where] = 1
+    return ids, mask
+
+
+def by_length(rows: Sequence[Sequence[int]], size: int) -> list[list[int]]:
+    """Indices in batches of rows of similar length, so that little is spent on padding."""
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
+    return [order[start: start + size] for start in range(0, len(order), size)]
+
+
+@torch.inference_mode()
+def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str], prefix: str = "",
+                 batch_size: int = 32, description: str = "score labels") -> torch.Tensor:
+    """Log-probability of every label text after every prompt: log P(label | prefix + prompt), summed over its tokens.
+
+    The prompt is read once for all labels: they are laid side by side after it, and the attention mask lets each see
+    the prompt and itself only. A prefix common to all prompts (a few-shot prompt) is read once for all of them.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    prompts : sequence of str
+        Texts that end where the label begins, without the space before it.
+    labels : sequence of str
+        Whole label texts.
+    prefix : str
+        Text before every prompt.
+    batch_size : int
+        Prompts per forward pass.
+    description : str
+        What the progress bar says.
+
+    Returns
+    -------
+    Tensor of float32, shape (len(prompts), len(labels))
+    """
+    rows = [lm.encode(prompt) for prompt in prompts]
+    endings = [lm.encode(" " + label) for label in labels]
+    # The last token of a label is predicted, never read.
+    read = [ending[:-1] for ending in endings]
+    tail = [token for ending in read for token in ending]
+    owner = torch.tensor([number for number, ending in enumerate(read) for _ in ending], dtype=torch.long)
+    depth = torch.tensor([place for ending in read for place in range(len(ending))], dtype=torch.long)
+    shared = lm.model(torch.tensor([lm.encode(prefix)], device=lm.device), use_cache=True, logits_to_keep=1
+                      ).past_key_values if prefix else None
+    past = shared.get_seq_length() if shared else 0
+    scores = torch.empty(len(rows), len(labels))
+    for batch in progress(by_length(rows, batch_size), desc=description, unit="batch"):
+        ids, mask = padded([rows[index] for index in batch], lm.end, left=True)
+        width, size = ids.shape[1], len(batch)
+        ids = torch.cat([ids, torch.tensor([tail] * size, dtype=torch.long).reshape(size, -1)], 1)
+        place = (mask.cumsum(1) - 1).clamp(min=0)
+        place = torch.cat([place, place[:, -1:] + 1 + depth], 1) + past
+        cache = None
+        if shared:
+            cache = DynamicCache()
+            for number, layer in enumerate(shared.layers):
+                cache.update(layer.keys.expand(size, -1, -1, -1), layer.values.expand(size, -1, -1, -1), number)
+        output = lm.model(ids.to(lm.device), attention_mask=_label_mask(mask, owner, past, lm.model.dtype, lm.device),
+                          position_ids=place.to(lm.device), past_key_values=cache, use_cache=cache is not None,
+                          logits_to_keep=len(tail) + 1)
+        logs = output.logits.float().log_softmax(-1).cpu()
+        start = 0
+        for number, ending in enumerate(endings):
+            steps = [0] + list(range(start + 1, start + len(ending)))
+            scores[batch, number] = logs[:, steps, :].gather(
+                2, torch.tensor(ending).view(1, -1, 1).expand(size, -1, -1)).sum((1, 2))
+            start += len(ending) - 1
+    return scores
+
+
+def _label_mask(mask: torch.Tensor, owner: torch.Tensor, past: int, dtype: torch.dtype, device) -> torch.Tensor:
+    """Additive attention mask, shape (batch, 1, width + tail, past + width + tail), for labels side by side."""
+    size, width = mask.shape
+    tail = len(owner)
+    allowed = torch.zeros(size, width + tail, past + width + tail, dtype=torch.bool)
+    allowed[:, :, :past] = True
+    allowed[:, :width, past: past + width] = torch.ones(width, width, dtype=torch.bool).tril() & mask[:, None].bool()
+    # A padding position sees itself, so that no row of the softmax is empty.
+    allowed[:, :width, past: past + width] |= torch.eye(width, dtype=torch.bool)
+    allowed[:, width:, past: past + width] = mask[:, None].bool()
+    allowed[:, width:, past + width:] = (owner[:, None] == owner[None]) & torch.ones(tail, tail, dtype=torch.bool).tril()
+    bias = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+    return bias[:, None].to(device)
+
+
+@torch.inference_mode()
+def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix: str = "", batch_size: int = 64,
+          temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, stop: str | None = None,
+          description: str = "write texts") -> tuple[list[str], list[float], list[bool]]:
+    """Continue prompts, greedily or by nucleus sampling (Holtzman et al. 2020), batch by batch.
+
+    A finished row leaves its batch, and the nucleus is looked for among the 256 likeliest tokens (exact whenever they
+    hold the mass `top_p`; all tokens are sorted otherwise): both cost nothing in the outcome and most of the time
+    of plain sampling.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    prompts : sequence of str
+    max_new_tokens : int
+        Longest continuation.
+    prefix : str
+        Text before every prompt, read once.
+    batch_size : int
+        Prompts continued side by side.
+    temperature : float
+        0 takes the likeliest token; otherwise the logits are divided by it.
+    top_p : float
+        Mass of the nucleus.
+    seed : int
+        Of the random draws.
+    stop : str, optional
+        A text that ends the continuation, besides the end token; neither is returned.
+    description : str
+        What the progress bar says.
+
+    Returns
+    -------
+    texts : list of str
+        Stripped of surrounding space.
+    log_probabilities : list of float
+        Of the tokens written, under the model itself (temperature 1, no nucleus), summed.
+    finished : list of bool
+        Whether the text ended by itself, and not at `max_new_tokens`.
+    """
+    rows = [lm.encode(prompt) for prompt in prompts]
+    generator = torch.Generator(device=lm.device).manual_seed(seed)
+    shared = lm.model(torch.tensor([lm.encode(prefix)], device=lm.device), use_cache=True, logits_to_keep=1
+                      ).past_key_values if prefix else None
+    past = shared.get_seq_length() if shared else 0
+    texts, sums, finished = [""] * len(rows), [0.0] * len(rows), [False] * len(rows)
+    with progress(total=len(rows), desc=description, unit="text") as bar:
+        for batch in by_length(rows, batch_size):
+            ids, mask = padded([rows[index] for index in batch], lm.end, left=True)
+            cache = DynamicCache()
+            if shared:
+                for number, layer in enumerate(shared.layers):
+                    cache.update(layer.keys.expand(len(batch), -1, -1, -1),
+                                 layer.values.expand(len(batch), -1, -1, -1), number)
+            place = ((mask.cumsum(1) - 1).clamp(min=0) + past).to(lm.device)
+            mask = torch.cat([torch.ones(len(batch), past, dtype=torch.long), mask], 1).to(lm.device)
+            ids, alive = ids.to(lm.device), list(batch)
+            new: dict[int, list[int]] = {index: [] for index in batch}
+            for step in range(max_new_tokens):
+                output = lm.model(ids, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True,
+                                  logits_to_keep=1)
+                logits = output.logits[:, -1].float()
+                token = _sample(logits, temperature, top_p, generator) if temperature else logits.argmax(-1)
+                logs = (logits.gather(1, token[:, None]).squeeze(1) - logits.logsumexp(-1)).tolist()
+                stay = []
+                for number, (index, chosen) in enumerate(zip(alive, token.tolist(), strict=True)):
+                    sums[index] += logs[number]
+                    if chosen == lm.end:
+                        finished[index] = True
+                        continue
+                    new[index].append(chosen)
+                    # Only a token that could hold the stop text is worth decoding for.
+                    if stop and stop in lm.tokenizer.decode([chosen]) and new[index][:-1]:
+                        finished[index] = True
+                        continue
+                    stay.append(number)
+                bar.update(len(alive) - len(stay))
+                if not stay or step + 1 == max_new_tokens:
+                    bar.update(len(stay))
+                    break
+                if len(stay) < len(alive):
+                    keep = torch.tensor(stay, device=lm.device)
+                    alive, token, mask, place = [alive[n] for n in stay], token[keep], mask[keep], place[keep]
+                    cache.batch_select_indices(keep)
+                ids, place = token[:, None], place[:, -1:] + 1
+                mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
+            for index, tokens in new.items():
+                text = lm.tokenizer.decode(tokens, skip_special_tokens=True)
+                texts[index] = (text.lstrip().split(stop)[0] if stop else text).strip()
+    return texts, sums, finished
+
+
+def _sample(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> torch.Tensor:
+    """One token a row from the nucleus of mass `top_p`; logits of shape (rows, vocabulary)."""
+    scaled = logits / temperature
+    total = scaled.logsumexp(-1, keepdim=True)
+    values, tokens = scaled.topk(min(NUCLEUS_CANDIDATES, scaled.shape[-1]))
+    probabilities = (values - total).exp()
+    if top_p >= 1 or bool((probabilities.sum(-1) < top_p).any()):
+        values, tokens = scaled.sort(-1, descending=True)
+        probabilities = (values - total).exp()
+    outside = probabilities.cumsum(-1) - probabilities > top_p
+    probabilities = probabilities.masked_fill(outside, 0.0)
+    drawn = torch.multinomial(probabilities, 1, generator=generator)
+    return tokens.gather(1, drawn).squeeze(1)

@@ -1,0 +1,316 @@
+"""Every number that shapes a reproduction, in one checked object, read from one profile file.
+
+A profile (`workflow/profiles/<name>.yaml`) fixes a whole run. Single settings are changed with strings such as
+``"teacher.epochs=6"``: on the command line (`--set`), in a notebook (`overrides`), or per task inside a profile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from synthtune.errors import SettingsError, nearest
+from synthtune.files import digest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILES = ROOT / "workflow" / "profiles"
+
+TaskName = Literal["film_reviews", "product_reviews", "tweets", "reuters_r8", "webnlg", "sgd"]
+TASKS: tuple[str, ...] = get_args(TaskName)
+CLASSIFICATION = TASKS[:4]
+NLG = TASKS[4:]
+STAGES = ("teacher", "annotate", "generate", "students")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TeacherSettings(_Section):
+    """Fine-tuning of the large language model on gold examples (`01_teacher`)."""
+
+    model: str = Field("smollm2-135m-instruct", description="name of a model in assets.yaml")
+    frozen_layers: int = Field(15, ge=0, description="lowest transformer layers that get no LoRA; computed once")
+    lora_rank: int = Field(16, ge=1, description="rank r of the LoRA update")
+    lora_alpha: int = Field(32, ge=1, description="LoRA scale; the update is multiplied by alpha / rank")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the LoRA input")
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW, linear warm-up and decay")
+    epochs: int = Field(3, ge=1, description="passes over the gold examples at the smallest budget")
+    batch_size: int = Field(8, ge=1, description="examples per optimizer step, over all processes")
+    max_tokens: int = Field(64, ge=8, description="longest sequence the teacher reads, in tokens")
+    processes: int = Field(1, ge=1, description="data-parallel training processes")
+    shots: int = Field(5, ge=0, description="gold examples in the few-shot prompt of the untuned model")
+    test_examples: int = Field(500, ge=10, description="test examples the teacher and prompted models answer")
+
+
+class AnnotateSettings(_Section):
+    """P(Y|X) on unlabelled inputs (`02_annotate`)."""
+
+    inputs: int = Field(1000, ge=1, description="unlabelled inputs to annotate, fewer if the pool has fewer")
+    batch_size: int = Field(32, ge=1, description="inputs per forward pass")
+    max_new_tokens: int = Field(48, ge=1, description="longest text the teacher writes (NLG)")
+
+
+class GenerateSettings(_Section):
+    """P(X,Y): whole new pairs (`03_generate`)."""
+
+    pairs: int = Field(1000, ge=1, description="pairs to sample, before any are dropped")
+    temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
+    top_p: float = Field(0.95, gt=0, le=1, description="nucleus: sample among the likeliest tokens of this mass")
+    batch_size: int = Field(64, ge=1, description="sequences sampled side by side")
+    max_new_tokens: int = Field(40, ge=4, description="longest pair, in tokens")
+    labels: Literal["raw", "filtered", "relabelled"] = Field(
+        "relabelled", description="keep the sampled label, keep pairs the annotating teacher agrees with, or relabel")
+
+
+class StudentSettings(_Section):
+    """The small models that are trained on gold plus synthetic examples (`04_students`)."""
+
+    model: str = Field("minilm-l6-v2", description="name of a model in assets.yaml")
+    seeds: list[int] = Field([1, 2, 3], min_length=1, description="seeds at the smallest budget")
+    seeds_larger: list[int] = Field([1, 2], min_length=1, description="seeds at the larger budgets and for sweeps")
+    amount: int = Field(1000, ge=1, description="synthetic examples added in the headline conditions")
+    sweep: list[int] = Field([], description="further amounts of annotated examples (figure 5, NLG only)")
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
+    batch_size: int = Field(16, ge=1, description="examples per optimizer step")
+    steps: int = Field(150, ge=1, description="optimizer steps with synthetic examples or the whole pool")
+    gold_steps: int = Field(100, ge=1, description="optimizer steps on gold examples alone")
+    frozen_layers: int = Field(3, ge=0, description="lowest encoder layers kept as pretrained, embeddings included")
+    max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
+    synthetic_weight: float = Field(1.0, gt=0, description="loss weight of a synthetic example; gold weighs 1")
+    encoder_layers: int = Field(3, ge=1, description="NLG: encoder layers taken from the pretrained model")
+    decoder_layers: int = Field(3, ge=1, description="NLG: decoder layers taken from the pretrained model")
+    max_new_tokens: int = Field(48, ge=1, description="NLG: longest text the student writes, in word pieces")
+
+
+class EndpointSettings(_Section):
+    """A prompted model behind an OpenAI-compatible server, for figure 4."""
+
+    name: str = Field(description="how figures call it")
+    base_url: str = Field(description="for example http://127.0.0.1:8000/v1")
+    model: str = Field(description="the server's name of the model")
+    api_key_env: str | None = Field(None, description="environment variable that holds the key, if one is needed")
+    shots: list[int] = Field([0, 5], description="numbers of gold examples in the prompt")
+    max_concurrency: int = Field(4, ge=1, description="requests under way at once")
+    timeout_seconds: float = Field(60, gt=0, description="longest wait for one answer")
+    max_test_examples: int = Field(200, ge=1, description="test examples to ask about")
+
+
+class FigureSettings(_Section):
+    """Intervals and resampling (`05_figures`)."""
+
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="confidence of every interval")
+
+
+class Settings(_Section):
+    """A whole reproduction."""
+
+    profile: str
+    seed: int = Field(17, description="every other seed is derived from this one and a name")
+    tasks: list[TaskName] = Field(list(TASKS), min_length=1)
+    budgets: list[int] = Field([125, 250], min_length=1, description="labelled examples, ascending")
+    pool_size: int = Field(2500, ge=20, description="training examples a task may have")
+    test_size: int = Field(500, ge=20, description="test examples of a classification task")
+    dev_size: int = Field(300, ge=0, description="development examples, neither gold nor test")
+    nlg_test_size: int = Field(300, ge=10, description="test inputs of an NLG task")
+    max_characters: int = Field(300, ge=40, description="texts are cut at the last word before this length")
+    data_root: Path | None = Field(None, description="folder with real webnlg/ and sgd/ corpora in place of our own")
+    jobs: int = Field(2, ge=1, description="notebooks run side by side")
+    threads: int = Field(1, ge=1, description="threads of each notebook; part of what makes numbers repeat")
+    teacher: TeacherSettings = TeacherSettings()
+    annotate: AnnotateSettings = AnnotateSettings()
+    generate: GenerateSettings = GenerateSettings()
+    students: StudentSettings = StudentSettings()
+    endpoint: EndpointSettings | None = None
+    figures: FigureSettings = FigureSettings()
+    cost_per_label: float = Field(0.10, ge=0, description="US dollars to have one example labelled by a person")
+    cost_per_hour: float = Field(0.10, ge=0, description="US dollars for an hour of this machine")
+    per_task: dict[TaskName, dict[str, Any]] = Field({}, description="dotted settings that differ for a task")
+    run_dir: Path | None = Field(None, description="where results go; runs/<profile> if not given")
+
+    @field_validator("budgets")
+    @classmethod
+    def _ascending(cls, budgets: list[int]) -> list[int]:
+        if sorted(set(budgets)) != budgets or budgets[0] < 1:
+            raise ValueError("must be positive numbers, each larger than the one before")
+        return budgets
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.budgets[-1] > self.pool_size:
+            raise SettingsError(f"budgets: {self.budgets[-1]} labelled examples are more than the pool of "
+                                f"{self.pool_size}; lower the budget or raise pool_size.")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this run."""
+        return (self.run_dir or ROOT / "runs" / self.profile).resolve()
+
+    def for_task(self, task: str) -> Settings:
+        """The settings as they are for one task: `per_task` entries put in their places."""
+        changes = self.per_task.get(task, {})
+        if not changes:
+            return self
+        return _build(_changed(self.model_dump(mode="python"), changes, where=f"per_task.{task}"))
+
+    def for_stage(self, stage: str, task: str | None = None) -> dict[str, Any]:
+        """What the result of a stage depends on, as plain JSON: the stage's own settings and its inputs'.
+
+        Parameters
+        ----------
+        stage : str
+            "teacher", "annotate", "generate", "students" or "figures".
+        task : str, optional
+            The task; needed for every stage but "figures".
+        """
+        if stage == "figures":
+            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs"})
+            return {"figures": relevant}
+        mine = self.for_task(task).model_dump(mode="json")
+        shared = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads",
+                  "data_root")
+        # The budgets a run compares do not change what one budget's teacher is, so they are not among these.
+        relevant = {"task": task} | {name: mine[name] for name in shared}
+        chain = {"teacher": ("teacher", "endpoint"), "annotate": ("teacher", "annotate"),
+                 "generate": ("teacher", "annotate", "generate"),
+                 "students": ("teacher", "annotate", "generate", "students", "budgets")}
+        if stage not in chain:
+            raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, chain)}")
+        return relevant | {name: mine[name] for name in chain[stage]}
+
+    def stage_digest(self, stage: str, task: str, budget: int) -> str:
+        """SHA-256 of what a stage's result depends on."""
+        return digest({"stage": stage, "budget": budget, "settings": self.for_stage(stage, task)})
+
+    def check(self, task: str, budget: int | None = None) -> Settings:
+        """Refuse a task or budget this profile cannot run; return the settings as they are for that task.
+
+        Raises
+        ------
+        SettingsError
+            Naming the parameter and the values that would do.
+        """
+        if not isinstance(task, str) or task not in TASKS:
+            raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), TASKS)}")
+        if budget is not None:
+            if isinstance(budget, bool) or not isinstance(budget, int):
+                raise SettingsError(f"budget: {budget!r} is not a whole number; give one such as {self.budgets[0]}.")
+            if not 1 <= budget <= self.pool_size:
+                raise SettingsError(f"budget: {budget} labelled examples, but the pool of {task} has at most "
+                                    f"{self.pool_size}; choose a number from 1 to {self.pool_size}.")
+        return self.for_task(task)
+
+
+def profiles() -> list[str]:
+    """Names of the profiles in workflow/profiles."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None = None,
+         run_dir: str | Path | None = None, data_root: str | Path | None = None) -> Settings:
+    """Read a profile and apply changes to it.
+
+    Parameters
+    ----------
+    profile : str
+        Name of a file in workflow/profiles, without ".yaml".
+    overrides : list of str or dict, optional
+        Changes such as ``["teacher.epochs=6"]`` or ``{"teacher.epochs": 6}``; the right side is read as YAML.
+    run_dir, data_root : path, optional
+        Set the settings of those names; an empty string counts as not given, so notebooks can pass them on.
+
+    Raises
+    ------
+    SettingsError
+        Unknown profile or setting (with the nearest valid name), or a value of the wrong type.
+    """
+    if not isinstance(profile, str) or profile not in profiles():
+        raise SettingsError(f"profile: unknown profile {profile!r}; {nearest(str(profile), profiles())}")
+    path = PROFILES / f"{profile}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text("utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    values["profile"] = profile
+    values = _changed(values, _parsed(overrides), where="overrides")
+    for name, value in (("run_dir", run_dir), ("data_root", data_root)):
+        if value:
+            values[name] = Path(value).expanduser().resolve()
+    return _build(values)
+
+
+def _parsed(overrides: list[str] | dict[str, Any] | None) -> dict[str, Any]:
+    if overrides is None or isinstance(overrides, dict):
+        return overrides or {}
+    if isinstance(overrides, str):
+        overrides = [overrides] if overrides else []
+    if not isinstance(overrides, (list, tuple)):
+        raise SettingsError(f"overrides: {overrides!r} is not a list of strings such as ['teacher.epochs=6'].")
+    changes = {}
+    for item in overrides:
+        key, found, value = str(item).partition("=")
+        if not found:
+            raise SettingsError(f"overrides: '{item}' has no '='; write a setting as teacher.epochs=6.")
+        try:
+            changes[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{key.strip()}: '{value}' is not a value that YAML can read.") from error
+    return changes
+
+
+def names() -> list[str]:
+    """Every setting by its dotted name."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        section = next((a for a in (field.annotation, *get_args(field.annotation))
+                        if isinstance(a, type) and issubclass(a, _Section)), None)
+        found += [f"{name}.{inner}" for inner in section.model_fields] if section else [name]
+    return found
+
+
+def _changed(values: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
+    values = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    known = set(names())
+    for key, value in changes.items():
+        first, _, rest = key.partition(".")
+        if first == "per_task" and rest:
+            task, _, setting = rest.partition(".")
+            values.setdefault("per_task", {})
+            values["per_task"] = dict(values["per_task"])
+            values["per_task"][task] = {**values["per_task"].get(task, {}), setting: value}
+        elif key not in known and key != "endpoint":
+            raise SettingsError(f"{where}: unknown setting '{key}'; {_nearest_setting(key)}")
+        elif rest:
+            values[first] = {**(values.get(first) or {}), rest: value}
+        else:
+            values[first] = value
+    return values
+
+
+def _nearest_setting(key: str) -> str:
+    hint = nearest(key, names()).partition("Valid:")[0]
+    return hint + "the profile files and the README list them all."
+
+
+def _build(values: dict[str, Any]) -> Settings:
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            place = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                problems.append(f"unknown setting '{place}'; {_nearest_setting(place)}")
+            else:
+                problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r}")
+        raise SettingsError(f"Profile '{values.get('profile')}': " + "; ".join(problems)) from error
+    known = set(names())
+    for task, changes in settings.per_task.items():
+        for key in changes:
+            if key not in known:
+                raise SettingsError(f"per_task.{task}: unknown setting '{key}'; {_nearest_setting(key)}")
+    return settings

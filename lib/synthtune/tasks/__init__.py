@@ -1,0 +1,243 @@
+"""What a task is: a data set, its text format and its metric, split into gold, unlabelled, development and test."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from synthtune import metrics
+from synthtune.errors import CorpusError, SettingsError
+from synthtune.files import atomic_path, digest, read_json, write_json
+from synthtune.settings import CLASSIFICATION, Settings
+from synthtune.tasks import reuters, sentiment, sgd, splits, webnlg
+from synthtune.tasks.example import Example
+
+__all__ = ["Example", "Task", "Unlabelled", "load", "seed_for"]
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """An input whose output is hidden: there is no attribute to read it from."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a task is written down for a language model."""
+
+    title: str
+    instruction: str
+    input: str
+    output: str
+
+
+WORDING = {
+    "film_reviews": Wording("Film reviews", "Say whether the film review is positive or negative.",
+                            "Film review", "Sentiment"),
+    "product_reviews": Wording("Product reviews", "Say whether the product review is positive or negative.",
+                               "Product review", "Sentiment"),
+    "tweets": Wording("Tweets", "Say whether the tweet is positive or negative.", "Tweet", "Sentiment"),
+    "reuters_r8": Wording("Reuters R8", "Name the topic of the news item: " + ", ".join(reuters.TOPICS.values())
+                          + ".", "News", "Topic"),
+    "webnlg": Wording("WebNLG format", "Write one text that says all of the facts.", "Facts", "Text"),
+    "sgd": Wording("SGD format", "Write what the assistant says to carry out the actions.", "Actions", "Assistant"),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prepared task.
+
+    Attributes
+    ----------
+    name, title, kind : str
+        `kind` is "classification" or "nlg".
+    labels : tuple of str
+        The label texts, sorted; empty for NLG.
+    wording : Wording
+        Field names and instruction for prompts.
+    pool : tuple of Example
+        All training examples in budget order: the gold examples of a budget are its first ones.
+    dev, test : tuple of Example
+        Development examples (for choosing settings) and test examples (for reporting only).
+    report : dict
+        What preparing the task counted and dropped.
+    digest : str
+        SHA-256 of all of the above texts and labels.
+    """
+
+    name: str
+    title: str
+    kind: str
+    labels: tuple[str, ...]
+    wording: Wording
+    pool: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    report: dict
+    digest: str
+
+    def gold(self, budget: int) -> list[Example]:
+        """The labelled examples of a budget.
+
+        Raises
+        ------
+        SettingsError
+            If the pool is smaller than the budget.
+        """
+        if budget > len(self.pool):
+            raise SettingsError(f"budget: {budget} labelled examples, but the pool of {self.name} has "
+                                f"{len(self.pool)}; choose at most that many.")
+        return list(self.pool[:budget])
+
+    def unlabelled(self, budget: int) -> list[Unlabelled]:
+        """The inputs of the rest of the pool. Their labels are not part of what is returned."""
+        return [Unlabelled(example.id, example.text) for example in self.pool[budget:]]
+
+    def score(self, examples: list[Example], predicted: list[str]) -> dict:
+        """Measure predictions against true outputs; see `synthtune.metrics`."""
+        if self.kind == "classification":
+            return metrics.classification([example.target for example in examples], predicted)
+        return metrics.nlg([example.references or (example.target,) for example in examples], predicted)
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that figures show."""
+        return "accuracy" if self.kind == "classification" else "bleu"
+
+
+def seed_for(settings: Settings, *parts: object) -> int:
+    """A seed that depends on the run's seed and on a name, the same in every process and on every machine."""
+    return (settings.seed * 1_000_003 + zlib.crc32("/".join(map(str, parts)).encode())) % 2**31
+
+
+def load(name: str, settings: Settings) -> Task:
+    """Prepare a task, or read it back if this run prepared it before.
+
+    Fetches the corpus if it is not in the cache, drops duplicates, splits by the run's seed, and keeps the result in
+    the run folder under `<task>/data`.
+
+    Raises
+    ------
+    SettingsError, AssetError, CorpusError
+        One sentence with the parameter, or the file and line.
+    """
+    settings = settings.check(name)
+    kind = "classification" if name in CLASSIFICATION else "nlg"
+    folder = settings.folder / name / "data"
+    made_from = {"version": 1, "seed": settings.seed, "pool_size": settings.pool_size, "dev_size": settings.dev_size,
+                 "test_size": settings.test_size if kind == "classification" else settings.nlg_test_size,
+                 "max_characters": settings.max_characters, "smallest_budget": settings.budgets[0],
+                 "data_root": str(settings.data_root or "") if kind == "nlg" else ""}
+    kept = folder / "task.json"
+    if not kept.exists() or read_json(kept)["made_from"] != made_from:
+        pool, dev, test, report = _classification(name, settings) if kind == "classification" else _nlg(name, settings)
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            for split, examples in (("pool", pool), ("dev", dev), ("test", test)):
+                pd.DataFrame([asdict(example) for example in examples],
+                             columns=["id", "text", "target", "references"]).to_parquet(temporary / f"{split}.parquet")
+            contents = [[asdict(example) for example in split] for split in (pool, dev, test)]
+            write_json(temporary / "task.json", {"made_from": made_from, "report": report,
+                                                 "digest": digest(contents)})
+    stored = read_json(kept)
+    read = [_read(folder / f"{split}.parquet") for split in ("pool", "dev", "test")]
+    wording = WORDING[name]
+    title = wording.title if kind == "classification" else (
+        wording.title.removesuffix(" format") if settings.data_root else f"{wording.title}, own corpus")
+    labels = tuple(sorted({example.target for example in read[0]})) if kind == "classification" else ()
+    return Task(name, title, kind, labels, wording, *read, stored["report"], stored["digest"])
+
+
+def _read(path: Path) -> tuple[Example, ...]:
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{path} is damaged ({error}); delete its folder and run again to prepare it anew.") from error
+    return tuple(Example(row.id, row.text, row.target, tuple(row.references)) for row in rows.itertuples())
+
+
+def _classification(name: str, settings: Settings) -> tuple[list, list, list, dict]:
+    """Draw test and development sets first, then a pool that shares no text with them."""
+    seed = seed_for(settings, name, "split")
+    report: dict = {}
+    if name in sentiment.FILES:
+        examples, report["undecided"] = sentiment.corpus(name)
+        official_test = None
+    else:
+        examples, official_test = reuters.corpus()
+    report["usable"] = len(examples) + len(official_test or [])
+    cut = [splits.shortened(example, settings.max_characters) for example in examples]
+    rest, report["exact_duplicates"] = splits.distinct(cut)
+    random.Random(seed).shuffle(rest)
+    if official_test is None:
+        test, rest = rest[: settings.test_size], rest[settings.test_size:]
+    else:
+        test, dropped = splits.distinct([splits.shortened(example, settings.max_characters)
+                                         for example in official_test])
+        report["exact_duplicates"] += dropped
+        random.Random(seed + 1).shuffle(test)
+        test = test[: settings.test_size]
+    dev, rest = rest[: settings.dev_size], rest[settings.dev_size:]
+    # Only as many candidates are compared as can be needed: near-duplicates are a few in a hundred.
+    candidates = rest[: settings.pool_size + settings.pool_size // 2]
+    near = splits.near_duplicates([example.text for example in candidates], [example.text for example in test + dev])
+    pool = [example for example, drop in zip(candidates, near, strict=True) if not drop][: settings.pool_size]
+    near_dev = splits.near_duplicates([example.text for example in dev], [example.text for example in test])
+    dev = [example for example, drop in zip(dev, near_dev, strict=True) if not drop]
+    report |= {"near_duplicates": int(near.sum() + near_dev.sum()), "pool": len(pool), "dev": len(dev),
+               "test": len(test), "pool_labels": dict(Counter(example.target for example in pool).most_common()),
+               "cut_texts": sum(len(a.text) != len(b.text) for a, b in zip(examples, cut, strict=True))}
+    if len(test) < settings.test_size or len(pool) < settings.budgets[-1]:
+        raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test examples are left, fewer than the largest "
+                            f"budget ({settings.budgets[-1]}) or test_size ({settings.test_size}); lower one of them.")
+    return splits.ordered_for_budgets(pool, settings.budgets[0], seed), dev, test, report
+
+
+def _nlg(name: str, settings: Settings) -> tuple[list, list, list, dict]:
+    """Read a corpus in its official format: the user's under `data_root`, or the one this package writes."""
+    reader = {"webnlg": webnlg, "sgd": sgd}[name]
+    seed = seed_for(settings, name, "split")
+    if settings.data_root:
+        root = settings.data_root / name
+    else:
+        root = _own_corpus(name, settings)
+    parts, report = {}, {}
+    for split in ("train", "dev", "test"):
+        read = reader.read(root, split)
+        parts[split], duplicates = splits.distinct(read)
+        report[f"{split}_read"], report[f"{split}_duplicates"] = len(read), duplicates
+        random.Random(seed).shuffle(parts[split])
+    test = parts["test"][: settings.nlg_test_size]
+    held = {splits.normalised(example.text) for example in test}
+    dev = [example for example in parts["dev"] if splits.normalised(example.text) not in held][: settings.dev_size]
+    held |= {splits.normalised(example.text) for example in dev}
+    pool = [example for example in parts["train"] if splits.normalised(example.text) not in held]
+    report["in_two_splits"] = len(parts["train"]) - len(pool)
+    pool = pool[: settings.pool_size]
+    report |= {"pool": len(pool), "dev": len(dev), "test": len(test),
+               "references_per_test_input": round(sum(len(e.references) for e in test) / max(1, len(test)), 2)}
+    if len(pool) < settings.budgets[-1] or not test:
+        raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test inputs under {root}, fewer than the largest "
+                            f"budget ({settings.budgets[-1]}); lower the budget or add files.")
+    return pool, dev, test, report
+
+
+def _own_corpus(name: str, settings: Settings) -> Path:
+    """Write the package's own corpus in the official format, once a run."""
+    from synthtune.corpora import dialogues, facts  # the grammars are large tables; readers of real corpora skip them
+
+    root = settings.folder / name / "corpus"
+    writer = {"webnlg": facts, "sgd": dialogues}[name]
+    if not root.exists():
+        with atomic_path(root) as temporary:
+            writer.write(temporary, seed=seed_for(settings, name, "corpus"),
+                         sizes={"train": 2500, "dev": 300, "test": 300})
+    return root

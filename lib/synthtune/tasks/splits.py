@@ -1,0 +1,72 @@
+"""Pool, development and test examples with no text in two of them."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from synthtune.tasks.example import Example
+
+NEAR = 0.8
+"""Two texts are near-duplicates if the cosine of their sets of five-character shingles reaches this."""
+
+
+def normalised(text: str) -> str:
+    """Lower case, letters and digits only, single spaces: two texts equal in this form are exact duplicates."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def shortened(example: Example, characters: int) -> Example:
+    """Cut an example's text at the last word that ends before `characters`."""
+    if len(example.text) <= characters:
+        return example
+    return replace(example, text=example.text[:characters].rsplit(None, 1)[0])
+
+
+def near_duplicates(texts: Sequence[str], held: Sequence[str]) -> np.ndarray:
+    """Say which texts are near-duplicates of a held one.
+
+    Returns
+    -------
+    ndarray of bool, shape (len(texts),)
+    """
+    if not texts or not held:
+        return np.zeros(len(texts), dtype=bool)
+    shingles = HashingVectorizer(analyzer="char_wb", ngram_range=(5, 5), binary=True, norm="l2", n_features=2**18)
+    cosine = shingles.transform(map(normalised, texts)) @ shingles.transform(map(normalised, held)).T
+    return np.asarray(cosine.max(axis=1).todense()).ravel() >= NEAR
+
+
+def distinct(examples: Sequence[Example]) -> tuple[list[Example], int]:
+    """Keep the first of every exact duplicate; say how many were dropped."""
+    seen: dict[str, Example] = {}
+    for example in examples:
+        seen.setdefault(normalised(example.text), example)
+    return list(seen.values()), len(examples) - len(seen)
+
+
+def ordered_for_budgets(pool: Sequence[Example], smallest: int, seed: int, least: int = 4) -> list[Example]:
+    """Order a pool so that its first `smallest` examples hold at least `least` of each label.
+
+    Budgets are prefixes of this order, so they are nested. The order is random but for that promise: someone who
+    labels 125 examples goes on until every class has a few.
+    """
+    order = list(pool)
+    random.Random(seed).shuffle(order)
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for example in order:
+        by_label[example.target].append(example)
+    least = min(least, smallest // max(1, len(by_label)))
+    promised = {id(example) for members in by_label.values() for example in members[:least]}
+    head = [example for example in order if id(example) in promised]
+    rest = [example for example in order if id(example) not in promised]
+    head += rest[: smallest - len(head)]
+    random.Random(seed + 1).shuffle(head)
+    chosen = {id(example) for example in head}
+    return head + [example for example in order if id(example) not in chosen]
