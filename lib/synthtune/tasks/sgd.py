@@ -1,0 +1,191 @@
+"""Reader of Schema-Guided Dialogue files: what the system decided to say, and how it said it.
+
+Source: Rastogi, Zang, Sunkara, Gupta and Khaitan (2020), "Towards scalable multi-domain conversational agents: the
+Schema-Guided Dialogue dataset", AAAI. The task made of it is generation from actions: the system's dialogue acts,
+with the schema's descriptions of the service and of each slot, are the input; its utterance is the output.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from synthtune.errors import CorpusError
+from synthtune.tasks.example import Example
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of a schema: its description and those of its slots and intents, by name."""
+
+    description: str
+    slots: dict[str, str]
+    intents: dict[str, str]
+
+
+def read(folder: str | Path, split: str, max_actions: int = 3) -> list[Example]:
+    """Read one split as (system actions, utterance) pairs.
+
+    Parameters
+    ----------
+    folder : path
+        Holds `train/`, `dev/` and `test/` with `schema.json` and `dialogues_*.json`, directly or under `sgd/`.
+    split : {"train", "dev", "test"}
+    max_actions : int
+        System turns with more actions are left out.
+
+    Returns
+    -------
+    list of Example
+        One per distinct linearised input, in the order they first occur. Turns with the same input are one
+        example: their distinct utterances, in order, are its references, and the first is its target.
+
+    Raises
+    ------
+    CorpusError
+        If a file is missing or malformed; the message names the file and the line, or the dialogue and turn.
+    """
+    services = read_schema(find_split(folder, split) / "schema.json")
+    texts: dict[str, dict[str, None]] = {}
+    ids: dict[str, str] = {}
+    paths = sorted(find_split(folder, split).glob("dialogues_*.json"))
+    if not paths:
+        raise CorpusError(f"{find_split(folder, split)} holds no file like dialogues_001.json.")
+    for path in paths:
+        for number, dialogue in enumerate(_load_list(path)):
+            name = _get(dialogue, "dialogue_id", _Place(path, "dialogue", f"number {number + 1}"))
+            for index, turn in enumerate(_get(dialogue, "turns", _Place(path, "dialogue", name))):
+                place = _Place(path, "dialogue", name, index)
+                if _get(turn, "speaker", place) != "SYSTEM":
+                    continue
+                frames = _get(turn, "frames", place)
+                utterance = " ".join(_get(turn, "utterance", place).split())
+                actions = sum(len(_get(frame, "actions", place)) for frame in frames)
+                if not 1 <= actions <= max_actions or not utterance:
+                    continue
+                text = " && ".join(_linearise_frame(frame, services, place) for frame in frames)
+                ids.setdefault(text, f"{split}/{name}/{index}")
+                texts.setdefault(text, {})[utterance] = None
+    return [Example(id=ids[text], text=text, target=next(iter(references)), references=tuple(references))
+            for text, references in texts.items()]
+
+
+def read_schema(path: str | Path) -> dict[str, Service]:
+    """Read a `schema.json`: the services by name.
+
+    Raises
+    ------
+    CorpusError
+        If the file is missing or malformed.
+    """
+    path = Path(path)
+    services = {}
+    for number, entry in enumerate(_load_list(path)):
+        name = _get(entry, "service_name", _Place(path, "service", f"number {number + 1}"))
+        place = _Place(path, "service", name)
+        described = {kind: {_get(item, "name", place): _get(item, "description", place)
+                            for item in _get(entry, kind, place)} for kind in ("slots", "intents")}
+        services[name] = Service(_get(entry, "description", place), **described)
+    return services
+
+
+def linearise(name: str, service: Service, actions: list[dict[str, Any]]) -> str:
+    """Put one service's actions on one line.
+
+    The line is `service: name, description && act slot (description) = value`, one part per action. The number at
+    the end of a service name is dropped, of its description only the first sentence is kept, and an intent is told
+    by its description instead of its name.
+    """
+    parts = [f"service: {re.sub(r'_[0-9]+$', '', name)}, {_brief(service.description.split('. ')[0])}"]
+    for action in actions:
+        act, slot = _spaced(action["act"].lower()), action["slot"]
+        values = " or ".join(map(str, action["values"]))
+        if slot == "intent" and values in service.intents:
+            part = f"{act} ({_brief(service.intents[values])})"
+        elif slot == "intent" or not slot:
+            part = act
+        else:
+            description = f" ({_brief(service.slots[slot])})" if slot in service.slots else ""
+            # "inform count count" would say the same thing twice.
+            part = (act if act.endswith(f" {slot}") else f"{act} {_spaced(slot)}") + description
+            part += f" = {values}" if values else ""
+        parts.append(part)
+    return " ".join(" && ".join(parts).split())
+
+
+def find_split(folder: str | Path, split: str) -> Path:
+    """Find the folder of a split.
+
+    Raises
+    ------
+    CorpusError
+        If the split is not one of the three, or its folder is nowhere to be found.
+    """
+    if split not in SPLITS:
+        raise CorpusError(f"There is no SGD split '{split}': choose one of {', '.join(SPLITS)}.")
+    for inside in ("", "sgd"):
+        if (Path(folder) / inside / split).is_dir():
+            return Path(folder) / inside / split
+    raise CorpusError(f"No Schema-Guided Dialogue corpus in {folder}: there should be a folder '{split}' with "
+                      "schema.json and dialogues_*.json in it, directly or under sgd/.")
+
+
+class _Place(NamedTuple):
+    """Where in a corpus something is wrong, told so that it can be found in an editor."""
+
+    path: Path
+    kind: str
+    name: str
+    turn: int | None = None
+
+    def __str__(self) -> str:
+        key = {"dialogue": "dialogue_id", "service": "service_name"}[self.kind]
+        found = re.search(rf'"{key}"\s*:\s*{re.escape(json.dumps(self.name))}', content := self.path.read_text("utf-8"))
+        line = f"line {content.count(chr(10), 0, found.start()) + 1}, " if found else ""
+        turn = "" if self.turn is None else f", turn {self.turn}"
+        return f"{self.path}, {line}{self.kind} {self.name}{turn}"
+
+
+def _linearise_frame(frame: dict[str, Any], services: dict[str, Service], place: _Place) -> str:
+    name = _get(frame, "service", place)
+    if name not in services:
+        raise CorpusError(f"{place}: the service '{name}' is not in {place.path.parent / 'schema.json'}.")
+    for action in frame["actions"]:
+        for key in ("act", "slot", "values"):
+            _get(action, key, place)
+    return linearise(name, services[name], frame["actions"])
+
+
+def _load_list(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise CorpusError(f"{path} is missing: every split needs its own schema.json and dialogues_*.json.") from error
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg}). "
+                          "Fetch the file again or repair that line.") from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[:error.start].count(b"\n") + 1
+        raise CorpusError(f"{path}, line {line}: not UTF-8 text. Fetch the file again.") from error
+    if not isinstance(content, list):
+        raise CorpusError(f"{path}, line 1: should be a JSON list, not {type(content).__name__}.")
+    return content
+
+
+def _get(item: Any, key: str, place: _Place) -> Any:
+    if not isinstance(item, dict) or key not in item:
+        raise CorpusError(f"{place}: the key '{key}' is missing. Fetch the file again or add the key.")
+    return item[key]
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _brief(description: str) -> str:
+    return description.strip().rstrip(".")
