@@ -143,7 +143,7 @@ def fetch(name: str, progress: bool = True) -> Path:
         return folder
 
     def make(temporary: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix=".download.", dir=folder.parent) as workplace:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.download.", dir=folder.parent) as workplace:
             archive = _download(name, asset, Path(workplace), progress)
             _unpack(name, asset, archive, temporary)
 

@@ -52,7 +52,6 @@ def set_up() -> None:
               file=sys.stderr, flush=True)
         start = time.monotonic()
         shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-      
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
         python = str(ENVIRONMENT / "bin" / "python")

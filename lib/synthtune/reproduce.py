@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from synthtune.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks"
 
 STOP_SECONDS = 5
 """How long Snakemake may take to stop by itself."""
@@ -138,14 +139,11 @@ class Run:
         The whole of them, resolved.
     overrides : list of str
         What was changed from the profile, handed to every notebook.
-    notebooks : Path, optional
-        Where the notebooks are.
     """
 
-    def __init__(self, settings: Settings, overrides: list[str], notebooks: Path = ROOT / "notebooks"):
+    def __init__(self, settings: Settings, overrides: list[str]):
         self.settings = settings
         self.folder = settings.folder
-        self.notebooks = notebooks
         default = settings.run_dir is None
         common = {"profile": settings.profile, "overrides": overrides, "run_dir": "" if default else str(self.folder)}
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -225,7 +223,7 @@ class Run:
         for job, parameters in self.jobs.items():
             contents[f"parameters/{job}.json"] = parameters
         contents["workflow.json"] = {"tasks": list(self.settings.tasks), "budgets": list(self.settings.budgets),
-                                     "notebooks": str(self.notebooks), "python": sys.executable}
+                                     "notebooks": str(NOTEBOOKS), "python": sys.executable}
         before = {}
         for name, content in contents.items():
             path = self.folder / name
