@@ -24,7 +24,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from synthtune import statistics
 from synthtune.files import atomic_path
-from synthtune.results import (ANNOTATED, BOTH, CONDITIONS, FINE_TUNED, FULL, GENERATED, GOLD, KIND_NAMES, METRIC,
+from synthtune.results import (ANNOTATED, BOTH, CONDITIONS, FINE_TUNED, FULL, GENERATED, GOLD, METRIC,
                                METRIC_NAMES, Results, corpora_sentence)
 
 WIDTH = 6.9
@@ -260,7 +260,7 @@ def _by_budget(results: Results, kind: str) -> pd.DataFrame:
 def draw_by_budget(shown: pd.DataFrame) -> Figure:
     """One panel a task: a line per condition over budgets, the teacher and the ceiling as reference lines."""
     figure, panels = _panels(shown, columns=2, height=2.15)
-    for axes, (task, rows) in panels:
+    for axes, rows in panels:
         students = rows[rows.series.isin(CONDITIONS)]
         _log_axis(axes, sorted(students.labelled.unique()))
         _reference_lines(axes, rows)
@@ -276,10 +276,9 @@ def _unit(rows: pd.DataFrame) -> str:
     return "%" if rows.metric.iloc[0] == METRIC_NAMES["accuracy"] else "0–100"
 
 
-def _panels(shown: pd.DataFrame, columns: int,
-            height: float) -> tuple[Figure, list[tuple[Axes, tuple[str, pd.DataFrame]]]]:
-    """A grid with a panel for each task, `height` inches a row; places without a task are removed."""
-    groups = [(task, shown[shown.task == task]) for task in dict.fromkeys(shown.task)]
+def _panels(shown: pd.DataFrame, columns: int, height: float) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A grid with a panel for each task and its rows, `height` inches a row; places without a task are removed."""
+    groups = [shown[shown.task == task] for task in dict.fromkeys(shown.task)]
     columns = min(columns, len(groups))
     lines = -(-len(groups) // columns)
     figure = Figure(figsize=(WIDTH, height * lines + 0.35), layout="constrained")
@@ -289,7 +288,7 @@ def _panels(shown: pd.DataFrame, columns: int,
     return figure, list(zip(grid, groups))
 
 
-def _label_lowest(panels: list[tuple[Axes, Any]], label: str) -> None:
+def _label_lowest(panels: list[tuple[Axes, pd.DataFrame]], label: str) -> None:
     """Name the x axis, which all panels share in meaning, under the lowest panel of each column."""
     columns = panels[0][0].get_gridspec().ncols
     for axes, _ in panels[-columns:]:
@@ -445,7 +444,7 @@ def by_amount(results: Results) -> pd.DataFrame:
 def draw_by_amount(shown: pd.DataFrame) -> Figure:
     """One panel a task: a line per condition over amounts; gold alone, teacher and ceiling as horizontal lines."""
     figure, panels = _panels(shown, columns=2, height=2.35)
-    for axes, (task, rows) in panels:
+    for axes, rows in panels:
         swept = rows[rows.synthetic > 0]
         _log_axis(axes, sorted(swept.synthetic.unique()))
         for row in rows[rows.synthetic == 0].itertuples():
@@ -568,7 +567,7 @@ def draw_by_cost(shown: pd.DataFrame) -> Figure:
     # The ceiling is a line in the other figures; here it has a price, so it is a point.
     styles = _STYLES | {FULL: {"color": _STYLES[FULL]["color"], "marker": "*", "linestyle": "", "markersize": 7}}
     figure, panels = _panels(shown, columns=3, height=1.95)
-    for axes, (task, rows) in panels:
+    for axes, rows in panels:
         axes.set_xscale("log")
         for name in (*CONDITIONS, FULL):
             marks = rows[rows.series == name].sort_values("labelled")

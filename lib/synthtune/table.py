@@ -10,7 +10,7 @@ import pandas as pd
 
 from synthtune import statistics
 from synthtune.files import atomic_path
-from synthtune.results import CONDITIONS, FULL, METRIC_NAMES, Results, corpora_sentence
+from synthtune.results import CONDITIONS, FINE_TUNED, FULL, METRIC_NAMES, Results, corpora_sentence
 
 TEACHER = "teacher"
 COLUMNS = (*CONDITIONS, TEACHER, FULL)
@@ -56,8 +56,18 @@ def notes(results: Results) -> str:
     return (f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over seeds ± half the "
             f"{100 * results.settings.figures.confidence:g} % t interval over seeds (no ± where there is one seed). Bold: "
             "highest mean of the four conditions, whether or not the difference is more than chance (the claims say "
-            "that). The teacher is the large model itself; full is a student trained on all true labels of the pool. "
-            + corpora_sentence(results.tasks(), results.settings))
+            f"that). The teacher is the large model itself{_fewer(results)}; full is a student trained on all true labels "
+            "of the pool. " + corpora_sentence(results.tasks(), results.settings))
+
+
+def _fewer(results: Results) -> str:
+    """Say so if the teacher answered fewer test examples than the students did."""
+    for task in results.tasks():
+        teacher = results.teachers[(results.teachers.task == task) & (results.teachers.system == FINE_TUNED)]
+        students = results.students[results.students.task == task]
+        if len(teacher) and len(teacher.per_example.iloc[0]) < len(students.per_example.iloc[0]):
+            return " (on a part of the test set: see figure 4)"
+    return ""
 
 
 def _number(line: pd.Series, name: str, plus_minus: str) -> str:

@@ -1,0 +1,283 @@
+"""Figures, table, claims and report, drawn from made-up results."""
+
+import itertools
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_results
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from PIL import Image
+from synthtune import claims, figures, report, table
+from synthtune.errors import StageError
+from synthtune.metrics import bleu_from
+from synthtune.results import ANNOTATED, BOTH, FINE_TUNED, FULL, GENERATED, GOLD, Results, corpora_sentence, title
+
+
+def made_up(shape, folder):
+    """A run folder of made-up results with everything drawn, and its settings."""
+    settings = synthetic_results.write(folder, shape, figures={"resamples": 100})
+    for write in (figures.draw_all, table.write, claims.write, report.write):
+        write(folder, settings)
+    return folder, settings
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A finished run shaped like the smoke profile's: two tasks, one budget, one seed."""
+    return made_up("smoke", tmp_path_factory.mktemp("smoke"))
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory):
+    """A finished run shaped like the default profile's."""
+    return made_up("laptop", tmp_path_factory.mktemp("laptop"))
+
+
+@pytest.fixture(params=["smoke", "laptop"])
+def run(request):
+    """Both shapes in turn."""
+    return request.getfixturevalue(request.param)
+
+
+def copy(run, tmp_path):
+    """A copy of a run folder that a test may spoil."""
+    shutil.copytree(run[0], tmp_path / "run", ignore=shutil.ignore_patterns("figures"))
+    return tmp_path / "run", run[1]
+
+
+def test_every_figure_in_four_formats_at_print_size(run):
+    written = sorted((run[0] / "figures").glob("figure_*"))
+    assert {path.name for path in written} == {f"figure_{number}.{suffix}" for number in range(1, 8)
+                                               for suffix in ("pdf", "svg", "png", "csv")}
+    for path in written:
+        assert path.stat().st_size > 100
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                assert image.width == 300 * figures.WIDTH and round(image.info["dpi"][0]) == 300
+
+
+def test_same_results_give_the_same_bytes(smoke, tmp_path):
+    folder, settings = copy(smoke, tmp_path)
+    for path in (*figures.draw_all(folder, settings), *table.write(folder, settings), *claims.write(folder, settings)):
+        assert path.read_bytes() == (smoke[0] / "figures" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("number", figures.FIGURES)
+def test_nothing_is_clipped_too_small_or_on_top_of_the_legend(run, number):
+    results = Results.read(*run)
+    figure = figures.draw(number, figures.table_of(number, results))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    drawn = figure.get_tightbbox(renderer)
+    assert min(drawn.min) >= 0 and (drawn.max <= figure.get_size_inches()).all()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    assert texts
+    for text in texts:
+        assert text.get_fontsize() >= 7, text.get_text()
+    for legend in figure.legends:
+        place = legend.get_window_extent(renderer)
+        for axes in figure.axes:
+            assert not place.overlaps(axes.get_tightbbox(renderer))
+    for axes in figure.axes:
+        if number > 1:
+            assert axes.get_xlabel() or axes.get_subplotspec().get_gridspec().nrows > 1
+            # Ticks beyond the axis have labels too, which are not drawn.
+            left, right = axes.get_xlim()
+            ticks = [label.get_window_extent(renderer) for place, label in zip(axes.get_xticks(), axes.get_xticklabels())
+                     if left <= place <= right]
+            assert ticks
+            assert not any(one.x1 > other.x0 for one, other in itertools.pairwise(ticks))
+
+
+def test_figure_2_shows_the_means_of_the_results(laptop):
+    results = Results.read(*laptop)
+    shown = figures.table_of(2, results).set_index(["task", "series", "labelled"])
+    rows = pd.concat([pd.read_parquet(path) for path in sorted(laptop[0].glob("*/results.parquet"))])
+    expected = rows[(rows.kind == "classification")].groupby(["task", "condition", "budget"]).accuracy.mean()
+    for key, accuracy in expected.items():
+        assert shown.loc[key, "mean"] == pytest.approx(accuracy)
+    marks = shown.drop(index=[figures.TEACHER, FULL], level="series")
+    assert (marks.low < marks["mean"]).all() and (marks["mean"] < marks.high).all()
+
+
+def test_one_seed_has_no_interval(smoke):
+    shown = figures.table_of(2, Results.read(*smoke))
+    assert shown.low.isna().all() and shown.high.isna().all()
+    assert table.table_1(Results.read(*smoke)).filter(like="±").isna().all(axis=None)
+
+
+def test_figure_5_lists_every_amount_and_the_lines_to_compare_with(laptop):
+    shown = figures.table_of(5, Results.read(*laptop))
+    annotated = shown[(shown.task == "webnlg") & (shown.series == ANNOTATED)]
+    assert list(annotated.synthetic) == [125, 250, 500, 1000, 2000]
+    assert set(shown[shown.synthetic == 0].series) == {GOLD, figures.TEACHER, FULL}
+
+
+def test_figure_6_compares_equal_amounts(laptop, tmp_path):
+    folder, settings = copy(laptop, tmp_path)
+    shown = figures.table_of(6, Results.read(folder, settings))
+    assert set(shown[shown.task != "mean"].synthetic) == {1000}
+    # Where half-and-half was run with another amount only, that amount is compared.
+    path = folder / "webnlg" / "results.parquet"
+    rows = pd.read_parquet(path)
+    rows.loc[rows.condition == BOTH, "amount"] = 500
+    rows.to_parquet(path)
+    shown = figures.table_of(6, Results.read(folder, settings))
+    assert set(shown[shown.task == "webnlg"].synthetic) == {500}
+
+
+def test_figure_7_adds_labels_and_hours(laptop):
+    results = Results.read(*laptop)
+    shown = figures.table_of(7, results).set_index(["task", "series", "labelled"])
+    gold = shown.loc["tweets", GOLD, 125]
+    seconds = results.rows("tweets", 125, GOLD).train_seconds.mean()
+    assert gold.cost == pytest.approx(125 * 0.1 + seconds / 3600 * 0.1)
+    rows = results.rows("tweets", 125, BOTH)
+    minutes = results.minutes
+    teacher = minutes[(minutes.task == "tweets") & (minutes.budget == 125)
+                      & (minutes.notebook == "01_teacher")].minutes.iloc[0]
+    expected = rows.train_seconds.mean() + max(60 * teacher, 180) + 90 / 2 + 300 / 2
+    assert shown.loc["tweets", BOTH, 125].hours == pytest.approx(expected / 3600)
+
+
+def test_captions_say_which_corpora_are_real(laptop, tmp_path):
+    results = Results.read(*laptop)
+    assert "Reuters R8" in figures.caption(2, results) and "Written for" not in figures.caption(2, results)
+    assert "Written for this package" in figures.caption(3, results)
+    assert "Real corpora: Film reviews" in figures.caption(6, results)
+    settings = laptop[1].model_copy(update={"data_root": Path("somewhere")})
+    assert title("sgd", settings) == "SGD" and title("sgd", laptop[1]) == "SGD format, own corpus"
+    assert corpora_sentence(["webnlg", "sgd"], settings) == "Real corpora: WebNLG and SGD."
+    for number in figures.FIGURES:
+        assert "{" not in figures.caption(number, results)
+
+
+def test_missing_conditions_and_stages_are_left_out(laptop, tmp_path):
+    folder, settings = copy(laptop, tmp_path)
+    for path in folder.glob("*/results.parquet"):
+        rows = pd.read_parquet(path)
+        rows[~rows.condition.isin([GENERATED, BOTH, FULL])].to_parquet(path)
+    shutil.rmtree(folder / "sgd")
+    (folder / "minutes.csv").unlink()
+    for path in folder.glob("*/budget-*/*"):
+        path.unlink()
+    drawn = {path.stem for path in figures.draw_all(folder, settings)}
+    assert drawn == {f"figure_{number}" for number in (1, 2, 3, 5, 6, 7)}
+    table.write(folder, settings)
+    claims.write(folder, settings)
+    assert "Not checked" in (folder / "figures" / "claims.md").read_text()
+    report.write(folder, settings)
+
+
+def test_no_results_is_said_plainly(tmp_path):
+    with pytest.raises(StageError, match="No task has results"):
+        figures.draw_all(tmp_path, synthetic_results.settings_for("smoke"))
+
+
+def test_damaged_results_are_named(laptop, tmp_path):
+    folder, settings = copy(laptop, tmp_path)
+    (folder / "tweets" / "results.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(StageError, match=r"tweets/results\.parquet cannot be read"):
+        figures.draw_all(folder, settings)
+
+
+def test_endpoint_asked_fewer_examples_is_compared_on_those(laptop, tmp_path):
+    folder, settings = copy(laptop, tmp_path)
+    path = folder / "webnlg" / "budget-125" / "teacher.parquet"
+    rows = pd.read_parquet(path)
+    row = rows[rows.system == "prompted, 5-shot"].iloc[0].copy()
+    row["system"], row["per_example"] = "served, 5-shot", row.per_example[: 10 * 40]
+    pd.concat([rows, row.to_frame().T], ignore_index=True).to_parquet(path)
+    results = Results.read(folder, settings)
+    shown = figures.table_of(4, results).set_index(["task", "system"])
+    assert shown.loc["webnlg", "served, 5-shot"].test_examples == 40
+    checked = claims.claims(results)
+    found = checked[checked.quantity.str.contains("served")].iloc[0]
+    teacher = results.teacher("webnlg", 125).per_example.iloc[0][: 10 * 40]
+    assert found.test_examples == 40
+    assert found.value == pytest.approx(bleu_from(teacher) - bleu_from(row.per_example))
+
+
+def test_table_1(laptop):
+    folder, settings = laptop
+    paths = [folder / "figures" / f"table_1.{suffix}" for suffix in ("csv", "md", "tex")]
+    shown = pd.read_csv(paths[0])
+    line = shown[(shown.task == "tweets") & (shown.metric == "Accuracy")].iloc[0]
+    rows = Results.read(folder, settings).rows("tweets", 125, GOLD)
+    assert line[GOLD] == pytest.approx(rows.accuracy.mean(), abs=1e-3)
+    # Half the t interval of three seeds is 4.30 standard errors.
+    assert line[f"{GOLD} ±"] == pytest.approx(4.3027 * rows.accuracy.std() / np.sqrt(3), rel=1e-3)
+    assert line.best == max((GOLD, ANNOTATED, GENERATED, BOTH), key=lambda name: line[name])
+    text = paths[1].read_text()
+    assert f"**{line[line.best]:.1f} ± " in text and "Written for this package" in text
+    latex = paths[2].read_text()
+    assert latex.count(r"\textbf{") == len(shown) and latex.count("&") == 7 * (len(shown) + 1)
+
+
+@pytest.mark.parametrize("low, high, threshold, expected", [
+    (0.1, 2, 0, "holds"), (-2, -0.1, 0, "does not hold"), (-1, 1, 0, "not decided"),
+    (-0.9, 0.5, -1, "holds"), (-3, -1.5, -1, "does not hold"), (float("nan"), float("nan"), 0, "not decided")])
+def test_verdicts(low, high, threshold, expected):
+    assert claims.verdict(low, high, threshold) == expected
+
+
+def test_claims(laptop):
+    folder, settings = laptop
+    checked = pd.read_csv(folder / "figures" / "claims.csv")
+    assert set(checked.claim) == set(claims.SENTENCES)
+    results = Results.read(folder, settings)
+    gain = checked[(checked.claim == "a") & (checked["where"] == "SGD format, own corpus")].iloc[0]
+    means = [results.rows("sgd", 125, condition).bleu.mean() for condition in (ANNOTATED, GOLD)]
+    assert gain.value == pytest.approx(means[0] - means[1], abs=1e-3) and gain.verdict == "holds"
+    mean = checked[(checked.claim == "a") & (checked["where"] == "mean of 4 classification tasks")].iloc[0]
+    parts = checked[(checked.claim == "a") & (checked.scope == "task") & (checked.unit == "accuracy points")]
+    assert mean.value == pytest.approx(parts.value.mean(), abs=1e-3)
+    page = (folder / "figures" / "claims.md").read_text()
+    assert "holds* if the 95 % interval" in page and "GPT-3.5" in page
+    for sentence in claims.SENTENCES.values():
+        assert sentence in page
+
+
+def test_prompted_models_are_named_as_in_the_results(laptop):
+    systems = figures.table_of(4, Results.read(*laptop)).system.unique()
+    assert list(systems) == [FINE_TUNED, "prompted, 0-shot", "prompted, 5-shot"]
+
+
+def test_report_is_one_self_contained_accessible_page(laptop):
+    folder, _ = laptop
+    page = (folder / "figures" / "report.html").read_text()
+    assert '<html lang="en">' in page and page.count("<h1") == 1
+    images = re.findall(r"<img [^>]*>", page)
+    assert len(images) == 7 and all("data:image/svg+xml;base64," in image for image in images)
+    assert all(re.search(r'alt="[^"]{40,}"', image) for image in images)
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page) and "<script" not in page and "@import" not in page
+    for text in ("Provenance", "torch", "peak memory", "d" * 64, "not decided"):
+        assert text in page
+    assert str(folder) not in page
+    targets = set(re.findall(r'href="#([^"]+)"', page))
+    assert targets <= set(re.findall(r'id="([^"]+)"', page))
+
+
+def test_report_escapes_what_the_results_name(smoke, tmp_path):
+    folder, settings = copy(smoke, tmp_path)
+    for path in folder.glob("*/budget-*/teacher.parquet"):
+        rows = pd.read_parquet(path)
+        rows.loc[rows.system == "prompted, 0-shot", ["system", "model"]] = ["<script>x</script>", "<b>"]
+        rows.to_parquet(path)
+    figures.draw_all(folder, settings)
+    table.write(folder, settings)
+    claims.write(folder, settings)
+    page = report.write(folder, settings).read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_report_asks_for_figures_first(smoke, tmp_path):
+    folder, settings = copy(smoke, tmp_path)
+    with pytest.raises(StageError, match="draw them"):
+        report.write(folder, settings)
