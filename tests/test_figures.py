@@ -15,7 +15,17 @@ from PIL import Image
 from synthtune import claims, figures, report, table
 from synthtune.errors import StageError
 from synthtune.metrics import bleu_from
-from synthtune.results import ANNOTATED, BOTH, FINE_TUNED, FULL, GENERATED, GOLD, Results, corpora_sentence, title
+from synthtune.results import (
+    ANNOTATED,
+    BOTH,
+    FINE_TUNED,
+    FULL,
+    GENERATED,
+    GOLD,
+    Results,
+    corpora_sentence,
+    title,
+)
 
 
 def made_up(shape, folder):
@@ -52,8 +62,9 @@ def copy(run, tmp_path):
 
 def test_every_figure_in_four_formats_at_print_size(run):
     written = sorted((run[0] / "figures").glob("figure_*"))
-    assert {path.name for path in written} == {f"figure_{number}.{suffix}" for number in range(1, 8)
-                                               for suffix in ("pdf", "svg", "png", "csv")}
+    assert {path.name for path in written} == {
+        f"figure_{number}.{suffix}" for number in range(1, 8) for suffix in ("pdf", "svg", "png", "csv")
+    }
     for path in written:
         assert path.stat().st_size > 100
         if path.suffix == ".png":
@@ -63,7 +74,11 @@ def test_every_figure_in_four_formats_at_print_size(run):
 
 def test_same_results_give_the_same_bytes(smoke, tmp_path):
     folder, settings = copy(smoke, tmp_path)
-    for path in (*figures.draw_all(folder, settings), *table.write(folder, settings), *claims.write(folder, settings)):
+    for path in (
+        *figures.draw_all(folder, settings),
+        *table.write(folder, settings),
+        *claims.write(folder, settings),
+    ):
         assert path.read_bytes() == (smoke[0] / "figures" / path.name).read_bytes(), path.name
 
 
@@ -89,8 +104,11 @@ def test_nothing_is_clipped_too_small_or_on_top_of_the_legend(run, number):
             assert axes.get_xlabel() or axes.get_subplotspec().get_gridspec().nrows > 1
             # Ticks beyond the axis have labels too, which are not drawn.
             left, right = axes.get_xlim()
-            ticks = [label.get_window_extent(renderer) for place, label in zip(axes.get_xticks(), axes.get_xticklabels())
-                     if left <= place <= right]
+            ticks = [
+                label.get_window_extent(renderer)
+                for place, label in zip(axes.get_xticks(), axes.get_xticklabels())
+                if left <= place <= right
+            ]
             assert ticks
             assert not any(one.x1 > other.x0 for one, other in itertools.pairwise(ticks))
 
@@ -140,8 +158,9 @@ def test_figure_7_adds_labels_and_hours(laptop):
     assert gold.cost == pytest.approx(125 * 0.1 + seconds / 3600 * 0.1)
     rows = results.rows("tweets", 125, BOTH)
     minutes = results.minutes
-    teacher = minutes[(minutes.task == "tweets") & (minutes.budget == 125)
-                      & (minutes.notebook == "01_teacher")].minutes.iloc[0]
+    teacher = minutes[
+        (minutes.task == "tweets") & (minutes.budget == 125) & (minutes.notebook == "01_teacher")
+    ].minutes.iloc[0]
     expected = rows.train_seconds.mean() + max(60 * teacher, 180) + 90 / 2 + 300 / 2
     assert shown.loc["tweets", BOTH, 125].hours == pytest.approx(expected / 3600)
 
@@ -220,9 +239,17 @@ def test_table_1(laptop):
     assert latex.count(r"\textbf{") == len(shown) and latex.count("&") == 7 * (len(shown) + 1)
 
 
-@pytest.mark.parametrize("low, high, threshold, expected", [
-    (0.1, 2, 0, "holds"), (-2, -0.1, 0, "does not hold"), (-1, 1, 0, "not decided"),
-    (-0.9, 0.5, -1, "holds"), (-3, -1.5, -1, "does not hold"), (float("nan"), float("nan"), 0, "not decided")])
+@pytest.mark.parametrize(
+    "low, high, threshold, expected",
+    [
+        (0.1, 2, 0, "holds"),
+        (-2, -0.1, 0, "does not hold"),
+        (-1, 1, 0, "not decided"),
+        (-0.9, 0.5, -1, "holds"),
+        (-3, -1.5, -1, "does not hold"),
+        (float("nan"), float("nan"), 0, "not decided"),
+    ],
+)
 def test_verdicts(low, high, threshold, expected):
     assert claims.verdict(low, high, threshold) == expected
 
@@ -256,7 +283,11 @@ def test_report_is_one_self_contained_accessible_page(laptop):
     images = re.findall(r"<img [^>]*>", page)
     assert len(images) == 7 and all("data:image/svg+xml;base64," in image for image in images)
     assert all(re.search(r'alt="[^"]{40,}"', image) for image in images)
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page) and "<script" not in page and "@import" not in page
+    assert (
+        not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+        and "<script" not in page
+        and "@import" not in page
+    )
     for text in ("Provenance", "torch", "peak memory", "d" * 64, "not decided"):
         assert text in page
     assert str(folder) not in page

@@ -8,11 +8,18 @@ import sacrebleu
 from sacrebleu.metrics import BLEU
 from synthtune import metrics
 
-REFERENCES = [("The airport serves Aarhus .", "Aarhus is served by the airport.", "It serves Aarhus."),
-              ("A cat sat on the mat.",),
-              ("Ada Lovelace was born in London in 1815.", "Ada Lovelace, born 1815, is from London."),
-              ("No match at all here",)]
-PREDICTED = ["the airport serves aarhus.", "A cat sat on a mat.", "Ada Lovelace was born in 1815 in London.", ""]
+REFERENCES = [
+    ("The airport serves Aarhus .", "Aarhus is served by the airport.", "It serves Aarhus."),
+    ("A cat sat on the mat.",),
+    ("Ada Lovelace was born in London in 1815.", "Ada Lovelace, born 1815, is from London."),
+    ("No match at all here",),
+]
+PREDICTED = [
+    "the airport serves aarhus.",
+    "A cat sat on a mat.",
+    "Ada Lovelace was born in 1815 in London.",
+    "",
+]
 
 
 def test_classification_counts_unknown_answers_as_wrong():
@@ -67,7 +74,9 @@ def test_self_bleu_equals_sacrebleu_text_by_text():
     generator = np.random.default_rng(3)
     texts = [" ".join(generator.choice(list("abcdeF"), generator.integers(1, 12))) + "." for _ in range(30)]
     scorer = BLEU(lowercase=True, effective_order=True)
-    expected = np.mean([scorer.sentence_score(text, texts[:i] + texts[i + 1:]).score for i, text in enumerate(texts)])
+    expected = np.mean(
+        [scorer.sentence_score(text, texts[:i] + texts[i + 1 :]).score for i, text in enumerate(texts)]
+    )
     assert metrics.self_bleu(texts, seed=0) == pytest.approx(expected, abs=1e-9)
 
 

@@ -26,8 +26,11 @@ def test_vectorised_bleu_equals_sacrebleu():
     generator = np.random.default_rng(0)
     corpora = [bleu_rows(generator, 30, quality) for quality in np.linspace(0, 1, 40)]
     corpora += [bleu_rows(generator, 1, 0.2) for _ in range(40)]
-    corpora += [np.zeros((1, 10), int), np.array([[1, 0, 0, 0, 2, 1, 0, 0, 2, 2]]),
-                np.array([[3, 0, 0, 0, 5, 4, 3, 2, 5, 9]])]
+    corpora += [
+        np.zeros((1, 10), int),
+        np.array([[1, 0, 0, 0, 2, 1, 0, 0, 2, 2]]),
+        np.array([[3, 0, 0, 0, 5, 4, 3, 2, 5, 9]]),
+    ]
     found = statistics.bleu_of_totals(np.array([rows.sum(axis=0) for rows in corpora]))
     assert found == pytest.approx([metrics.bleu_from(rows) for rows in corpora], abs=1e-9)
 
@@ -68,7 +71,9 @@ def test_spread_between_seeds_widens_the_interval():
     record = np.tile([1.0, 0.0], 300)
     alike = {seed: record for seed in range(3)}
     spread = {0: np.ones(600), 1: record, 2: np.zeros(600)}
-    width = [statistics.estimate(statistics.resample({"cell": cell}, 1000, 0)["cell"]) for cell in (alike, spread)]
+    width = [
+        statistics.estimate(statistics.resample({"cell": cell}, 1000, 0)["cell"]) for cell in (alike, spread)
+    ]
     assert width[1].high - width[1].low > 3 * (width[0].high - width[0].low)
 
 

@@ -1,7 +1,8 @@
 """Figures 1 to 7, each as PDF, SVG and PNG at its print size, with the CSV of exactly what it shows.
 
-Every figure has two halves: a function that takes the results and returns the table of what will be shown, and one that
-draws such a table. `draw_all` runs them all and writes the files; the same results give the same bytes.
+Every figure has two halves: a function that takes the results and returns the table of what will be shown,
+and one that draws such a table. `draw_all` runs them all and writes the files; the same results give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -24,16 +25,28 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from synthtune import statistics
 from synthtune.files import atomic_path
-from synthtune.results import (ANNOTATED, BOTH, CONDITIONS, FINE_TUNED, FULL, GENERATED, GOLD, METRIC,
-                               METRIC_NAMES, Results, corpora_sentence)
+from synthtune.results import (
+    ANNOTATED,
+    BOTH,
+    CONDITIONS,
+    FINE_TUNED,
+    FULL,
+    GENERATED,
+    GOLD,
+    METRIC,
+    METRIC_NAMES,
+    Results,
+    corpora_sentence,
+)
 
 WIDTH = 6.9
-"""Width of every figure in inches: the text width of a two-column page. Fonts are 7 pt and more at that size."""
+"""Width of every figure in inches: the text width of a two-column page. Fonts are 7 pt and more at that size.
+"""
 
 TEACHER = "teacher"
 
-# Okabe and Ito's palette, which stays apart in all common kinds of colour blindness; the marker and the line style say
-# the same again for print without colour.
+# Okabe and Ito's palette, which stays apart in all common kinds of colour blindness; the marker and the line
+# style say the same again for print without colour.
 _STYLES = {
     GOLD: {"color": "#E69F00", "marker": "o", "linestyle": "-"},
     ANNOTATED: {"color": "#0072B2", "marker": "s", "linestyle": "-"},
@@ -42,32 +55,41 @@ _STYLES = {
     TEACHER: {"color": "#D55E00", "marker": "", "linestyle": (0, (5, 2))},
     FULL: {"color": "#444444", "marker": "", "linestyle": ":"},
 }
-_SYSTEM_STYLES = [("#D55E00", "o"), ("#56B4E9", "v"), ("#0072B2", "s"), ("#CC79A7", "D"), ("#009E73", "^"),
-                  ("#E69F00", "P"), ("#000000", "X"), ("#F0E442", "*")]
+_SYSTEM_STYLES = [
+    ("#D55E00", "o"),
+    ("#56B4E9", "v"),
+    ("#0072B2", "s"),
+    ("#CC79A7", "D"),
+    ("#009E73", "^"),
+    ("#E69F00", "P"),
+    ("#000000", "X"),
+    ("#F0E442", "*"),
+]
 _LABELS = {FULL: "full (all true labels)", TEACHER: "teacher"}
 
 CAPTIONS = {
-    1: "The method in three steps. A language model is fine-tuned on a few gold examples (the teacher). It then labels "
-       "texts that have no label, P(Y|X), or writes whole new pairs, P(X,Y), which are filtered. A small student is "
-       "trained on gold and synthetic examples together.",
-    2: "Classification: accuracy on the test set against the number of labelled examples. Points are means over seeds, "
-       "bars {bars}. Dashed: the fine-tuned teacher itself. Dotted: a student trained on the true labels of the whole "
-       "pool. {corpora}",
-    3: "Natural language generation: BLEU (lower-cased) on the test set against the number of labelled examples. Points "
-       "are means over seeds, bars {bars}. Dashed: the fine-tuned teacher itself. Dotted: a student trained on all true "
-       "pairs of the pool. {corpora}",
-    4: "The teacher, fine-tuned on {budget} gold examples, against models that are only prompted, with 0 or more "
-       "examples taken from the same gold. Bars are {confidence} bootstrap intervals over test examples. {corpora}",
-    5: "BLEU against the number of synthetic examples added to the gold ones (logarithmic axis). Points are means over "
-       "seeds, bars {bars}. Horizontal lines: gold alone, the teacher, and a student "
-       "trained on all true pairs. {corpora}",
-    6: "Annotation, generation, and half of each, at equal amounts of synthetic data (the number beside each task) added "
-       "to {budget} gold examples: gain over gold alone, in points. Bars are {confidence} intervals of a paired "
-       "bootstrap over seeds and test examples. {corpora}",
-    7: "What a score costs: its mean over seeds against the price of labels and machine time together ({cost_per_label} "
-       "dollars a label, {cost_per_hour} a machine hour; both are settings). Along a line the number of labelled examples grows. "
-       "Machine time is that of the teacher's notebook, of the synthetic examples used and of training the student. "
-       "{corpora}",
+    1: "The method in three steps. A language model is fine-tuned on a few gold examples (the teacher). It "
+    "then labels texts that have no label, P(Y|X), or writes whole new pairs, P(X,Y), which are filtered. "
+    "A small student is trained on gold and synthetic examples together.",
+    2: "Classification: accuracy on the test set against the number of labelled examples. Points are means "
+    "over seeds, bars {bars}. Dashed: the fine-tuned teacher itself. Dotted: a student trained on the "
+    "true labels of the whole pool. {corpora}",
+    3: "Natural language generation: BLEU (lower-cased) on the test set against the number of labelled "
+    "examples. Points are means over seeds, bars {bars}. Dashed: the fine-tuned teacher itself. Dotted: a "
+    "student trained on all true pairs of the pool. {corpora}",
+    4: "The teacher, fine-tuned on {budget} gold examples, against models that are only prompted, with 0 or "
+    "more examples taken from the same gold. Bars are {confidence} bootstrap intervals over test "
+    "examples. {corpora}",
+    5: "BLEU against the number of synthetic examples added to the gold ones (logarithmic axis). Points are "
+    "means over seeds, bars {bars}. Horizontal lines: gold alone, the teacher, and a student "
+    "trained on all true pairs. {corpora}",
+    6: "Annotation, generation, and half of each, at equal amounts of synthetic data (the number beside each "
+    "task) added to {budget} gold examples: gain over gold alone, in points. Bars are {confidence} "
+    "intervals of a paired bootstrap over seeds and test examples. {corpora}",
+    7: "What a score costs: its mean over seeds against the price of labels and machine time together "
+    "({cost_per_label} dollars a label, {cost_per_hour} a machine hour; both are settings). Along a line "
+    "the number of labelled examples grows. Machine time is that of the teacher's notebook, of the "
+    "synthetic examples used and of training the student. {corpora}",
 }
 """Caption of each figure; `caption` fills in the numbers and says which corpora are real."""
 
@@ -78,10 +100,13 @@ def caption(number: int, results: Results) -> str:
     confidence = f"{100 * settings.figures.confidence:g} %"
     tasks = {1: [], 2: results.tasks("classification"), 3: results.tasks("nlg"), 5: results.tasks("nlg")}
     text = CAPTIONS[number].format(
-        confidence=confidence, bars=f"{confidence} bootstrap intervals over seeds and test examples (none where there "
-        "is one seed)", budget=_smallest_budget(results),
-        cost_per_label=f"{settings.cost_per_label:g}", cost_per_hour=f"{settings.cost_per_hour:g}",
-        corpora=corpora_sentence(tasks.get(number, results.tasks()), settings))
+        confidence=confidence,
+        bars=f"{confidence} bootstrap intervals over seeds and test examples (none where there is one seed)",
+        budget=_smallest_budget(results),
+        cost_per_label=f"{settings.cost_per_label:g}",
+        cost_per_hour=f"{settings.cost_per_hour:g}",
+        corpora=corpora_sentence(tasks.get(number, results.tasks()), settings),
+    )
     return text.strip()
 
 
@@ -124,7 +149,8 @@ def draw(number: int, shown: pd.DataFrame) -> Figure:
 
 
 def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
-    """Write a figure as PDF, SVG and PNG (300 dpi) and its table as CSV; no file holds a date or a random id."""
+    """Write a figure as PDF, SVG and PNG (300 dpi) and its table as CSV; no file holds a date or a random id.
+    """
     written = []
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None}), ("png", {})):
         path = stem.with_name(f"{stem.name}.{suffix}")
@@ -139,26 +165,45 @@ def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    fonts = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-             "legend.fontsize": 7}
-    lines = {"axes.linewidth": 0.6, "lines.linewidth": 1.2, "lines.markersize": 4.5, "axes.grid": True,
-             "grid.color": "#e4e4e4", "grid.linewidth": 0.5, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-             "xtick.major.size": 2.5, "ytick.major.size": 2.5}
+    fonts = {
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "axes.labelsize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7,
+    }
+    lines = {
+        "axes.linewidth": 0.6,
+        "lines.linewidth": 1.2,
+        "lines.markersize": 4.5,
+        "axes.grid": True,
+        "grid.color": "#e4e4e4",
+        "grid.linewidth": 0.5,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+    }
     files = {"svg.hashsalt": "synthtune", "pdf.fonttype": 42, "font.family": "DejaVu Sans"}
     with matplotlib.rc_context({**seaborn.axes_style("ticks"), **fonts, **lines, **files}):
         yield
 
 
-# Figure 1: the method -------------------------------------------------------------------------------------------------
+# Figure 1: the method ---------------------------------------------------------------------------------------
+
 
 def method(results: Results) -> pd.DataFrame:
     """The three steps of the method: what goes in, which model works, what comes out."""
     return pd.DataFrame(
-        [("1 fine-tune", "gold (x, y)", "teacher, a large language model", "fine-tuned teacher"),
-         ("2 annotate, P(Y|X)", "unlabelled x", "fine-tuned teacher", "annotated (x, ŷ)"),
-         ("2 generate, P(X,Y)", "nothing", "fine-tuned teacher, then a filter", "generated (x̂, ŷ)"),
-         ("3 train", "gold and synthetic examples", "student, a small model", "trained student")],
-        columns=["step", "input", "model", "output"])
+        [
+            ("1 fine-tune", "gold (x, y)", "teacher, a large language model", "fine-tuned teacher"),
+            ("2 annotate, P(Y|X)", "unlabelled x", "fine-tuned teacher", "annotated (x, ŷ)"),
+            ("2 generate, P(X,Y)", "nothing", "fine-tuned teacher, then a filter", "generated (x̂, ŷ)"),
+            ("3 train", "gold and synthetic examples", "student, a small model", "trained student"),
+        ],
+        columns=["step", "input", "model", "output"],
+    )
 
 
 def draw_method(shown: pd.DataFrame) -> Figure:
@@ -168,23 +213,64 @@ def draw_method(shown: pd.DataFrame) -> Figure:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(0, height))
     axes.axis("off")
-    tint = {"data": "#FDF3DC", "model": "#FBE3D6", ANNOTATED: "#DCEBF5", GENERATED: "#DAF0E8", "plain": "#F2F2F2"}
-    for left, right, heading in ((0.08, 1.92, "1  Fine-tune"), (2.06, 4.84, "2  Annotate or generate"),
-                                 (4.98, 6.82, "3  Train the student")):
-        axes.add_patch(FancyBboxPatch((left, 0.1), right - left, height - 0.2, boxstyle="round,pad=0,rounding_size=0.08",
-                                      facecolor="none", edgecolor="#999999", linewidth=0.7, linestyle=(0, (3, 2))))
+    tint = {
+        "data": "#FDF3DC",
+        "model": "#FBE3D6",
+        ANNOTATED: "#DCEBF5",
+        GENERATED: "#DAF0E8",
+        "plain": "#F2F2F2",
+    }
+    for left, right, heading in (
+        (0.08, 1.92, "1  Fine-tune"),
+        (2.06, 4.84, "2  Annotate or generate"),
+        (4.98, 6.82, "3  Train the student"),
+    ):
+        axes.add_patch(
+            FancyBboxPatch(
+                (left, 0.1),
+                right - left,
+                height - 0.2,
+                boxstyle="round,pad=0,rounding_size=0.08",
+                facecolor="none",
+                edgecolor="#999999",
+                linewidth=0.7,
+                linestyle=(0, (3, 2)),
+            )
+        )
         axes.text(left + 0.1, height - 0.28, heading, fontsize=9, fontweight="bold", va="center")
 
     def box(x: float, y: float, width: float, tall: float, fill: str, edge: str, text: str) -> None:
-        axes.add_patch(FancyBboxPatch((x - width / 2, y - tall / 2), width, tall, facecolor=tint[fill], edgecolor=edge,
-                                      linewidth=0.9, boxstyle="round,pad=0,rounding_size=0.06"))
+        axes.add_patch(
+            FancyBboxPatch(
+                (x - width / 2, y - tall / 2),
+                width,
+                tall,
+                facecolor=tint[fill],
+                edgecolor=edge,
+                linewidth=0.9,
+                boxstyle="round,pad=0,rounding_size=0.06",
+            )
+        )
         axes.text(x, y, text, fontsize=7.5, ha="center", va="center", linespacing=1.25)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], bend: float = 0) -> None:
-        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, linewidth=0.9, color="#333333",
-                                       shrinkA=0, shrinkB=0, connectionstyle=f"arc3,rad={bend}"))
+        axes.add_patch(
+            FancyArrowPatch(
+                start,
+                end,
+                arrowstyle="-|>",
+                mutation_scale=8,
+                linewidth=0.9,
+                color="#333333",
+                shrinkA=0,
+                shrinkB=0,
+                connectionstyle=f"arc3,rad={bend}",
+            )
+        )
 
-    gold, blue, green, red, grey = (_STYLES[name]["color"] for name in (GOLD, ANNOTATED, GENERATED, TEACHER, FULL))
+    gold, blue, green, red, grey = (
+        _STYLES[name]["color"] for name in (GOLD, ANNOTATED, GENERATED, TEACHER, FULL)
+    )
     box(1.0, 1.72, 1.56, 0.56, "data", gold, "Gold examples (x, y)\na few, labelled by people")
     box(1.0, 0.72, 1.56, 0.56, "model", red, "Teacher\nlarge language model")
     arrow((1.0, 1.44), (1.0, 1.00))
@@ -206,20 +292,29 @@ def draw_method(shown: pd.DataFrame) -> Figure:
     return figure
 
 
-# Figures 2 and 3: metric against budget -------------------------------------------------------------------------------
+# Figures 2 and 3: metric against budget ---------------------------------------------------------------------
+
 
 def _line_row(results: Results, rows: pd.DataFrame, **columns: Any) -> dict:
     """One value of a figure without interval: the mean of `rows` over their seeds."""
     first = rows.iloc[0]
     metric = METRIC[first.kind]
-    return {"task": first.task, "title": results.title(first.task), "metric": METRIC_NAMES[metric], **columns,
-            "mean": float(rows[metric].mean()), "seeds": len(rows)}
+    return {
+        "task": first.task,
+        "title": results.title(first.task),
+        "metric": METRIC_NAMES[metric],
+        **columns,
+        "mean": float(rows[metric].mean()),
+        "seeds": len(rows),
+    }
 
 
 def _score_row(results: Results, rows: pd.DataFrame, **columns: Any) -> dict:
-    """One mark of a figure: the mean of `rows` over their seeds, with its bootstrap interval if there are several.
+    """One mark of a figure: the mean of `rows` over their seeds, with its bootstrap interval if there are
+    several.
 
-    Not a t interval: with two seeds, which is what a larger budget often has, that is 25 standard errors wide.
+    Not a t interval: with two seeds, which is what a larger budget often has, that is 25 standard errors
+    wide.
     """
     first, low, high = rows.iloc[0], math.nan, math.nan
     if len(rows) > 1:
@@ -230,7 +325,9 @@ def _score_row(results: Results, rows: pd.DataFrame, **columns: Any) -> dict:
 
 
 def classification_by_budget(results: Results) -> pd.DataFrame:
-    """Accuracy of each condition at its headline amount, of the teacher and of the ceiling, by task and budget."""
+    """Accuracy of each condition at its headline amount, of the teacher and of the ceiling, by task and
+    budget.
+    """
     return _by_budget(results, "classification")
 
 
@@ -247,13 +344,17 @@ def _by_budget(results: Results, kind: str) -> pd.DataFrame:
                 amount = results.headline_amount(task, budget, condition)
                 if amount is not None:
                     rows = results.rows(task, budget, condition, amount)
-                    marks.append(_score_row(results, rows, series=condition, labelled=budget, synthetic=amount))
+                    marks.append(
+                        _score_row(results, rows, series=condition, labelled=budget, synthetic=amount)
+                    )
             teacher = results.teacher(task, budget)
             if len(teacher):
                 marks.append(_line_row(results, teacher, series=TEACHER, labelled=budget, synthetic=0))
         if len(results.ceiling(task)):
             ceiling = results.ceiling(task)
-            marks.append(_line_row(results, ceiling, series=FULL, labelled=int(ceiling.budget.iloc[0]), synthetic=0))
+            marks.append(
+                _line_row(results, ceiling, series=FULL, labelled=int(ceiling.budget.iloc[0]), synthetic=0)
+            )
     return pd.DataFrame(marks)
 
 
@@ -276,14 +377,18 @@ def _unit(rows: pd.DataFrame) -> str:
     return "%" if rows.metric.iloc[0] == METRIC_NAMES["accuracy"] else "0–100"
 
 
-def _panels(shown: pd.DataFrame, columns: int, height: float) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A grid with a panel for each task and its rows, `height` inches a row; places without a task are removed."""
+def _panels(
+    shown: pd.DataFrame, columns: int, height: float
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A grid with a panel for each task and its rows, `height` inches a row; places without a task are
+    removed.
+    """
     groups = [shown[shown.task == task] for task in dict.fromkeys(shown.task)]
     columns = min(columns, len(groups))
     lines = -(-len(groups) // columns)
     figure = Figure(figsize=(WIDTH, height * lines + 0.35), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes in grid[len(groups):]:
+    for axes in grid[len(groups) :]:
         axes.remove()
     return figure, list(zip(grid, groups))
 
@@ -296,7 +401,8 @@ def _label_lowest(panels: list[tuple[Axes, pd.DataFrame]], label: str) -> None:
 
 
 def _log_axis(axes: Axes, places: list[int]) -> None:
-    """Logarithmic x axis with a tick at every place that was measured, and room for marks set side by side."""
+    """Logarithmic x axis with a tick at every place that was measured, and room for marks set side by side.
+    """
     axes.set_xscale("log")
     room = 1.25 if len(places) > 1 else 1.6
     axes.set_xlim(min(places) / room, max(places) * room)
@@ -309,7 +415,9 @@ def _log_axis(axes: Axes, places: list[int]) -> None:
 
 
 def _dodge(places: Iterable[float], position: int, count: int) -> np.ndarray:
-    """Set the marks of `count` series side by side on a logarithmic axis, so that their bars can be told apart."""
+    """Set the marks of `count` series side by side on a logarithmic axis, so that their bars can be told
+    apart.
+    """
     return np.asarray(list(places), dtype=float) * 1.035 ** (position - (count - 1) / 2)
 
 
@@ -318,8 +426,17 @@ def _condition_lines(axes: Axes, rows: pd.DataFrame, x: str) -> None:
     series = [name for name in CONDITIONS if name in set(rows.series)]
     for position, name in enumerate(series):
         marks = rows[rows.series == name].sort_values(x)
-        axes.errorbar(_dodge(marks[x], position, len(series)), marks["mean"], yerr=_error(marks), capsize=1.5,
-                      elinewidth=0.8, markeredgecolor="white", markeredgewidth=0.4, zorder=3, **_STYLES[name])
+        axes.errorbar(
+            _dodge(marks[x], position, len(series)),
+            marks["mean"],
+            yerr=_error(marks),
+            capsize=1.5,
+            elinewidth=0.8,
+            markeredgecolor="white",
+            markeredgewidth=0.4,
+            zorder=3,
+            **_STYLES[name],
+        )
 
 
 def _error(marks: pd.DataFrame) -> np.ndarray:
@@ -343,7 +460,9 @@ def _score_limits(axes: Axes) -> None:
     """A little air around the marks, but no axis below 0 or above 100 unless an interval reaches there."""
     bottom, top = axes.dataLim.intervaly
     air = max(0.06 * (top - bottom), 0.5)
-    axes.set_ylim(bottom - air if bottom < 0 or bottom > air else 0, top + air if top > 100 else min(top + air, 100.8))
+    axes.set_ylim(
+        bottom - air if bottom < 0 or bottom > air else 0, top + air if top > 100 else min(top + air, 100.8)
+    )
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     seaborn.despine(ax=axes)
 
@@ -353,11 +472,19 @@ def _legend(figure: Figure, series: Iterable[str], styles: dict[str, dict] = _ST
     there = set(series)
     names = [name for name in styles if name in there]
     handles = [Line2D([], [], markeredgecolor="white", markeredgewidth=0.4, **styles[name]) for name in names]
-    figure.legend(handles, [_LABELS.get(name, name) for name in names], loc="outside lower center", ncols=len(names),
-                  frameon=False, handlelength=2.6, columnspacing=1.4)
+    figure.legend(
+        handles,
+        [_LABELS.get(name, name) for name in names],
+        loc="outside lower center",
+        ncols=len(names),
+        frameon=False,
+        handlelength=2.6,
+        columnspacing=1.4,
+    )
 
 
-# Figure 4: teacher against prompted models ----------------------------------------------------------------------------
+# Figure 4: teacher against prompted models ------------------------------------------------------------------
+
 
 def teachers(results: Results) -> pd.DataFrame:
     """Score of the fine-tuned teacher and of every prompted model at the smallest budget, by task."""
@@ -371,24 +498,44 @@ def teachers(results: Results) -> pd.DataFrame:
         for row in rows.itertuples():
             scores = results.resampled_systems(task, int(row.budget), [row.system])
             found = statistics.estimate(scores[row.system], confidence)
-            marks.append({"task": task, "title": results.title(task), "kind": row.kind,
-                          "metric": METRIC_NAMES[METRIC[row.kind]], "system": row.system, "model": row.model,
-                          "labelled": int(row.budget), "test_examples": len(statistics.examples_of(row.kind, row.per_example)),
-                          "mean": found.value, "low": found.low, "high": found.high})
+            marks.append(
+                {
+                    "task": task,
+                    "title": results.title(task),
+                    "kind": row.kind,
+                    "metric": METRIC_NAMES[METRIC[row.kind]],
+                    "system": row.system,
+                    "model": row.model,
+                    "labelled": int(row.budget),
+                    "test_examples": len(statistics.examples_of(row.kind, row.per_example)),
+                    "mean": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
     return pd.DataFrame(marks)
 
 
 def draw_teachers(shown: pd.DataFrame) -> Figure:
     """A row per task and a mark per system; classification and NLG in their own panels."""
-    systems = list(dict.fromkeys([name for name in (FINE_TUNED,) if name in set(shown.system)] + list(shown.system)))
-    styles = {name: dict(zip(("color", "marker"), _SYSTEM_STYLES[i % len(_SYSTEM_STYLES)]))
-              for i, name in enumerate(systems)}
-    return _dot_rows(shown, "system", systems, styles, {"classification": "Accuracy (%)", "nlg": "BLEU (0–100)"})
+    systems = list(
+        dict.fromkeys([name for name in (FINE_TUNED,) if name in set(shown.system)] + list(shown.system))
+    )
+    styles = {
+        name: dict(zip(("color", "marker"), _SYSTEM_STYLES[i % len(_SYSTEM_STYLES)]))
+        for i, name in enumerate(systems)
+    }
+    return _dot_rows(
+        shown, "system", systems, styles, {"classification": "Accuracy (%)", "nlg": "BLEU (0–100)"}
+    )
 
 
-def _dot_rows(shown: pd.DataFrame, column: str, series: list[str], styles: dict[str, dict],
-              axis_labels: dict[str, str]) -> Figure:
-    """Dots with horizontal intervals: a panel per kind of task, a row per task, the series of `column` side by side."""
+def _dot_rows(
+    shown: pd.DataFrame, column: str, series: list[str], styles: dict[str, dict], axis_labels: dict[str, str]
+) -> Figure:
+    """Dots with horizontal intervals: a panel per kind of task, a row per task, the series of `column` side
+    by side.
+    """
     kinds = [kind for kind in METRIC if kind in set(shown.kind)]
     tallest = max(shown[shown.kind == kind].title.nunique() for kind in kinds)
     line = 0.13 * len(series) + 0.14
@@ -400,9 +547,22 @@ def _dot_rows(shown: pd.DataFrame, column: str, series: list[str], styles: dict[
         titles = list(dict.fromkeys(rows.title))
         for position, name in enumerate(series):
             marks = rows[rows[column] == name]
-            y = [titles.index(text) + (position - (len(series) - 1) / 2) * 0.7 / len(series) for text in marks.title]
-            axes.errorbar(marks["mean"], y, xerr=_error(marks), linestyle="", capsize=1.5, elinewidth=0.9, zorder=3,
-                          markeredgecolor="white", markeredgewidth=0.4, **styles[name])
+            y = [
+                titles.index(text) + (position - (len(series) - 1) / 2) * 0.7 / len(series)
+                for text in marks.title
+            ]
+            axes.errorbar(
+                marks["mean"],
+                y,
+                xerr=_error(marks),
+                linestyle="",
+                capsize=1.5,
+                elinewidth=0.9,
+                zorder=3,
+                markeredgecolor="white",
+                markeredgewidth=0.4,
+                **styles[name],
+            )
         axes.set_yticks(range(len(titles)), [text.replace(", own", ",\nown") for text in titles])
         axes.set_ylim(len(titles) - 0.5, -0.5)
         axes.set_xlabel(axis_labels[kind])
@@ -412,20 +572,25 @@ def _dot_rows(shown: pd.DataFrame, column: str, series: list[str], styles: dict[
             axes.axhline(edge - 0.5, color="#cccccc", linewidth=0.5, zorder=1)
         seaborn.despine(ax=axes, left=True)
         axes.tick_params(axis="y", length=0)
-    handles = [Line2D([], [], linestyle="", markeredgecolor="white", markeredgewidth=0.4, **styles[name])
-               for name in series]
+    handles = [
+        Line2D([], [], linestyle="", markeredgecolor="white", markeredgewidth=0.4, **styles[name])
+        for name in series
+    ]
     figure.legend(handles, series, loc="outside lower center", ncols=min(4, len(series)), frameon=False)
     return figure
 
 
-# Figure 5: amount of synthetic data -----------------------------------------------------------------------------------
+# Figure 5: amount of synthetic data -------------------------------------------------------------------------
+
 
 def by_amount(results: Results) -> pd.DataFrame:
     """BLEU by amount of synthetic data, at the budget with most amounts, with the lines to compare it to."""
     marks = []
     for task in results.tasks("nlg"):
-        swept = {budget: max(len(results.amounts(task, budget, condition)) for condition in (ANNOTATED, GENERATED))
-                 for budget in results.budgets(task)}
+        swept = {
+            budget: max(len(results.amounts(task, budget, condition)) for condition in (ANNOTATED, GENERATED))
+            for budget in results.budgets(task)
+        }
         if not swept or not max(swept.values()):
             continue
         budget = max(swept, key=lambda budget: (swept[budget], -budget))
@@ -433,8 +598,11 @@ def by_amount(results: Results) -> pd.DataFrame:
             for amount in results.amounts(task, budget, condition):
                 rows = results.rows(task, budget, condition, amount)
                 marks.append(_score_row(results, rows, series=condition, labelled=budget, synthetic=amount))
-        for name, rows in ((GOLD, results.rows(task, budget, GOLD)), (TEACHER, results.teacher(task, budget)),
-                           (FULL, results.ceiling(task))):
+        for name, rows in (
+            (GOLD, results.rows(task, budget, GOLD)),
+            (TEACHER, results.teacher(task, budget)),
+            (FULL, results.ceiling(task)),
+        ):
             if len(rows):
                 labelled = int(rows.budget.iloc[0])
                 marks.append(_line_row(results, rows, series=name, labelled=labelled, synthetic=0))
@@ -442,7 +610,9 @@ def by_amount(results: Results) -> pd.DataFrame:
 
 
 def draw_by_amount(shown: pd.DataFrame) -> Figure:
-    """One panel a task: a line per condition over amounts; gold alone, teacher and ceiling as horizontal lines."""
+    """One panel a task: a line per condition over amounts; gold alone, teacher and ceiling as horizontal
+    lines.
+    """
     figure, panels = _panels(shown, columns=2, height=2.35)
     for axes, rows in panels:
         swept = rows[rows.synthetic > 0]
@@ -452,14 +622,18 @@ def draw_by_amount(shown: pd.DataFrame) -> Figure:
             axes.update_datalim([(swept.synthetic.min(), row.mean)])
         _condition_lines(axes, swept, "synthetic")
         labelled = int(swept.labelled.iloc[0])
-        axes.set(title=rows.title.iloc[0], ylabel=f"{rows.metric.iloc[0]} ({_unit(rows)})",
-                 xlabel=f"Synthetic examples added to {labelled:,} gold ones")
+        axes.set(
+            title=rows.title.iloc[0],
+            ylabel=f"{rows.metric.iloc[0]} ({_unit(rows)})",
+            xlabel=f"Synthetic examples added to {labelled:,} gold ones",
+        )
         _score_limits(axes)
     _legend(figure, shown.series, _STYLES | {GOLD: _STYLES[GOLD] | {"marker": ""}})
     return figure
 
 
-# Figure 6: annotation, generation and half of each --------------------------------------------------------------------
+# Figure 6: annotation, generation and half of each ----------------------------------------------------------
+
 
 def by_route(results: Results) -> pd.DataFrame:
     """Gain over gold alone of each kind of synthetic data, at one amount and the smallest budget, by task."""
@@ -482,13 +656,15 @@ def by_route(results: Results) -> pd.DataFrame:
             # A mean over tasks is shown only where it covers the same tasks for every route.
             if len(gains) == max(map(len, sums.values())) > 1:
                 title = f"Mean of {len(gains)} tasks"
-                marks.append(_gain_row(results, np.mean(gains, axis=0), kind, "mean", title, route, None, None))
+                marks.append(
+                    _gain_row(results, np.mean(gains, axis=0), kind, "mean", title, route, None, None)
+                )
     return pd.DataFrame(marks)
 
 
 def equal_amount(results: Results, task: str, budget: int) -> int | None:
-    """The amount at which a task's kinds of synthetic data can be compared: the headline amount if all were run with
-    it, else the largest that all have; None if there is none.
+    """The amount at which a task's kinds of synthetic data can be compared: the headline amount if all were
+    run with it, else the largest that all have; None if there is none.
     """
     amounts = [set(results.amounts(task, budget, route)) for route in (ANNOTATED, GENERATED, BOTH)]
     common = set.intersection(*(there for there in amounts if there)) if any(amounts) else set()
@@ -496,25 +672,49 @@ def equal_amount(results: Results, task: str, budget: int) -> int | None:
     return headline if headline in common else max(common, default=None)
 
 
-def _gain_row(results: Results, gain: np.ndarray, kind: str, task: str, title: str, route: str, budget: int | None,
-              amount: int | None) -> dict:
+def _gain_row(
+    results: Results,
+    gain: np.ndarray,
+    kind: str,
+    task: str,
+    title: str,
+    route: str,
+    budget: int | None,
+    amount: int | None,
+) -> dict:
     found = statistics.estimate(gain, results.settings.figures.confidence)
-    return {"task": task, "title": title, "kind": kind, "metric": METRIC_NAMES[METRIC[kind]], "series": route,
-            "labelled": budget, "synthetic": amount, "mean": found.value, "low": found.low, "high": found.high}
+    return {
+        "task": task,
+        "title": title,
+        "kind": kind,
+        "metric": METRIC_NAMES[METRIC[kind]],
+        "series": route,
+        "labelled": budget,
+        "synthetic": amount,
+        "mean": found.value,
+        "low": found.low,
+        "high": found.high,
+    }
 
 
 def draw_by_route(shown: pd.DataFrame) -> Figure:
     """A row per task and a mark per kind of synthetic data, around the line of no gain."""
     series = [name for name in CONDITIONS if name in set(shown.series)]
     styles = {name: {key: _STYLES[name][key] for key in ("color", "marker")} for name in series}
-    figure = _dot_rows(shown, "series", series, styles, {"classification": "Gain over gold (accuracy points)",
-                                                         "nlg": "Gain over gold (BLEU points)"})
+    figure = _dot_rows(
+        shown,
+        "series",
+        series,
+        styles,
+        {"classification": "Gain over gold (accuracy points)", "nlg": "Gain over gold (BLEU points)"},
+    )
     for axes in figure.axes:
         axes.axvline(0, color="#444444", linewidth=0.8, zorder=2)
     return figure
 
 
-# Figure 7: cost -------------------------------------------------------------------------------------------------------
+# Figure 7: cost ---------------------------------------------------------------------------------------------
+
 
 def by_cost(results: Results) -> pd.DataFrame:
     """Score of each condition against labels bought and machine hours spent, by task and budget."""
@@ -526,12 +726,23 @@ def by_cost(results: Results) -> pd.DataFrame:
                 if amount is not None:
                     rows = results.rows(task, budget, condition, amount)
                     hours = machine_hours(results, task, budget, rows)
-                    marks.append(_line_row(results, rows, series=condition, labelled=budget, synthetic=amount,
-                                           hours=hours))
+                    marks.append(
+                        _line_row(
+                            results, rows, series=condition, labelled=budget, synthetic=amount, hours=hours
+                        )
+                    )
         if len(results.ceiling(task)):
             rows = results.ceiling(task)
-            marks.append(_line_row(results, rows, series=FULL, labelled=int(rows.budget.iloc[0]), synthetic=0,
-                                   hours=float(rows.train_seconds.mean()) / 3600))
+            marks.append(
+                _line_row(
+                    results,
+                    rows,
+                    series=FULL,
+                    labelled=int(rows.budget.iloc[0]),
+                    synthetic=0,
+                    hours=float(rows.train_seconds.mean()) / 3600,
+                )
+            )
     shown = pd.DataFrame(marks)
     if len(shown):
         cost = shown.labelled * settings.cost_per_label + shown.hours * settings.cost_per_hour
@@ -542,16 +753,17 @@ def by_cost(results: Results) -> pd.DataFrame:
 def machine_hours(results: Results, task: str, budget: int, rows: pd.DataFrame) -> float:
     """Machine hours behind one student: its own training, and its share of the teacher's work.
 
-    Fine-tuning is counted as the minutes of the teacher's notebook, its evaluation included, and at least as the seconds
-    that the systems' rows add up to (a notebook that was run again and reused its teacher took less); annotating and
-    generating as their seconds in proportion to the examples the student used.
+    Fine-tuning is counted as the minutes of the teacher's notebook, its evaluation included, and at least as
+    the seconds that the systems' rows add up to (a notebook that was run again and reused its teacher took
+    less); annotating and generating as their seconds in proportion to the examples the student used.
     """
     seconds = float(rows.train_seconds.mean())
     used = {"annotated": rows.n_annotated.mean(), "generated": rows.n_generated.mean()}
     if any(used.values()):
         minutes = results.minutes
-        minutes = minutes[(minutes.task == task) & (minutes.budget == budget)
-                          & (minutes.notebook == "01_teacher")].minutes
+        minutes = minutes[
+            (minutes.task == task) & (minutes.budget == budget) & (minutes.notebook == "01_teacher")
+        ].minutes
         teachers = results.teachers[(results.teachers.task == task) & (results.teachers.budget == budget)]
         seconds += max(60 * float(minutes.sum()), float(teachers.seconds.sum()))
     for route, number in used.items():
@@ -565,15 +777,23 @@ def machine_hours(results: Results, task: str, budget: int, rows: pd.DataFrame) 
 def draw_by_cost(shown: pd.DataFrame) -> Figure:
     """One panel a task: a line per condition over total cost, the ceiling as a single point."""
     # The ceiling is a line in the other figures; here it has a price, so it is a point.
-    styles = _STYLES | {FULL: {"color": _STYLES[FULL]["color"], "marker": "*", "linestyle": "", "markersize": 7}}
+    styles = _STYLES | {
+        FULL: {"color": _STYLES[FULL]["color"], "marker": "*", "linestyle": "", "markersize": 7}
+    }
     figure, panels = _panels(shown, columns=3, height=1.95)
     for axes, rows in panels:
         axes.set_xscale("log")
         for name in (*CONDITIONS, FULL):
             marks = rows[rows.series == name].sort_values("labelled")
             if len(marks):
-                axes.plot(marks.cost, marks["mean"], markeredgecolor="white", markeredgewidth=0.4, zorder=3,
-                          **styles[name])
+                axes.plot(
+                    marks.cost,
+                    marks["mean"],
+                    markeredgecolor="white",
+                    markeredgewidth=0.4,
+                    zorder=3,
+                    **styles[name],
+                )
         axes.set(title=rows.title.iloc[0], ylabel=f"{rows.metric.iloc[0]} ({_unit(rows)})")
         axes.set_xlim(rows.cost.min() / 1.35, rows.cost.max() * 1.35)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
@@ -591,7 +811,7 @@ def _round_costs(low: float, high: float) -> list[float]:
     if low <= 0:
         return [high]
     exponents = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
-    ticks = [digit * 10.0 ** exponent for exponent in exponents for digit in (1, 2, 5)]
+    ticks = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
     inside = [tick for tick in ticks if low / 1.3 <= tick <= high * 1.3]
     return inside if len(inside) <= 6 else [tick for tick in inside if f"{tick:e}".startswith("1")]
 

@@ -1,7 +1,8 @@
 """What a prediction is worth, and how varied and how new a generated text is.
 
-All scores are percentages, 0 to 100. Next to each corpus score stands one small record per test example from which the
-score can be computed again on any resample of the test set: that is what `synthtune.statistics` bootstraps.
+All scores are percentages, 0 to 100. Next to each corpus score stands one small record per test example from
+which the score can be computed again on any resample of the test set: that is what `synthtune.statistics`
+bootstraps.
 """
 
 from __future__ import annotations
@@ -21,15 +22,19 @@ ORDERS = 4
 """BLEU counts n-grams of one to this many tokens."""
 
 STATISTICS = 2 * ORDERS + 2
-"""Numbers kept per test example: matched n-grams, all n-grams (orders 1 to 4), lengths of output and of reference."""
+"""Numbers kept per test example: matched n-grams, all n-grams (orders 1 to 4), lengths of output and of
+reference.
+"""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def _same_length(truth: Sequence, predicted: Sequence) -> None:
     if len(truth) != len(predicted) or not len(truth):
-        raise ValueError(f"{len(predicted)} predictions for {len(truth)} test examples: give exactly one each, and at "
-                         "least one.")
+        raise ValueError(
+            f"{len(predicted)} predictions for {len(truth)} test examples: give exactly one "
+            "each, and at least one."
+        )
 
 
 def classification(truth: Sequence[str], predicted: Sequence[str]) -> dict:
@@ -43,8 +48,8 @@ def classification(truth: Sequence[str], predicted: Sequence[str]) -> dict:
     Returns
     -------
     dict
-        `accuracy` and `macro_f1` (mean F1 over the labels that occur in `truth`), in percent; `per_example`, N times
-        1.0 for right and 0.0 for wrong.
+        `accuracy` and `macro_f1` (mean F1 over the labels that occur in `truth`), in percent; `per_example`,
+        N times 1.0 for right and 0.0 for wrong.
 
     Raises
     ------
@@ -55,17 +60,19 @@ def classification(truth: Sequence[str], predicted: Sequence[str]) -> dict:
     truth, predicted = list(truth), list(predicted)
     labels = sorted(set(truth))
     macro_f1 = f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)
-    return {"accuracy": 100 * float(accuracy_score(truth, predicted)),
-            "macro_f1": 100 * float(macro_f1),
-            "per_example": [float(right == guess) for right, guess in zip(truth, predicted)]}
+    return {
+        "accuracy": 100 * float(accuracy_score(truth, predicted)),
+        "macro_f1": 100 * float(macro_f1),
+        "per_example": [float(right == guess) for right, guess in zip(truth, predicted)],
+    }
 
 
 def nlg(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:
     """Score texts against one or more references each.
 
-    BLEU is computed on lower-cased text, as the WebNLG evaluation does, with sacrebleu's 13a tokens and exponential
-    smoothing; chrF is sacrebleu's default chrF2 with case kept; ROUGE-L is the F-measure of the best reference (without
-    stemming), averaged over the examples.
+    BLEU is computed on lower-cased text, as the WebNLG evaluation does, with sacrebleu's 13a tokens and
+    exponential smoothing; chrF is sacrebleu's default chrF2 with case kept; ROUGE-L is the F-measure of the
+    best reference (without stemming), averaged over the examples.
 
     Parameters
     ----------
@@ -76,8 +83,9 @@ def nlg(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:
     Returns
     -------
     dict
-        `bleu`, `chrf`, `rouge_l` in percent; `per_example`, N x 10 BLEU statistics flattened row by row: matched
-        1- to 4-grams, all 1- to 4-grams, output length, length of the closest reference (see `bleu_from`).
+        `bleu`, `chrf`, `rouge_l` in percent; `per_example`, N x 10 BLEU statistics flattened row by row:
+        matched 1- to 4-grams, all 1- to 4-grams, output length, length of the closest reference (see
+        `bleu_from`).
 
     Raises
     ------
@@ -91,16 +99,22 @@ def nlg(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:
     _same_length(references, predicted)
     for row, texts in enumerate(references):
         if isinstance(texts, str) or not texts:
-            raise ValueError(f"Test example {row} needs a sequence of at least one reference text, got {texts!r}.")
+            raise ValueError(
+                f"Test example {row} needs a sequence of at least one reference text, got {texts!r}."
+            )
     statistics = bleu_statistics(references, predicted)
     # sacrebleu wants one list per reference position, None where an example has fewer references.
     streams = list(itertools.zip_longest(*references))
     scorer = RougeScorer(["rougeL"])
-    rouge = [scorer.score_multi(texts, guess)["rougeL"].fmeasure for texts, guess in zip(references, predicted)]
-    return {"bleu": bleu_from(statistics),
-            "chrf": CHRF().corpus_score(list(predicted), streams).score,
-            "rouge_l": 100 * float(np.mean(rouge)),
-            "per_example": statistics.ravel().astype(float).tolist()}
+    rouge = [
+        scorer.score_multi(texts, guess)["rougeL"].fmeasure for texts, guess in zip(references, predicted)
+    ]
+    return {
+        "bleu": bleu_from(statistics),
+        "chrf": CHRF().corpus_score(list(predicted), streams).score,
+        "rouge_l": 100 * float(np.mean(rouge)),
+        "per_example": statistics.ravel().astype(float).tolist(),
+    }
 
 
 def bleu_statistics(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> np.ndarray:
@@ -129,12 +143,18 @@ def bleu_from(statistics: np.ndarray) -> float:
     """
     totals = np.asarray(statistics).reshape(-1, STATISTICS).sum(axis=0)
     numbers = [int(value) for value in totals]
-    return BLEU.compute_bleu(numbers[:ORDERS], numbers[ORDERS:2 * ORDERS], sys_len=numbers[-2], ref_len=numbers[-1],
-                             smooth_method="exp").score
+    return BLEU.compute_bleu(
+        numbers[:ORDERS],
+        numbers[ORDERS : 2 * ORDERS],
+        sys_len=numbers[-2],
+        ref_len=numbers[-1],
+        smooth_method="exp",
+    ).score
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-cased words and single punctuation marks: the tokens that diversity and novelty are counted in."""
+    """Lower-cased words and single punctuation marks: the tokens that diversity and novelty are counted in.
+    """
     return _TOKEN.findall(text.lower())
 
 
@@ -147,15 +167,16 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
     Source
     ------
-    Li et al. 2016, A Diversity-Promoting Objective Function for Neural Conversation Models. The share falls as texts
-    are added, so compare equal numbers of texts only.
+    Li et al. 2016, A Diversity-Promoting Objective Function for Neural Conversation Models. The share falls
+    as texts are added, so compare equal numbers of texts only.
     """
     counts = Counter(itertools.chain.from_iterable(_ngrams(tokens(text), n) for text in texts))
     return len(counts) / counts.total() if counts else 0.0
 
 
 def self_bleu(texts: Sequence[str], seed: int, sample: int = 200) -> float:
-    """Mean BLEU of each text against all others, in percent: low is varied, 100 is the same text over and over.
+    """Mean BLEU of each text against all others, in percent: low is varied, 100 is the same text over and
+    over.
 
     Parameters
     ----------
@@ -168,8 +189,8 @@ def self_bleu(texts: Sequence[str], seed: int, sample: int = 200) -> float:
     Returns
     -------
     float
-        Sentence BLEU as sacrebleu computes it (lower-cased, 13a tokens, effective order), averaged; NaN for fewer than
-        two texts.
+        Sentence BLEU as sacrebleu computes it (lower-cased, 13a tokens, effective order), averaged; NaN for
+        fewer than two texts.
 
     Source
     ------
@@ -183,9 +204,13 @@ def self_bleu(texts: Sequence[str], seed: int, sample: int = 200) -> float:
     tokenize = Tokenizer13a()
     words = [tokenize(text.lower().rstrip()).split() for text in texts]
     lengths = np.array([len(text) for text in words])
-    counts = [Counter(itertools.chain.from_iterable(_ngrams(text, n) for n in range(1, ORDERS + 1))) for text in words]
-    # An n-gram may match as often as it occurs in the reference that has most of it. The references of a text are all
-    # the others, so its two largest counts over the whole sample are enough: the second where the text holds the first.
+    counts = [
+        Counter(itertools.chain.from_iterable(_ngrams(text, n) for n in range(1, ORDERS + 1)))
+        for text in words
+    ]
+    # An n-gram may match as often as it occurs in the reference that has most of it. The references of a text
+    # are all the others, so its two largest counts over the whole sample are enough: the second where the
+    # text holds the first.
     largest: dict[tuple[str, ...], tuple[int, int, int]] = {}
     for owner, counter in enumerate(counts):
         for ngram, count in counter.items():
@@ -203,8 +228,16 @@ def self_bleu(texts: Sequence[str], seed: int, sample: int = 200) -> float:
             total[len(ngram) - 1] += count
         others = np.delete(lengths, owner)
         closest = int(min(others, key=lambda length: (abs(length - lengths[owner]), length)))
-        scores.append(BLEU.compute_bleu(matched, total, sys_len=int(lengths[owner]), ref_len=closest,
-                                        smooth_method="exp", effective_order=True).score)
+        scores.append(
+            BLEU.compute_bleu(
+                matched,
+                total,
+                sys_len=int(lengths[owner]),
+                ref_len=closest,
+                smooth_method="exp",
+                effective_order=True,
+            ).score
+        )
     return float(np.mean(scores))
 
 

@@ -21,25 +21,53 @@ from synthtune.errors import StageError
 from synthtune.files import atomic_path
 from synthtune.results import Results, corpora_sentence
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf", "datasets", "numpy",
-            "pandas", "pyarrow", "scipy", "scikit-learn", "sacrebleu", "rouge-score", "matplotlib", "seaborn",
-            "papermill", "snakemake")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "tokenizers",
+    "gguf",
+    "datasets",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "scikit-learn",
+    "sacrebleu",
+    "rouge-score",
+    "matplotlib",
+    "seaborn",
+    "papermill",
+    "snakemake",
+)
 """Packages whose versions the page names: those that numbers, figures or their order of making depend on."""
 
-_INTRODUCTION = ("A language model fine-tuned on a few labelled examples annotates further texts or generates whole new "
-                 "pairs, and a small model is trained on all of them: a reproduction of the method of Kaddour and Liu, "
-                 "arXiv 2310.01119, on a small scale and with other models. Figures 1, 2, 3, 5 and 6 follow the paper's "
-                 "captions; figures 4 and 7 and table 1 are our reading.")
+_INTRODUCTION = (
+    "A language model fine-tuned on a few labelled examples annotates further texts or "
+    "generates whole new pairs, and a small model is trained on all of them: a reproduction of "
+    "the method of Kaddour and Liu, arXiv 2310.01119, on a small scale and with other models. "
+    "Figures 1, 2, 3, 5 and 6 follow the paper's captions; figures 4 and 7 and table 1 are our reading."
+)
 
-_TITLES = {1: "the method", 2: "classification by number of labelled examples",
-           3: "NLG by number of labelled examples", 4: "fine-tuned teacher against prompted models",
-           5: "amount of synthetic data", 6: "annotation, generation and half of each", 7: "what a score costs"}
+_TITLES = {
+    1: "the method",
+    2: "classification by number of labelled examples",
+    3: "NLG by number of labelled examples",
+    4: "fine-tuned teacher against prompted models",
+    5: "amount of synthetic data",
+    6: "annotation, generation and half of each",
+    7: "what a score costs",
+}
 
 _ALTS = {
-    1: "Diagram in three steps: gold examples fine-tune a teacher; the teacher annotates unlabelled texts or generates new "
-       "pairs; gold and synthetic examples together train a student.",
-    2: "Line charts, one for each classification task: accuracy against labelled examples for four training conditions.",
-    3: "Line charts, one for each NLG task: BLEU against labelled examples for four training conditions.",
+    1: "Diagram in three steps: gold examples fine-tune a teacher; the teacher annotates unlabelled texts or "
+    "generates new pairs; gold and synthetic examples together train a student.",
+    2: "Line charts, one for each classification task: accuracy against labelled examples for four "
+    "training conditions.",
+    3: "Line charts, one for each NLG task: BLEU against labelled examples for four training "
+    "conditions.",
     4: "Dot chart: score of the fine-tuned teacher and of prompted models, a row for each task.",
     5: "Line charts, one for each NLG task: BLEU against the number of synthetic examples, logarithmic.",
     6: "Dot chart: gain over gold alone from annotated, generated and half-and-half data, a row for each task.",
@@ -60,12 +88,22 @@ def write(run_dir: str | Path, settings: Any) -> Path:
     run_dir = Path(run_dir)
     folder = run_dir / "figures"
     results = Results.read(run_dir, settings)
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
     page = environment.get_template("report.html.jinja").render(
-        profile=settings.profile, introduction=_INTRODUCTION, corpora=corpora_sentence(results.tasks(), settings),
-        figures=_figures(folder, results), table_1=_html(folder / "table_1.md"), claims=_html(folder / "claims.md"),
-        **_provenance(results))
+        profile=settings.profile,
+        introduction=_INTRODUCTION,
+        corpora=corpora_sentence(results.tasks(), settings),
+        figures=_figures(folder, results),
+        table_1=_html(folder / "table_1.md"),
+        claims=_html(folder / "claims.md"),
+        **_provenance(results),
+    )
     path = folder / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(page, "utf-8")
@@ -78,10 +116,16 @@ def _figures(folder: Path, results: Results) -> list[dict]:
         svg, table = folder / f"figure_{number}.svg", folder / f"figure_{number}.csv"
         if svg.exists() and table.exists():
             numbers = pd.read_csv(table, dtype=str, keep_default_na=False)
-            shown.append({"number": number, "title": _TITLES[number], "alt": _ALTS[number],
-                          "caption": figures.caption(number, results),
-                          "svg": base64.b64encode(svg.read_bytes()).decode("ascii"),
-                          "rows": [list(numbers.columns), *numbers.values.tolist()]})
+            shown.append(
+                {
+                    "number": number,
+                    "title": _TITLES[number],
+                    "alt": _ALTS[number],
+                    "caption": figures.caption(number, results),
+                    "svg": base64.b64encode(svg.read_bytes()).decode("ascii"),
+                    "rows": [list(numbers.columns), *numbers.values.tolist()],
+                }
+            )
     if not shown:
         raise StageError(f"{folder} has no figures yet: draw them (figures.draw_all) before the report.")
     return shown
@@ -108,35 +152,69 @@ def _provenance(results: Results) -> dict[str, Any]:
     stages = notebooks = None
     sentence = ""
     if len(minutes):
-        by_stage = minutes.groupby("notebook").agg(notebooks=("minutes", "size"), minutes=("minutes", "sum"),
-                                                   peak=("peak_rss_gib", "max"))
-        stages = [["stage", "notebooks run", "minutes, all together", "peak memory of one, GiB"],
-                  *([name, row.notebooks, f"{row.minutes:.1f}", f"{row.peak:.2f}"]
-                    for name, row in zip(by_stage.index, by_stage.itertuples()))]
-        notebooks = [["notebook", "task", "budget", "minutes", "peak memory, GiB"],
-                     *([row.notebook, "" if pd.isna(row.task) else row.task,
-                        "" if pd.isna(row.budget) else f"{int(row.budget):,}", f"{row.minutes:.2f}",
-                        f"{row.peak_rss_gib:.2f}"] for row in minutes.itertuples())]
-        sentence = (f"{len(minutes)} notebooks took {minutes.minutes.sum():.1f} minutes together; several may have run "
-                    f"side by side, so the clock showed less. The largest needed {minutes.peak_rss_gib.max():.2f} GiB.")
-    return {"machine": _machine(), "stages": stages, "notebooks": notebooks, "minutes_sentence": sentence,
-            "digests": _digests(results), "versions": _versions(),
-            "settings": json.dumps(settings.model_dump(mode="json", exclude={"run_dir", "data_root"})
-                                   | {"data_root": "a folder of real corpora" if settings.data_root else None},
-                                   indent=1, ensure_ascii=False)}
+        by_stage = minutes.groupby("notebook").agg(
+            notebooks=("minutes", "size"), minutes=("minutes", "sum"), peak=("peak_rss_gib", "max")
+        )
+        stages = [
+            ["stage", "notebooks run", "minutes, all together", "peak memory of one, GiB"],
+            *(
+                [name, row.notebooks, f"{row.minutes:.1f}", f"{row.peak:.2f}"]
+                for name, row in zip(by_stage.index, by_stage.itertuples())
+            ),
+        ]
+        notebooks = [
+            ["notebook", "task", "budget", "minutes", "peak memory, GiB"],
+            *(
+                [
+                    row.notebook,
+                    "" if pd.isna(row.task) else row.task,
+                    "" if pd.isna(row.budget) else f"{int(row.budget):,}",
+                    f"{row.minutes:.2f}",
+                    f"{row.peak_rss_gib:.2f}",
+                ]
+                for row in minutes.itertuples()
+            ),
+        ]
+        sentence = (
+            f"{len(minutes)} notebooks took {minutes.minutes.sum():.1f} minutes together; several "
+            "may have run side by side, so the clock showed less. The largest needed "
+            f"{minutes.peak_rss_gib.max():.2f} GiB."
+        )
+    return {
+        "machine": _machine(),
+        "stages": stages,
+        "notebooks": notebooks,
+        "minutes_sentence": sentence,
+        "digests": _digests(results),
+        "versions": _versions(),
+        "settings": json.dumps(
+            settings.model_dump(mode="json", exclude={"run_dir", "data_root"})
+            | {"data_root": "a folder of real corpora" if settings.data_root else None},
+            indent=1,
+            ensure_ascii=False,
+        ),
+    }
 
 
 def _machine() -> list[list]:
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text("utf-8").splitlines()
-                 if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in cpuinfo.read_text("utf-8").splitlines()
+            if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return [["what", "value"], ["processor", cpu], ["cores this process may use", cores],
-            ["memory, GiB", f"{psutil.virtual_memory().total / 2**30:.1f}"],
-            ["system", f"{platform.system()} {platform.machine()}"], ["Python", platform.python_version()]]
+    return [
+        ["what", "value"],
+        ["processor", cpu],
+        ["cores this process may use", cores],
+        ["memory, GiB", f"{psutil.virtual_memory().total / 2**30:.1f}"],
+        ["system", f"{platform.system()} {platform.machine()}"],
+        ["Python", platform.python_version()],
+    ]
 
 
 def _digests(results: Results) -> list[list]:

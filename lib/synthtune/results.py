@@ -23,11 +23,23 @@ CONDITIONS = (GOLD, ANNOTATED, GENERATED, BOTH)
 FINE_TUNED = "fine-tuned teacher"
 
 METRIC = {"classification": "accuracy", "nlg": "bleu"}
-METRIC_NAMES = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L"}
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro-F1",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge_l": "ROUGE-L",
+}
 KIND_NAMES = {"classification": "classification", "nlg": "NLG"}
 
-_TITLES = {"film_reviews": "Film reviews", "product_reviews": "Product reviews", "tweets": "Tweets",
-           "reuters_r8": "Reuters R8", "webnlg": "WebNLG", "sgd": "SGD"}
+_TITLES = {
+    "film_reviews": "Film reviews",
+    "product_reviews": "Product reviews",
+    "tweets": "Tweets",
+    "reuters_r8": "Reuters R8",
+    "webnlg": "WebNLG",
+    "sgd": "SGD",
+}
 
 
 def title(task: str, settings: Any) -> str:
@@ -52,8 +64,10 @@ def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
     if real:
         sentences.append(f"Real corpora: {_listed(real)}.")
     if own:
-        sentences.append(f"Written for this package, in the official file format only: {_listed(own)}; not the "
-                         f"published {_listed(own)} data.")
+        sentences.append(
+            f"Written for this package, in the official file format only: {_listed(own)}; not "
+            f"the published {_listed(own)} data."
+        )
     return " ".join(sentences)
 
 
@@ -103,22 +117,40 @@ class Results:
             for folder in sorted((run_dir / task).glob("budget-*")):
                 if (folder / "teacher.parquet").exists():
                     teachers.append(_parquet(folder / "teacher.parquet"))
-                for route, name, made in (("annotated", "annotation.json", "n"),
-                                          ("generated", "generation.json", "kept")):
+                for route, name, made in (
+                    ("annotated", "annotation.json", "n"),
+                    ("generated", "generation.json", "kept"),
+                ):
                     if (folder / name).exists():
                         record = read_json(folder / name)
-                        synthetic.append({"task": task, "budget": int(record["budget"]), "route": route,
-                                          "examples": int(record[made]), "seconds": float(record["seconds"])})
+                        synthetic.append(
+                            {
+                                "task": task,
+                                "budget": int(record["budget"]),
+                                "route": route,
+                                "examples": int(record[made]),
+                                "seconds": float(record["seconds"]),
+                            }
+                        )
         if not students:
-            raise StageError(f"No task has results under {run_dir}: run the students' notebooks "
-                             f"({', '.join(settings.tasks)}) first.")
+            raise StageError(
+                f"No task has results under {run_dir}: run the students' notebooks "
+                f"({', '.join(settings.tasks)}) first."
+            )
         minutes = run_dir / "minutes.csv"
-        return cls(settings, pd.concat(students, ignore_index=True),
-                   pd.concat(teachers, ignore_index=True) if teachers else pd.DataFrame(
-                       columns=["task", "kind", "budget", "system", "model", *METRIC_NAMES, "per_example", "seconds"]),
-                   pd.DataFrame(synthetic, columns=["task", "budget", "route", "examples", "seconds"]),
-                   pd.read_csv(minutes) if minutes.exists() else pd.DataFrame(
-                       columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]))
+        return cls(
+            settings,
+            pd.concat(students, ignore_index=True),
+            pd.concat(teachers, ignore_index=True)
+            if teachers
+            else pd.DataFrame(
+                columns=["task", "kind", "budget", "system", "model", *METRIC_NAMES, "per_example", "seconds"]
+            ),
+            pd.DataFrame(synthetic, columns=["task", "budget", "route", "examples", "seconds"]),
+            pd.read_csv(minutes)
+            if minutes.exists()
+            else pd.DataFrame(columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]),
+        )
 
     def tasks(self, kind: str | None = None) -> list[str]:
         """Tasks with student results, in the order of the settings; of one kind only, if it is given."""
@@ -139,7 +171,9 @@ class Results:
         return sorted(int(budget) for budget in rows.budget.unique())
 
     def amounts(self, task: str, budget: int, condition: str) -> list[int]:
-        """Amounts of synthetic data that a condition was run with, ascending; [0] for gold and for the ceiling."""
+        """Amounts of synthetic data that a condition was run with, ascending; [0] for gold and for the
+        ceiling.
+        """
         rows = self.students
         rows = rows[(rows.task == task) & (rows.budget == budget) & (rows.condition == condition)]
         return sorted(int(amount) for amount in rows.amount.unique())
@@ -147,8 +181,8 @@ class Results:
     def headline_amount(self, task: str, budget: int, condition: str) -> int | None:
         """The amount of synthetic data that stands for the condition wherever only one is shown.
 
-        The settings' `students.amount`; where a pool is too small for it, the largest amount below; None if the
-        condition was not run.
+        The settings' `students.amount`; where a pool is too small for it, the largest amount below; None if
+        the condition was not run.
         """
         amounts = self.amounts(task, budget, condition)
         wanted = self.settings.for_task(task).students.amount
@@ -159,8 +193,12 @@ class Results:
         if amount is None:
             amount = self.headline_amount(task, budget, condition)
         rows = self.students
-        return rows[(rows.task == task) & (rows.budget == budget) & (rows.condition == condition)
-                    & (rows.amount == amount)].sort_values("seed")
+        return rows[
+            (rows.task == task)
+            & (rows.budget == budget)
+            & (rows.condition == condition)
+            & (rows.amount == amount)
+        ].sort_values("seed")
 
     def ceiling(self, task: str) -> pd.DataFrame:
         """Cells of the ceiling, trained on all true labels, one row per seed."""
@@ -183,7 +221,9 @@ class Results:
             cells: dict[tuple, dict[int, np.ndarray]] = {}
             for row in self.students[self.students.task == task].itertuples():
                 record = statistics.examples_of(row.kind, row.per_example)
-                cells.setdefault((int(row.budget), row.condition, int(row.amount)), {})[int(row.seed)] = record
+                cells.setdefault((int(row.budget), row.condition, int(row.amount)), {})[int(row.seed)] = (
+                    record
+                )
             scores[task] = self.resample(task, cells)
         return scores
 
@@ -194,16 +234,20 @@ class Results:
     def resampled_systems(self, task: str, budget: int, systems: Iterable[str]) -> dict[str, np.ndarray]:
         """Bootstrap scores of teachers and prompted models on the test examples that all of them were asked.
 
-        An endpoint may be asked fewer examples than the teacher; every system answers the test set from its start, so
-        what they have in common is the start of it.
+        An endpoint may be asked fewer examples than the teacher; every system answers the test set from its
+        start, so what they have in common is the start of it.
         """
         rows = {system: self.teacher(task, budget, system).iloc[0] for system in systems}
         records = {system: statistics.examples_of(row.kind, row.per_example) for system, row in rows.items()}
         common = min(map(len, records.values()))
         return self.resample(task, {system: {0: record[:common]} for system, record in records.items()})
 
-    def resampled_cell(self, task: str, budget: int, condition: str, amount: int | None = None) -> np.ndarray | None:
-        """Bootstrap scores of one condition at an amount (its headline amount if left out); None if it was not run."""
+    def resampled_cell(
+        self, task: str, budget: int, condition: str, amount: int | None = None
+    ) -> np.ndarray | None:
+        """Bootstrap scores of one condition at an amount (its headline amount if left out); None if it was
+        not run.
+        """
         if amount is None:
             amount = self.headline_amount(task, budget, condition)
         return self.resampled[task].get((budget, condition, amount))
@@ -213,4 +257,6 @@ def _parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise StageError(f"{path} cannot be read ({error}): delete it and run again to make it anew.") from error
+        raise StageError(
+            f"{path} cannot be read ({error}): delete it and run again to make it anew."
+        ) from error

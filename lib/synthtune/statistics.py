@@ -1,8 +1,8 @@
 """How sure a number is: intervals over seeds, and a paired bootstrap over seeds and test examples.
 
-Two things make a student's score vary: the seed it was trained with and the test examples it happened to be asked.
-The bootstrap draws both again, thousands of times, and gives every condition the same draw, so that what is hard for
-all of them cancels in their difference.
+Two things make a student's score vary: the seed it was trained with and the test examples it happened to be
+asked. The bootstrap draws both again, thousands of times, and gives every condition the same draw, so that
+what is hard for all of them cancels in their difference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from scipy import stats
 from synthtune.metrics import ORDERS, STATISTICS
 
 Cells = Mapping[Hashable, Mapping[int, np.ndarray]]
-"""For each cell (any name), for each seed, the per-example record: (N,) right or wrong, or (N, 10) for BLEU."""
+"""For each cell (any name), for each seed, the per-example record: (N,) right or wrong, or (N, 10) for BLEU.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def bleu_of_totals(totals: np.ndarray) -> np.ndarray:
         BLEU in percent, exponential smoothing.
     """
     totals = np.asarray(totals, dtype=float)
-    matched, total = totals[..., :ORDERS], totals[..., ORDERS:2 * ORDERS]
+    matched, total = totals[..., :ORDERS], totals[..., ORDERS : 2 * ORDERS]
     output, reference = totals[..., -2], totals[..., -1]
     with np.errstate(divide="ignore", invalid="ignore"):
         # The k-th order without a match counts as 1/2^k of one match.
@@ -110,9 +111,9 @@ def examples_of(kind: str, per_example: Sequence[float]) -> np.ndarray:
 def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[Hashable, np.ndarray]:
     """Score every cell of one task on the same bootstrap resamples of test examples and seeds.
 
-    Each resample draws N test examples with replacement, the same for all cells; and, of a cell's S seeds, S with
-    replacement, the same for all cells trained with the same seeds. With few seeds this understates the spread between
-    them (by a factor of sqrt(2/3) for three); with one seed the test examples alone vary.
+    Each resample draws N test examples with replacement, the same for all cells; and, of a cell's S seeds, S
+    with replacement, the same for all cells trained with the same seeds. With few seeds this understates the
+    spread between them (by a factor of sqrt(2/3) for three); with one seed the test examples alone vary.
 
     Parameters
     ----------
@@ -127,7 +128,8 @@ def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[
     Returns
     -------
     dict
-        For each cell an array of shape (R + 1,): first the score on the test set as it is, then the resamples.
+        For each cell an array of shape (R + 1,): first the score on the test set as it is, then the
+        resamples.
 
     Raises
     ------
@@ -140,8 +142,11 @@ def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[
     """
     sizes = {len(record) for records in cells.values() for record in records.values()}
     if len(sizes) > 1:
-        raise ValueError(f"The cells {stream and 'of ' + stream + ' '}were scored on test sets of different sizes "
-                         f"({sorted(sizes)}): paired comparison needs one test set. Delete their results and run again.")
+        raise ValueError(
+            f"The cells {stream and 'of ' + stream + ' '}were scored on test sets of different "
+            f"sizes ({sorted(sizes)}): paired comparison needs one test set. Delete their results "
+            "and run again."
+        )
     if not sizes:
         return {}
     size = sizes.pop()
@@ -174,8 +179,14 @@ def estimate(resampled: np.ndarray, confidence: float = 0.95) -> Estimate:
     return Estimate(value, float(low), float(high), float((draws > 0).mean() + (draws == 0).mean() / 2))
 
 
-def paired_bootstrap(condition: Mapping[int, np.ndarray], baseline: Mapping[int, np.ndarray], *, resamples: int = 2000,
-                     confidence: float = 0.95, seed: int = 0) -> Estimate:
+def paired_bootstrap(
+    condition: Mapping[int, np.ndarray],
+    baseline: Mapping[int, np.ndarray],
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
     """Difference of two conditions on one test set, over seeds and test examples.
 
     Parameters

@@ -23,10 +23,10 @@ def table_1(results: Results) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns task, title, metric, labelled, synthetic (the number added in the conditions that add any), and for each
-        of gold, gold+annotated, gold+generated, gold+both, teacher, full: `<name>` (mean, percent), `<name> ±` (half the
-        interval; NaN for one seed, and for the teacher, which is trained once), `<name> seeds`; and `best`, the
-        condition with the highest mean of the four.
+        Columns task, title, metric, labelled, synthetic (the number added in the conditions that add any),
+        and for each of gold, gold+annotated, gold+generated, gold+both, teacher, full: `<name>` (mean,
+        percent), `<name> ±` (half the interval; NaN for one seed, and for the teacher, which is trained
+        once), `<name> seeds`; and `best`, the condition with the highest mean of the four.
     """
     lines = []
     for task in results.tasks():
@@ -37,8 +37,13 @@ def table_1(results: Results) -> pd.DataFrame:
         cells |= {TEACHER: results.teacher(task, budget), FULL: results.ceiling(task)}
         added = [int(rows.amount.iloc[0]) for rows in cells.values() if "amount" in rows and len(rows)]
         for metric in _METRICS[results.kind(task)]:
-            line: dict[str, Any] = {"task": task, "title": results.title(task), "metric": METRIC_NAMES[metric],
-                                    "labelled": budget, "synthetic": max(added)}
+            line: dict[str, Any] = {
+                "task": task,
+                "title": results.title(task),
+                "metric": METRIC_NAMES[metric],
+                "labelled": budget,
+                "synthetic": max(added),
+            }
             for name in COLUMNS:
                 rows = cells[name]
                 mean, low = math.nan, math.nan
@@ -53,11 +58,14 @@ def table_1(results: Results) -> pd.DataFrame:
 def notes(results: Results) -> str:
     """What a reader of the table must know: budget, interval, which corpora are real."""
     budgets = sorted({min(results.budgets(task)) for task in results.tasks() if results.budgets(task)})
-    return (f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over seeds ± half the "
-            f"{100 * results.settings.figures.confidence:g} % t interval over seeds (no ± where there is one seed). Bold: "
-            "highest mean of the four conditions, whether or not the difference is more than chance (the claims say "
-            f"that). The teacher is the large model itself{_fewer(results)}; full is a student trained on all true labels "
-            "of the pool. " + corpora_sentence(results.tasks(), results.settings))
+    return (
+        f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over "
+        f"seeds ± half the {100 * results.settings.figures.confidence:g} % t interval over seeds (no ± "
+        "where there is one seed). Bold: highest mean of the four conditions, whether or not the "
+        f"difference is more than chance (the claims say that). The teacher is the large model "
+        f"itself{_fewer(results)}; full is a student trained on all true labels "
+        "of the pool. " + corpora_sentence(results.tasks(), results.settings)
+    )
 
 
 def _fewer(results: Results) -> str:
@@ -107,9 +115,11 @@ def write(run_dir: str | Path, settings: Any) -> list[Path]:
     results = Results.read(run_dir, settings)
     shown = table_1(results)
     written = []
-    for suffix, text in (("csv", shown.to_csv(index=False, float_format="%.6g")),
-                         ("md", markdown(shown) + "\n" + notes(results) + "\n"),
-                         ("tex", "% " + notes(results) + "\n" + latex(shown))):
+    for suffix, text in (
+        ("csv", shown.to_csv(index=False, float_format="%.6g")),
+        ("md", markdown(shown) + "\n" + notes(results) + "\n"),
+        ("tex", "% " + notes(results) + "\n" + latex(shown)),
+    ):
         path = Path(run_dir) / "figures" / f"table_1.{suffix}"
         with atomic_path(path) as temporary:
             temporary.write_text(text, "utf-8")
