@@ -29,7 +29,7 @@ conda_environment() {
   fi
   for tool in conda mamba micromamba; do
     if command -v "$tool" >/dev/null 2>&1; then
-      "$tool" env list 2>/dev/null | awk '$1 == "synthtune" { print $NF; exit }'
+      "$tool" env list 2>/dev/null | awk '$1 == "synthtune" { folder = $NF } END { print folder }' || true
       return
     fi
   done

@@ -270,6 +270,9 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any], folder:
     """Run papermill; turn what goes wrong into a StageError without the notebook's name."""
     import logging
 
+    # jsonschema builds a grammar of IRIs at import, two seconds long, if this optional package of JupyterLab is there.
+    # Notebooks hold none.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError

@@ -459,8 +459,9 @@ def _short(path: Path) -> str:
 
 def _last_words(what: str, text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if re.search(r"error|exception|missing|space left", line, re.IGNORECASE)] or lines
-    return f"{what}: {' '.join(told[-4:])}"
+    first = next((number for number, line in enumerate(lines)
+                  if re.search(r"error|exception|space left", line, re.IGNORECASE)), max(len(lines) - 6, 0))
+    return f"{what}: {' '.join(lines[first:first + 6])}"
 
 
 if __name__ == "__main__":
