@@ -165,6 +165,13 @@ def test_figure_7_adds_labels_and_hours(laptop):
     assert shown.loc["tweets", BOTH, 125].hours == pytest.approx(expected / 3600)
 
 
+def test_free_labels_and_hours_can_be_drawn(smoke, tmp_path):
+    settings = smoke[1].model_copy(update={"cost_per_label": 0.0, "cost_per_hour": 0.0})
+    shown = figures.table_of(7, Results.read(smoke[0], settings))
+    assert (shown.cost == 0).all()
+    figures.save(figures.draw(7, shown), shown, tmp_path / "figure_7")
+
+
 def test_captions_say_which_corpora_are_real(laptop, tmp_path):
     results = Results.read(*laptop)
     assert "Reuters R8" in figures.caption(2, results) and "Written for" not in figures.caption(2, results)

@@ -782,7 +782,6 @@ def draw_by_cost(shown: pd.DataFrame) -> Figure:
     }
     figure, panels = _panels(shown, columns=3, height=1.95)
     for axes, rows in panels:
-        axes.set_xscale("log")
         for name in (*CONDITIONS, FULL):
             marks = rows[rows.series == name].sort_values("labelled")
             if len(marks):
@@ -795,11 +794,14 @@ def draw_by_cost(shown: pd.DataFrame) -> Figure:
                     **styles[name],
                 )
         axes.set(title=rows.title.iloc[0], ylabel=f"{rows.metric.iloc[0]} ({_unit(rows)})")
-        axes.set_xlim(rows.cost.min() / 1.35, rows.cost.max() * 1.35)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
         low, high = rows.cost.min(), rows.cost.max()
-        axes.xaxis.set_major_locator(FixedLocator(_round_costs(low, high)))
+        # Settings may make labels and hours free; a logarithmic axis has no place for nothing.
+        if low > 0:
+            axes.set_xscale("log")
+            axes.set_xlim(low / 1.35, high * 1.35)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_locator(FixedLocator(_round_costs(low, high)))
         _score_limits(axes)
     _label_lowest(panels, "Total cost (US dollars)")
     _legend(figure, shown.series, styles)
@@ -808,8 +810,6 @@ def draw_by_cost(shown: pd.DataFrame) -> Figure:
 
 def _round_costs(low: float, high: float) -> list[float]:
     """Ticks at 1, 2, 5, 10, 20, … between two costs, at most six."""
-    if low <= 0:
-        return [high]
     exponents = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
     ticks = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
     inside = [tick for tick in ticks if low / 1.3 <= tick <= high * 1.3]
