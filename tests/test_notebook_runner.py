@@ -22,21 +22,41 @@ class Bench:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def start(self, *cells: str, parameters: dict | None = None, name: str = "02_annotate") -> subprocess.Popen:
+    def start(
+        self, *cells: str, parameters: dict | None = None, name: str = "02_annotate"
+    ) -> subprocess.Popen:
         notebook = nbformat.v4.new_notebook()
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         defaults = nbformat.v4.new_code_cell("task = ''\nbudget = 0", metadata={"tags": ["parameters"]})
         notebook.cells = [defaults, *map(nbformat.v4.new_code_cell, cells)]
         nbformat.write(notebook, self.folder / f"{name}.ipynb")
-        (self.folder / "parameters.json").write_text(json.dumps(parameters or {"task": "tweets", "budget": 125}))
+        (self.folder / "parameters.json").write_text(
+            json.dumps(parameters or {"task": "tweets", "budget": 125})
+        )
         environment = {name: value for name, value in os.environ.items() if name != "SYNTHTUNE_RUN"}
         return subprocess.Popen(
-            [sys.executable, "-m", "synthtune.notebook_runner", str(self.folder / f"{name}.ipynb"),
-             str(self.folder / "out" / f"{name}.ipynb"), "--parameters", str(self.folder / "parameters.json"),
-             "--record", str(self.folder)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder,
-            env={**environment, "PYTHONPATH": str(ROOT / "lib"), "TMPDIR": str(self.folder / "tmp"),
-                 "SYNTHTUNE_STARTED_IN": str(self.folder)})
+            [
+                sys.executable,
+                "-m",
+                "synthtune.notebook_runner",
+                str(self.folder / f"{name}.ipynb"),
+                str(self.folder / "out" / f"{name}.ipynb"),
+                "--parameters",
+                str(self.folder / "parameters.json"),
+                "--record",
+                str(self.folder),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+            env={
+                **environment,
+                "PYTHONPATH": str(ROOT / "lib"),
+                "TMPDIR": str(self.folder / "tmp"),
+                "SYNTHTUNE_STARTED_IN": str(self.folder),
+            },
+        )
 
     def run(self, *cells: str, **options) -> tuple[int, str]:
         process = self.start(*cells, **options)
@@ -58,24 +78,35 @@ def bench(tmp_path):
 
 
 def test_a_notebook_is_executed_with_its_parameters_and_its_cost_is_recorded(bench):
-    cell = ("from synthtune.progress import progress\nimport time\n"
-            "for _ in progress(range(30), desc='wait'): time.sleep(0.05)\nprint(task, budget)")
+    cell = (
+        "from synthtune.progress import progress\nimport time\n"
+        "for _ in progress(range(30), desc='wait'): time.sleep(0.05)\nprint(task, budget)"
+    )
     for _ in range(2):
         status, said = bench.run(cell)
-        assert status == 0 and said.splitlines()[0] == "02_annotate · tweets · budget 125" and "done in" in said
+        assert (
+            status == 0 and said.splitlines()[0] == "02_annotate · tweets · budget 125" and "done in" in said
+        )
     executed = nbformat.read(bench.output(), as_version=4)
-    assert [output.text for output in executed.cells[-1].outputs] == ["tweets 125\n"]  # and nothing of the bar
+    assert [output.text for output in executed.cells[-1].outputs] == [
+        "tweets 125\n"
+    ]  # and nothing of the bar
     assert str(bench.folder) not in bench.output().read_text()
     with open(bench.folder / "minutes.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert [(row["notebook"], row["task"], row["budget"]) for row in rows] == [("02_annotate", "tweets", "125")]
+    assert [(row["notebook"], row["task"], row["budget"]) for row in rows] == [
+        ("02_annotate", "tweets", "125")
+    ]
     assert 0 < float(rows[0]["minutes"]) < 1 and 0.02 < float(rows[0]["peak_rss_gib"]) < 2
     assert bench.left() == []
 
 
 def test_errors_of_ours_are_the_sentence_alone_and_others_name_the_cell(bench):
-    status, said = bench.run("x = 1", "from synthtune.errors import SettingsError\n"
-                             "raise SettingsError('budget: 9000 is more than the pool.')")
+    status, said = bench.run(
+        "x = 1",
+        "from synthtune.errors import SettingsError\n"
+        "raise SettingsError('budget: 9000 is more than the pool.')",
+    )
     assert status == 1 and "02_annotate · tweets · budget 125: budget: 9000 is more than the pool." in said
     assert not bench.output().exists() and "Traceback" in bench.output("02_annotate.failed.ipynb").read_text()
     status, said = bench.run("1 / 0")
@@ -85,11 +116,14 @@ def test_errors_of_ours_are_the_sentence_alone_and_others_name_the_cell(bench):
     assert status == 0 and not bench.output("02_annotate.failed.ipynb").exists()
 
 
-@pytest.mark.parametrize("number, words", [(signal.SIGKILL, "most likely because memory ran out"),
-                                           (signal.SIGSEGV, "SIGSEGV")])
+@pytest.mark.parametrize(
+    "number, words", [(signal.SIGKILL, "most likely because memory ran out"), (signal.SIGSEGV, "SIGSEGV")]
+)
 def test_a_dead_kernel_is_noticed_within_seconds(bench, number, words):
     start = time.monotonic()
-    status, said = bench.run(f"import os, time\ntime.sleep(1)\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)")
+    status, said = bench.run(
+        f"import os, time\ntime.sleep(1)\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)"
+    )
     assert status == 1 and words in said and "tweets · budget 125" in said and "GiB" in said
     assert time.monotonic() - start < 30
 
@@ -97,8 +131,12 @@ def test_a_dead_kernel_is_noticed_within_seconds(bench, number, words):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_an_interrupted_runner(bench, number):
     started = bench.folder / "started"
-    process = bench.start(f"import subprocess, pathlib, os\nchild = subprocess.Popen(['sleep', '300'], stdout=-3, stderr=-3)\n"
-                          f"pathlib.Path({str(started)!r}).write_text(f'{{os.getpid()}} {{child.pid}}')\nchild.wait()")
+    process = bench.start(
+        f"import subprocess, pathlib, os\nchild = subprocess.Popen(['sleep', '300'], "
+        f"stdout=-3, stderr=-3)\n"
+        f"pathlib.Path({str(started)!r}).write_text(f'{{os.getpid()}} "
+        f"{{child.pid}}')\nchild.wait()"
+    )
     deadline = time.monotonic() + 40
     while not (started.exists() and started.read_text()):
         assert time.monotonic() < deadline and process.poll() is None
@@ -107,10 +145,13 @@ def test_nothing_outlives_an_interrupted_runner(bench, number):
     process.send_signal(number)
     said, _ = process.communicate(timeout=10)
     deadline = time.monotonic() + 8
-    # A kernel whose runner was killed ends by itself; only what it had started through a shell is out of reach then.
+    # A kernel whose runner was killed ends by itself; only what it had started through a shell is out of
+    # reach then.
     watched = [kernel] if number == signal.SIGKILL else [kernel, child]
     try:
-        while any(psutil.pid_exists(one) and psutil.Process(one).status() != psutil.STATUS_ZOMBIE for one in watched):
+        while any(
+            psutil.pid_exists(one) and psutil.Process(one).status() != psutil.STATUS_ZOMBIE for one in watched
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.1)
     finally:
@@ -134,6 +175,10 @@ def test_many_kernels_start_at_once(tmp_path):
 
 
 def test_a_missing_notebook_is_named(tmp_path):
-    said = subprocess.run([sys.executable, "-m", "synthtune.notebook_runner", str(tmp_path / "none.ipynb"), "out.ipynb"],
-                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "lib")})
+    said = subprocess.run(
+        [sys.executable, "-m", "synthtune.notebook_runner", str(tmp_path / "none.ipynb"), "out.ipynb"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "lib")},
+    )
     assert said.returncode == 2 and said.stderr.strip() == f"There is no notebook {tmp_path / 'none.ipynb'}."

@@ -1,4 +1,5 @@
-"""The command line of a run, on quick notebooks of the same names: what runs, what is reused, how a run ends."""
+"""The command line of a run, on quick notebooks of the same names: what runs, what is reused, how a run
+ends."""
 
 import json
 import os
@@ -14,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A stand-in for every stage: writes the files the real notebook promises, and behaves as a control file tells it to.
+# A stand-in for every stage: writes the files the real notebook promises, and behaves as a control file tells
+# it to.
 CELL = """
 import json, pathlib, time
 from synthtune.progress import progress
@@ -55,27 +57,52 @@ class Study:
     """A folder of quick notebooks, a run folder, and the command on them."""
 
     def __init__(self, folder: Path):
-        self.runs, self.control, self.notebooks = folder / "a run", folder / "control.json", folder / "note books"
+        self.runs, self.control, self.notebooks = (
+            folder / "a run",
+            folder / "control.json",
+            folder / "note books",
+        )
         self.notebooks.mkdir()
         for stage, outputs in STAGES.items():
             parameters = "profile = overrides = run_dir = None"
             parameters += "\ntask = ''" if stage != "05_figures" else ""
             parameters += "\nbudget = 0" if stage < "04" else ""
             notebook = nbformat.v4.new_notebook()
-            notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-            notebook.cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}, id="a"),
-                              nbformat.v4.new_code_cell(
-                                  CELL.format(control=str(self.control), outputs=outputs, stage=stage), id="b")]
+            notebook.metadata.kernelspec = {
+                "name": "python3",
+                "display_name": "Python 3",
+                "language": "python",
+            }
+            notebook.cells = [
+                nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}, id="a"),
+                nbformat.v4.new_code_cell(
+                    CELL.format(control=str(self.control), outputs=outputs, stage=stage), id="b"
+                ),
+            ]
             nbformat.write(notebook, self.notebooks / f"{stage}.ipynb")
         self.driver = folder / "driver.py"
         self.driver.write_text(DRIVER.format(notebooks=str(self.notebooks)))
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        command = [sys.executable, str(self.driver), "--set", f"run_dir={self.runs}", "--set", "budgets=[20]",
-                   "--only", "tweets", *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                stdin=subprocess.DEVNULL,
-                                env={**os.environ, "PYTHONPATH": str(ROOT / "lib"), "SYNTHTUNE_STARTED_IN": str(self.runs)})
+        command = [
+            sys.executable,
+            str(self.driver),
+            "--set",
+            f"run_dir={self.runs}",
+            "--set",
+            "budgets=[20]",
+            "--only",
+            "tweets",
+            *arguments,
+        ]
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "lib"), "SYNTHTUNE_STARTED_IN": str(self.runs)},
+        )
 
     def command(self, *arguments: str, status: int = 0) -> str:
         process = self.start(*arguments)
@@ -88,7 +115,9 @@ class Study:
         self.control.write_text(json.dumps({f"tweets/{stage}": action for stage, action in actions.items()}))
 
     def stamps(self) -> dict[str, str]:
-        return {str(path.relative_to(self.runs)): path.read_text() for path in self.runs.glob("tweets/**/*.*")}
+        return {
+            str(path.relative_to(self.runs)): path.read_text() for path in self.runs.glob("tweets/**/*.*")
+        }
 
     def wait_for(self, kernels: int, seconds: float = 40) -> None:
         """Wait until as many kernels run, or none."""
@@ -101,8 +130,11 @@ class Study:
         """Processes of this run's notebooks and of its Snakemake."""
         found = []
         for process in psutil.process_iter(["cmdline", "environ", "status"]):
-            if process.info["status"] != psutil.STATUS_ZOMBIE and "ipykernel_launcher" in (process.info["cmdline"] or []) \
-                    and (process.info["environ"] or {}).get("SYNTHTUNE_STARTED_IN") == str(self.runs):
+            if (
+                process.info["status"] != psutil.STATUS_ZOMBIE
+                and "ipykernel_launcher" in (process.info["cmdline"] or [])
+                and (process.info["environ"] or {}).get("SYNTHTUNE_STARTED_IN") == str(self.runs)
+            ):
                 found.append(process.pid)
         return found
 
@@ -138,8 +170,11 @@ def test_a_run_a_second_run_and_a_changed_setting(study):
     said = study.command("--set", "generate.temperature=0.9")
     assert "3 notebooks to run" in said and "2 of an earlier run are reused" in said
     changed = {name for name, stamp in study.stamps().items() if first[name] != stamp}
-    assert changed == {"tweets/budget-20/generated.parquet", "tweets/budget-20/generation.json",
-                       "tweets/results.parquet"}
+    assert changed == {
+        "tweets/budget-20/generated.parquet",
+        "tweets/budget-20/generation.json",
+        "tweets/results.parquet",
+    }
 
 
 def test_a_failing_notebook_is_one_sentence_and_the_next_run_goes_on(study):
@@ -183,15 +218,18 @@ def test_an_interrupted_run_ends_everything_and_is_resumed(study, number):
     assert not (study.runs / ".work").exists()
 
 
-@pytest.mark.parametrize("arguments, named", [
-    (["--profile", "labtop"], "laptop"),
-    (["--set", "teacher.epoch=6"], "teacher.epochs"),
-    (["--set", "teacher.epochs=many"], "teacher.epochs"),
-    (["--set", "budgets=[9000]"], "pool"),
-    (["--only", "film_review"], "film_reviews"),
-    (["--data-root", "/no/such/folder"], "/no/such/folder"),
-    (["--jobs", "0"], "jobs"),
-])
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["--profile", "labtop"], "laptop"),
+        (["--set", "teacher.epoch=6"], "teacher.epochs"),
+        (["--set", "teacher.epochs=many"], "teacher.epochs"),
+        (["--set", "budgets=[9000]"], "pool"),
+        (["--only", "film_review"], "film_reviews"),
+        (["--data-root", "/no/such/folder"], "/no/such/folder"),
+        (["--jobs", "0"], "jobs"),
+    ],
+)
 def test_bad_usage_names_what_was_meant(study, arguments, named):
     said = study.command(*arguments, status=2)
     assert named in said and len(said.strip().splitlines()) == 1

@@ -1,11 +1,11 @@
-"""Where models and corpora come from: declared in `assets.yaml`, downloaded once, verified before use, cached.
+"""Where models and corpora come from: declared in `assets.yaml`, downloaded once, verified, cached.
 
-Archives are releases on a Python package index, so the download is left to pip: the index, the mirrors, the proxy and
-the certificates the user has set up for it hold here too, and no host is named in this package. pip retries and resumes
-broken transfers and refuses an archive whose SHA-256 differs.
+Archives are releases on a Python package index, so the download is left to pip: the index, the mirrors, the
+proxy and the certificates the user has set up for it hold here too, and no host is named in this package. pip
+retries and resumes broken transfers and refuses an archive whose SHA-256 differs.
 
-The cache is the folder in the environment variable ``SYNTHTUNE_CACHE``, by default ``.cache/synthtune`` in the clone. A
-cache copied from another machine is verified once and then works without a network.
+The cache is the folder in the environment variable ``SYNTHTUNE_CACHE``, by default ``.cache/synthtune`` in
+the clone. A cache copied from another machine is verified once and then works without a network.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from synthtune.errors import AssetError, StageError, nearest
 from synthtune.progress import progress as progress_bar
 
 ATTEMPTS = 2
-"""How often pip is started for one archive. Each time it retries connections and resumes transfers by itself."""
+"""How often pip is started for one archive; each time it retries and resumes by itself."""
 
 PAUSE_SECONDS = 5.0
 """Wait before pip is started again."""
 
-# A source distribution is "built" by pip to learn its name and version, which would execute its setup.py. This backend,
-# put in front of the real one for the download only, answers with what is declared, so nothing of it is executed.
-_BACKEND = '''\
+# A source distribution is "built" by pip to learn its name and version, which would execute its setup.py.
+# This backend, put in front of the real one for the download only, answers with what is declared, so nothing
+# of it is executed.
+_BACKEND = """\
 import json, os, pathlib
 
 class Declared:
@@ -59,7 +60,7 @@ class Declared:
         return info.name
 
 __legacy__ = Declared()
-'''
+"""
 
 
 class Member(BaseModel):
@@ -94,7 +95,7 @@ def declared() -> dict[str, Asset]:
 
 
 def digest(name: str) -> str:
-    """SHA-256 that names an asset's content in results: of its member, or of the list of members if it has several.
+    """SHA-256 that names an asset's content in results: of its member, or of the list of several members.
 
     Raises
     ------
@@ -108,9 +109,11 @@ def digest(name: str) -> str:
 
 
 def cache_folder() -> Path:
-    """The folder of downloaded and converted assets: ``$SYNTHTUNE_CACHE``, or ``.cache/synthtune`` in the clone."""
+    """The folder of assets: ``$SYNTHTUNE_CACHE``, or ``.cache/synthtune`` in the clone."""
     chosen = os.environ.get("SYNTHTUNE_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else Path(__file__).parents[2] / ".cache" / "synthtune"
+    return (
+        Path(chosen).expanduser().absolute() if chosen else Path(__file__).parents[2] / ".cache" / "synthtune"
+    )
 
 
 def fetch(name: str, progress: bool = True) -> Path:
@@ -133,8 +136,8 @@ def fetch(name: str, progress: bool = True) -> Path:
     Raises
     ------
     AssetError
-        If the name is unknown, no index can be reached, the archive or a member is not what is declared, or the disk is
-        full. The cache then holds no half-written file.
+        If the name is unknown, no index can be reached, the archive or a member is not what is declared, or
+        the disk is full. The cache then holds no half-written file.
     """
     asset = _asset(name)
     folder = cache_folder() / "assets" / f"{name}-{asset.sha256[:12]}"
@@ -154,8 +157,8 @@ def fetch(name: str, progress: bool = True) -> Path:
 def model_path(name: str, progress: bool = True) -> Path:
     """Give a folder that transformers' ``from_pretrained`` loads a model and its tokenizer from.
 
-    Weights published as GGUF are converted once, to float32 safetensors in the cache (about half a minute): transformers
-    reads GGUF slowly, and keeps it from being saved.
+    Weights published as GGUF are converted once, to float32 safetensors in the cache (about half a minute):
+    transformers reads GGUF slowly, and keeps it from being saved.
 
     Raises
     ------
@@ -172,7 +175,9 @@ def model_path(name: str, progress: bool = True) -> Path:
         return source
     folder = cache_folder() / "models" / f"{name}-{published[0].sha256[:12]}"
     if not _verified(folder):
-        _make_once(name, folder, None, lambda temporary: _convert(source, published[0].file, temporary, progress))
+        _make_once(
+            name, folder, None, lambda temporary: _convert(source, published[0].file, temporary, progress)
+        )
     return folder
 
 
@@ -216,7 +221,7 @@ def _verified(folder: Path, digests: dict[str, str] | None = None) -> bool:
 
 
 def _make_once(name: str, folder: Path, digests: dict[str, str] | None, make: Callable[[Path], None]) -> None:
-    """Fill a folder of the cache under a lock, whole or not at all; `make` writes into the path it is given."""
+    """Fill a folder of the cache under a lock, whole or not at all; `make` writes into its path."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.lock"):
@@ -230,10 +235,17 @@ def _make_once(name: str, folder: Path, digests: dict[str, str] | None, make: Ca
                 temporary.mkdir()
                 make(temporary)
                 written = digests or {path.name: files.digest(path) for path in sorted(temporary.iterdir())}
-                files.write_json(temporary / "verified.json", {
-                    file: {"sha256": sha256, "bytes": (temporary / file).stat().st_size,
-                           "mtime_ns": (temporary / file).stat().st_mtime_ns}
-                    for file, sha256 in written.items()})
+                files.write_json(
+                    temporary / "verified.json",
+                    {
+                        file: {
+                            "sha256": sha256,
+                            "bytes": (temporary / file).stat().st_size,
+                            "mtime_ns": (temporary / file).stat().st_mtime_ns,
+                        }
+                        for file, sha256 in written.items()
+                    },
+                )
     except (OSError, StageError) as error:
         raise _unwritable(name, error) from error
 
@@ -241,10 +253,16 @@ def _make_once(name: str, folder: Path, digests: dict[str, str] | None, make: Ca
 def _unwritable(name: str, error: Exception) -> AssetError:
     cause = error if isinstance(error, OSError) else error.__cause__
     number = cause.errno if isinstance(cause, OSError) else None
-    reason = "the disk is full" if number in (errno.ENOSPC, errno.EDQUOT) else \
-        (os.strerror(number) if number else str(cause or error)).lower()
-    return AssetError(f"Cannot store '{name}' in {cache_folder()}: {reason}. Free space there or set SYNTHTUNE_CACHE to "
-                      "another folder, then run again.")
+    reason = (
+        "the disk is full"
+        if number in (errno.ENOSPC, errno.EDQUOT)
+        else (os.strerror(number) if number else str(cause or error)).lower()
+    )
+    return AssetError(
+        f"Cannot store '{name}' in {cache_folder()}: {reason}. Free space there or set "
+        f"SYNTHTUNE_CACHE to "
+        "another folder, then run again."
+    )
 
 
 def _download(name: str, asset: Asset, workplace: Path, progress: bool) -> Path:
@@ -254,13 +272,34 @@ def _download(name: str, asset: Asset, workplace: Path, progress: bool) -> Path:
     (workplace / "setuptools").mkdir()
     (workplace / "setuptools" / "__init__.py").write_text("")
     (workplace / "setuptools" / "build_meta.py").write_text(_BACKEND)
-    form = ["--only-binary", ":all:"] if asset.archive.endswith(".whl") else \
-        ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *form, "--no-input",
-               "--disable-pip-version-check", "--progress-bar", "raw", "--requirement", str(requirements),
-               "--dest", str(workplace)]
-    environment = {**os.environ, "PYTHONPATH": str(workplace), "TMPDIR": str(workplace),
-                   "SYNTHTUNE_DECLARED": json.dumps([asset.project, asset.version])}
+    form = (
+        ["--only-binary", ":all:"]
+        if asset.archive.endswith(".whl")
+        else ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        *form,
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "raw",
+        "--requirement",
+        str(requirements),
+        "--dest",
+        str(workplace),
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(workplace),
+        "TMPDIR": str(workplace),
+        "SYNTHTUNE_DECLARED": json.dumps([asset.project, asset.version]),
+    }
     for attempt in range(1, ATTEMPTS + 1):
         complaint = _run_pip(name, asset, command, environment, progress)
         archive = workplace / asset.archive
@@ -276,12 +315,21 @@ def _download(name: str, asset: Asset, workplace: Path, progress: bool) -> Path:
     raise AssertionError("not reached")
 
 
-def _run_pip(name: str, asset: Asset, command: list[str], environment: dict[str, str], progress: bool) -> str | None:
+def _run_pip(
+    name: str, asset: Asset, command: list[str], environment: dict[str, str], progress: bool
+) -> str | None:
     """Run pip, its progress turned into a bar; give None, or what it complained of."""
     bar = progress_bar(desc=f"download {name}", total=asset.bytes, unit="B") if progress else None
     said = []
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          stdin=subprocess.DEVNULL, text=True, errors="replace") as pip:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+    ) as pip:
         try:
             for line in pip.stdout:
                 counted = re.match(r"Progress (\d+) of (\d+)", line)
@@ -301,21 +349,36 @@ def _run_pip(name: str, asset: Asset, command: list[str], environment: dict[str,
 def _diagnose(name: str, asset: Asset, complaint: str) -> AssetError:
     """Turn pip's words into one sentence."""
     release = f"{asset.project} {asset.version}"
-    where = "Behind a proxy or a mirror, set it for pip (pip config); without a network, copy the folder " \
-            f"{cache_folder()} from a machine that has run this."
+    where = (
+        "Behind a proxy or a mirror, set it for pip (pip config); without a network, copy the folder "
+        f"{cache_folder()} from a machine that has run this."
+    )
     if "No space left on device" in complaint:
         return _unwritable(name, OSError(errno.ENOSPC, ""))
     if "DO NOT MATCH THE HASHES" in complaint:
         got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
-        return AssetError(f"The download of '{name}' ({release}) has SHA-256 {got[1] if got else 'unknown'}, not the "
-                          f"declared {asset.sha256}: it was refused. The index or a proxy serves another file under "
-                          "that name; try another index (pip config set global.index-url ...).")
-    if re.search(r"connection broken|ConnectionError|NewConnection|timed out|TimeoutError|Name or service|resolve|"
-                 r"IncompleteRead|ProxyError|SSLError|incomplete", complaint, re.IGNORECASE):
+        return AssetError(
+            f"The download of '{name}' ({release}) has SHA-256 "
+            f"{got[1] if got else 'unknown'}, not the "
+            f"declared {asset.sha256}: it was refused. The index or a proxy serves another "
+            f"file under "
+            "that name; try another index (pip config set global.index-url ...)."
+        )
+    if re.search(
+        r"connection broken|ConnectionError|NewConnection|timed out|TimeoutError|Name or "
+        r"service|resolve|"
+        r"IncompleteRead|ProxyError|SSLError|incomplete",
+        complaint,
+        re.IGNORECASE,
+    ):
         return AssetError(f"Cannot download '{name}' ({release}): no package index could be reached. {where}")
     if re.search(r"Could not find a version|No matching distribution", complaint):
-        return AssetError(f"Cannot download '{name}': the package index has no {release} ({asset.archive}). {where}")
-    last = next((line.strip() for line in reversed(complaint.splitlines()) if line.strip()), "pip gave no reason")
+        return AssetError(
+            f"Cannot download '{name}': the package index has no {release} ({asset.archive}). {where}"
+        )
+    last = next(
+        (line.strip() for line in reversed(complaint.splitlines()) if line.strip()), "pip gave no reason"
+    )
     return AssetError(f"Cannot download '{name}' ({release}): {last}. {where}")
 
 
@@ -336,22 +399,31 @@ def _unpack(name: str, asset: Asset, archive: Path, folder: Path) -> None:
                         with source, open(folder / member.file, "wb") as target:
                             shutil.copyfileobj(source, target, 1 << 20)
         except KeyError as error:
-            raise AssetError(f"The archive of '{name}' ({asset.archive}) has no member {member.path}: correct its entry "
-                             "in assets.yaml.") from error
+            raise AssetError(
+                f"The archive of '{name}' ({asset.archive}) has no member {member.path}: "
+                f"correct its entry "
+                "in assets.yaml."
+            ) from error
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-            raise AssetError(f"The archive of '{name}' ({asset.archive}) is damaged ({error}): run again to download it "
-                             "anew.") from error
+            raise AssetError(
+                f"The archive of '{name}' ({asset.archive}) is damaged ({error}): run again to "
+                f"download it "
+                "anew."
+            ) from error
         found = files.digest(folder / member.file)
         if found != member.sha256:
-            raise AssetError(f"Member {member.path} of '{name}' has SHA-256 {found}, not the declared {member.sha256}: "
-                             "it was refused. Correct its entry in assets.yaml.")
+            raise AssetError(
+                f"Member {member.path} of '{name}' has SHA-256 {found}, not the declared "
+                f"{member.sha256}: "
+                "it was refused. Correct its entry in assets.yaml."
+            )
 
 
 def _convert(source: Path, gguf: str, folder: Path, progress: bool) -> None:
     """Write a GGUF checkpoint as a plain one, weights in float32.
 
-    transformers marks what it read from GGUF as quantized and then refuses to save it, although the weights are ordinary
-    by then; a fresh model of the same configuration takes them over.
+    transformers marks what it read from GGUF as quantized and then refuses to save it, although the weights
+    are ordinary by then; a fresh model of the same configuration takes them over.
     """
     import torch
     from safetensors import SafetensorError

@@ -1,4 +1,4 @@
-"""Make .venv from environment.yml, where there is no conda. Runs before anything is installed: standard library only."""
+"""Make .venv from environment.yml, where there is no conda. Standard library only: nothing is installed yet."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ def requirements(text: str) -> tuple[str, list[str]]:
     Parameters
     ----------
     text : str
-        Content of environment.yml. Only what that file uses is understood: ``- name==version`` below ``- pip:``.
+        Content of environment.yml. Only what that file uses is understood: ``- name==version`` below ``-
+        pip:``.
     """
     pip = re.search(r"^  - pip=([\w.]+)", text, re.MULTILINE)
     section = re.search(r"^  - pip:\n((?:      .*\n|\s*\n)+)", text, re.MULTILINE)
     if pip is None or section is None:
-        raise SystemExit(f"{LIST} has no pip version or no pip section: restore it with git checkout environment.yml.")
+        raise SystemExit(
+            f"{LIST} has no pip version or no pip section: restore it with git checkout environment.yml."
+        )
     return pip[1], re.findall(r"^      - (\S+)", section[1], re.MULTILINE)
 
 
 def set_up() -> None:
-    """Install everything into a fresh .venv. One that was interrupted, or whose list has changed, is made anew."""
+    """Install everything into a fresh .venv. One interrupted, or with another list, is made anew."""
     (ROOT / ".cache").mkdir(exist_ok=True)
     with open(ROOT / ".cache" / "environment.lock", "w") as lock:
         try:
@@ -48,21 +51,38 @@ def set_up() -> None:
         if STAMP.exists() and STAMP.read_bytes() == LIST.read_bytes():
             return
         pip, packages = requirements(LIST.read_text("utf-8"))
-        print(f"Setting up .venv with Python {sys.version.split()[0]}: {len(packages)} packages, a few minutes, once.",
-              file=sys.stderr, flush=True)
+        print(
+            f"Setting up .venv with Python {sys.version.split()[0]}: {len(packages)} packages, a few "
+            f"minutes, once.",
+            file=sys.stderr,
+            flush=True,
+        )
         start = time.monotonic()
         shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+        }
         environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
         python = str(ENVIRONMENT / "bin" / "python")
-        _run([sys.executable, "-m", "venv", str(ENVIRONMENT)], environment, "Python's venv module failed: install it "
-             "(Debian and Ubuntu: apt install python3-venv)")
+        _run(
+            [sys.executable, "-m", "venv", str(ENVIRONMENT)],
+            environment,
+            "Python's venv module failed: install it (Debian and Ubuntu: apt install python3-venv)",
+        )
         _run([python, "-m", "pip", "install", f"pip=={pip}"], environment, _NO_INDEX)
         listed = ENVIRONMENT / "requirements.txt"
         listed.write_text("\n".join(packages) + "\n", "utf-8")
-        _run([python, "-m", "pip", "install", "--progress-bar", "off", "--requirement", str(listed)], environment,
-             _NO_INDEX, total=len(packages))
-        _run([python, "-m", "pip", "check"], environment, "environment.yml pins versions that do not fit together")
+        _run(
+            [python, "-m", "pip", "install", "--progress-bar", "off", "--requirement", str(listed)],
+            environment,
+            _NO_INDEX,
+            total=len(packages),
+        )
+        _run(
+            [python, "-m", "pip", "check"],
+            environment,
+            "environment.yml pins versions that do not fit together",
+        )
         # So that Jupyter and papermill, started from .venv by hand, find the package too.
         site = next((ENVIRONMENT / "lib").glob("python3.*")) / "site-packages"
         (site / "synthtune.pth").write_text(f"{ROOT / 'lib'}\n", "utf-8")
@@ -71,16 +91,20 @@ def set_up() -> None:
         print(f"Set up in {time.monotonic() - start:.0f} s.", file=sys.stderr, flush=True)
 
 
-_NO_INDEX = "Packages could not be installed: check the network, pip's index and proxy (pip config list), and the space " \
+_NO_INDEX = (
+    "Packages could not be installed: check the network, pip's index and proxy (pip config list), and the "
+    "space "
     "left on the disk"
+)
 
 
 def _run(command: list[str], environment: dict[str, str], trouble: str, total: int = 0) -> None:
     """Run a step, its words kept in a log; on failure say `trouble`, the step's last words, and stop."""
     log = ROOT / ".cache" / "environment.log"
     with open(log, "w+", encoding="utf-8", errors="replace") as output:
-        step = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT,
-                                stdin=subprocess.DEVNULL)
+        step = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        )
         try:
             _watch(step, log, total)
         except BaseException:
@@ -90,7 +114,9 @@ def _run(command: list[str], environment: dict[str, str], trouble: str, total: i
         if step.returncode:
             output.seek(0)
             said = [line.strip() for line in output if line.strip() and not line.startswith("WARNING")]
-            raise SystemExit("\n".join([*said[-5:], f"{trouble}, then run again. Everything pip said: {log}"]))
+            raise SystemExit(
+                "\n".join([*said[-5:], f"{trouble}, then run again. Everything pip said: {log}"])
+            )
 
 
 def _watch(step: subprocess.Popen, log: Path, total: int) -> None:
@@ -114,7 +140,9 @@ def _watch(step: subprocess.Popen, log: Path, total: int) -> None:
         else:
             done, verb = len(re.findall(r"^Collecting ", text, re.MULTILINE)), "collected"
         line = f"  {min(done, total)} of {total} packages {verb}"
-        print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python -m synthtune.notebook_runner NOTEBOOK OUTPUT --parameters FILE.json
 
-What papermill leaves to its caller is done here. A kernel talks over files in a folder of its own instead of TCP ports
-that kernels starting together may both pick. A kernel that is killed, for memory usually, is noticed within seconds. An
-error raised by a cell is told in one line, its traceback kept beside the output as ``*.failed.ipynb``. An interrupt, or
-the end of the run this notebook belongs to, ends the kernel and all it started. The output appears whole or not at all.
+What papermill leaves to its caller is done here. A kernel talks over files in a folder of its own instead of
+TCP ports that kernels starting together may both pick. A kernel that is killed, for memory usually, is
+noticed within seconds. An error raised by a cell is told in one line, its traceback kept beside the output as
+``*.failed.ipynb``. An interrupt, or the end of the run this notebook belongs to, ends the kernel and all it
+started. The output appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ SOCKET_PATH_LIMIT = 100
 
 
 class _Kernel(AsyncKernelManager):
-    """A kernel whose sockets and connection file live in `folder`, and whose process is known to the watch."""
+    """A kernel whose sockets and connection file live in `folder`, its process known to `watch`."""
 
     folder: Path
     watch: _Watch
@@ -100,7 +101,9 @@ class _Watch(threading.Thread):
         with contextlib.suppress(OSError, StopIteration, AttributeError):
             # The kernel's own high-water mark, which catches what happens between two looks.
             status = Path(f"/proc/{self.process.pid}/status").read_text()
-            total = max(total, next(1024 * int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line))
+            total = max(
+                total, next(1024 * int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
+            )
         return total
 
     def kill(self) -> None:
@@ -136,7 +139,7 @@ class _OwnScreen:
 
 
 class _RunScreen:
-    """Where the runner reports when it is part of a run: the run's socket, which also tells when the run is over."""
+    """Where the runner reports as part of a run: the run's socket, which also tells when it is over."""
 
     def __init__(self, label: str, path: str):
         self._label = label
@@ -183,14 +186,14 @@ def label(notebook: Path, parameters: dict[str, Any]) -> str:
 def run(notebook: Path, output: Path, parameters: dict[str, Any], record: Path | None = None) -> None:
     """Execute `notebook` with `parameters` and write it, executed, to `output`.
 
-    Progress is shown in the terminal, or handed to the run named by ``SYNTHTUNE_RUN``. Minutes and peak memory are
-    written into ``minutes.csv`` in the folder `record`, if one is given.
+    Progress is shown in the terminal, or handed to the run named by ``SYNTHTUNE_RUN``. Minutes and peak
+    memory are written into ``minutes.csv`` in the folder `record`, if one is given.
 
     Raises
     ------
     StageError
-        If a cell fails or the kernel dies, in one sentence; ``<output>.failed.ipynb`` then holds the notebook as far as
-        it got.
+        If a cell fails or the kernel dies, in one sentence; ``<output>.failed.ipynb`` then holds the notebook
+        as far as it got.
     """
     run_socket = os.environ.get(RUN_SOCKET)
     name = label(notebook, parameters)
@@ -240,7 +243,7 @@ def _short(path: Path) -> str:
 
 @contextlib.contextmanager
 def _work_folder():
-    """A folder for sockets and the notebook in flight, gone at the end; inside the run's where paths are short enough."""
+    """A folder for sockets and the notebook in flight, gone at the end; the run's, if paths stay short."""
     place = os.path.dirname(os.environ.get(RUN_SOCKET, "")) or None
     folder = Path(tempfile.mkdtemp(prefix="n", dir=place))
     if len(str(folder)) + len("/kxxxxxxxx/c-ipc-5") > SOCKET_PATH_LIMIT:
@@ -270,8 +273,8 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any], folder:
     """Run papermill; turn what goes wrong into a StageError without the notebook's name."""
     import logging
 
-    # jsonschema builds a grammar of IRIs at import, two seconds long, if this optional package of JupyterLab is there.
-    # Notebooks hold none.
+    # jsonschema builds a grammar of IRIs at import, two seconds long, if this optional package of JupyterLab
+    # is there. Notebooks hold none.
     sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -283,8 +286,15 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any], folder:
         watch.process = None
         try:
             papermill.execute_notebook(
-                str(notebook), str(executed), parameters, cwd=str(notebook.parent), progress_bar=False,
-                start_timeout=START_SECONDS, kernel_manager_class=manager, shutdown_kernel="immediate")
+                str(notebook),
+                str(executed),
+                parameters,
+                cwd=str(notebook.parent),
+                progress_bar=False,
+                start_timeout=START_SECONDS,
+                kernel_manager_class=manager,
+                shutdown_kernel="immediate",
+            )
             return
         except PapermillExecutionError as error:
             raise StageError(_cell_failed(error)) from error
@@ -296,8 +306,11 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any], folder:
             # Only the start of a kernel raises these.
             watch.kill()
             if attempt == KERNEL_STARTS:
-                raise StageError(f"its Jupyter kernel did not start ({error}), {KERNEL_STARTS} times. Free memory, or "
-                                 "delete the environment (.venv) to set it up anew.") from error
+                raise StageError(
+                    f"its Jupyter kernel did not start ({error}), {KERNEL_STARTS} times. Free "
+                    f"memory, or "
+                    "delete the environment (.venv) to set it up anew."
+                ) from error
             time.sleep(attempt)
 
 
@@ -311,8 +324,10 @@ def _cell_failed(error: Any) -> str:
     return f"cell {error.exec_count} failed with {error.ename}: {first.rstrip('.')}."
 
 
-_SAVE_MEMORY = "Run one notebook at a time (--jobs 1), close other programs, or choose a smaller profile " \
+_SAVE_MEMORY = (
+    "Run one notebook at a time (--jobs 1), close other programs, or choose a smaller profile "
     "(--profile smoke); finished work is kept."
+)
 
 
 def _kernel_died(watch: _Watch) -> str:
@@ -320,7 +335,8 @@ def _kernel_died(watch: _Watch) -> str:
     if watch.process is not None:
         with contextlib.suppress(Exception):
             code = watch.process.wait(timeout=5)
-    held = f"it had held {watch.peak_bytes / 2**30:.1f} GiB of this machine's {psutil.virtual_memory().total / 2**30:.0f}"
+    memory = psutil.virtual_memory().total
+    held = f"it had held {watch.peak_bytes / 2**30:.1f} GiB of this machine's {memory / 2**30:.0f}"
     if code == -signal.SIGKILL:
         return f"its process was killed, most likely because memory ran out ({held}). {_SAVE_MEMORY}"
     how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit status {code}"
@@ -340,17 +356,36 @@ def _store(source: Path, target: Path) -> None:
 
 def _record(folder: Path, notebook: Path, parameters: dict[str, Any], minutes: float, gib: float) -> None:
     """Write what a notebook cost into ``minutes.csv``, in place of what was written when it last ran."""
-    row = {"notebook": notebook.stem, "task": str(parameters.get("task", "")),
-           "budget": str(parameters.get("budget", "")), "minutes": f"{minutes:.3f}", "peak_rss_gib": f"{gib:.3f}"}
+    row = {
+        "notebook": notebook.stem,
+        "task": str(parameters.get("task", "")),
+        "budget": str(parameters.get("budget", "")),
+        "minutes": f"{minutes:.3f}",
+        "peak_rss_gib": f"{gib:.3f}",
+    }
     path = folder / "minutes.csv"
     with FileLock(folder / ".minutes.lock"):
         rows = []
         if path.exists():
             with open(path, newline="", encoding="utf-8") as handle:
-                rows = [old for old in csv.DictReader(handle) if any(old[key] != row[key] for key in MINUTES_COLUMNS[:3])]
-        rows = sorted([*rows, row], key=lambda entry: (entry["task"] == "", entry["task"], entry["notebook"],
-                                                       int(entry["budget"] or 0)))
-        with files.atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+                rows = [
+                    old
+                    for old in csv.DictReader(handle)
+                    if any(old[key] != row[key] for key in MINUTES_COLUMNS[:3])
+                ]
+        rows = sorted(
+            [*rows, row],
+            key=lambda entry: (
+                entry["task"] == "",
+                entry["task"],
+                entry["notebook"],
+                int(entry["budget"] or 0),
+            ),
+        )
+        with (
+            files.atomic_path(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as handle,
+        ):
             writer = csv.DictWriter(handle, MINUTES_COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
@@ -358,7 +393,9 @@ def _record(folder: Path, notebook: Path, parameters: dict[str, Any], minutes: f
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit status is 0, 1 (the notebook failed), 2 (bad usage) or 130 (interrupted)."""
-    parser = argparse.ArgumentParser(prog="python -m synthtune.notebook_runner", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m synthtune.notebook_runner", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path, help="where the executed notebook goes")
     parser.add_argument("--parameters", type=Path, metavar="FILE.json", help="parameters of the notebook")

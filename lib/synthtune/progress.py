@@ -1,9 +1,10 @@
 """Progress of long loops: how far, how fast, how long still, wherever the loop runs.
 
-In a terminal it is a tqdm bar. In Jupyter it is one line of text that is rewritten and gone at the end, so that a saved
-notebook holds none of it. Where nothing can be rewritten (a log file, a batch system) it is a line every 15 seconds. In
-a notebook that `synthtune.notebook_runner` executes it goes to the runner over a socket, and from there to the terminal
-of whoever started it; ``SYNTHTUNE_PROGRESS`` holds the path of that socket.
+In a terminal it is a tqdm bar. In Jupyter it is one line of text that is rewritten and gone at the end, so
+that a saved notebook holds none of it. Where nothing can be rewritten (a log file, a batch system) it is a
+line every 15 seconds. In a notebook that `synthtune.notebook_runner` executes it goes to the runner over a
+socket, and from there to the terminal of whoever started it; ``SYNTHTUNE_PROGRESS`` holds the path of that
+socket.
 """
 
 from __future__ import annotations
@@ -31,16 +32,24 @@ REDRAW_SECONDS = 0.5
 class Bar(tqdm):
     """A tqdm bar whose drawing goes to where the reader is looking.
 
-    Give it `desc`, `total` and `unit`, and an iterable or calls of ``update``; ``set_postfix_str`` adds a word, a loss
-    for example. It removes itself when done.
+    Give it `desc`, `total` and `unit`, and an iterable or calls of ``update``; ``set_postfix_str`` adds a
+    word, a loss for example. It removes itself when done.
     """
 
     def __init__(self, iterable: Iterable | None = None, *, desc: str, total: int | None, unit: str):
         self._surface = _surface()
-        super().__init__(iterable, desc=desc, total=total, unit=f" {unit}" if unit.isalpha() and unit != "B" else unit,
-                         unit_scale=unit == "B", leave=False, dynamic_ncols=True, gui=self._surface is not None,
-                         mininterval=self._surface.seconds if self._surface else 0.1,
-                         delay=LINE_SECONDS if isinstance(self._surface, _Lines) else 0)
+        super().__init__(
+            iterable,
+            desc=desc,
+            total=total,
+            unit=f" {unit}" if unit.isalpha() and unit != "B" else unit,
+            unit_scale=unit == "B",
+            leave=False,
+            dynamic_ncols=True,
+            gui=self._surface is not None,
+            mininterval=self._surface.seconds if self._surface else 0.1,
+            delay=LINE_SECONDS if isinstance(self._surface, _Lines) else 0,
+        )
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Draw the bar as it stands."""
@@ -64,22 +73,31 @@ class Bar(tqdm):
             self._surface.done()
 
     def state(self) -> dict[str, Any]:
-        """The numbers of the bar, as sent to the runner: desc, n, total, unit, seconds, left (None if unknown)."""
+        """The bar as sent to the runner: desc, n, total, unit, seconds, left (None if unknown)."""
         shown = self.format_dict
         rate = shown["rate"] or (shown["n"] - shown["initial"]) / shown["elapsed"] if shown["elapsed"] else 0
         left = (shown["total"] - shown["n"]) / rate if shown["total"] and rate else None
-        return {"desc": self.desc.removesuffix(": "), "n": shown["n"], "total": shown["total"], "unit": self.unit.strip(),
-                "seconds": shown["elapsed"], "left": left, "postfix": self.postfix or ""}
+        return {
+            "desc": self.desc.removesuffix(": "),
+            "n": shown["n"],
+            "total": shown["total"],
+            "unit": self.unit.strip(),
+            "seconds": shown["elapsed"],
+            "left": left,
+            "postfix": self.postfix or "",
+        }
 
 
-def progress(iterable: Iterable[T] | None = None, desc: str = "", total: int | None = None,
-             unit: str = "example") -> Bar | Iterable[T]:
+def progress(
+    iterable: Iterable[T] | None = None, desc: str = "", total: int | None = None, unit: str = "example"
+) -> Bar | Iterable[T]:
     """Show how far a loop is and how long it still takes.
 
     Parameters
     ----------
     iterable : iterable, optional
-        What to loop over; without it, call ``update(n)`` and ``close()`` on what is returned, or use it in ``with``.
+        What to loop over; without it, call ``update(n)`` and ``close()`` on what is returned, or use it in
+        ``with``.
     desc : str
         What the loop does, a verb and its object.
     total : int, optional
@@ -100,7 +118,9 @@ def describe(state: dict[str, Any]) -> str:
     size = (lambda n: tqdm.format_sizeof(n, divisor=1000)) if state["unit"] == "B" else (lambda n: f"{n:,}")
     parts = [state["desc"]] if state["desc"] else []
     if state["total"]:
-        parts.append(f"{100 * state['n'] / state['total']:.0f} % ({size(state['n'])} of {size(state['total'])})")
+        parts.append(
+            f"{100 * state['n'] / state['total']:.0f} % ({size(state['n'])} of {size(state['total'])})"
+        )
     else:
         parts.append(f"{size(state['n'])} {state['unit']}")
     if state["left"] is not None:
@@ -126,6 +146,7 @@ def _surface() -> _Socket | _Jupyter | _Lines | None:
             return _Socket(path)
     if "ipykernel" in sys.modules:
         from IPython import get_ipython
+
         if get_ipython() is not None and hasattr(get_ipython(), "kernel"):
             return _Jupyter()
     if sys.stderr is None or not sys.stderr.isatty():
@@ -141,7 +162,9 @@ class _Socket:
     def __init__(self, path: str):
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._connection.connect(path)
-        self._connection.setblocking(False)  # a runner that is busy misses a state; the loop never waits for it
+        self._connection.setblocking(
+            False
+        )  # a runner that is busy misses a state; the loop never waits for it
 
     def show(self, bar: Bar) -> None:
         self._send({"bar": id(bar), **bar.state()})
@@ -172,6 +195,7 @@ class _Jupyter:
 
     def _draw(self, text: str) -> None:
         from IPython.display import display
+
         if self._handle is None:
             self._handle = display({"text/plain": text}, raw=True, display_id=True)
         else:
@@ -196,7 +220,7 @@ class _Lines:
 
 
 class Screen:
-    """What a person sees of several notebooks at once: finished lines above, one changing line per notebook below.
+    """What a person sees of notebooks at once: finished lines above, one changing line each below.
 
     Parameters
     ----------
@@ -227,7 +251,9 @@ class Screen:
                 print(f"    {text}", file=self._stream, flush=True)
             return
         if key not in self._lines:
-            self._lines[key] = tqdm(bar_format="    {desc}", file=self._stream, leave=False, dynamic_ncols=True)
+            self._lines[key] = tqdm(
+                bar_format="    {desc}", file=self._stream, leave=False, dynamic_ncols=True
+            )
         self._lines[key].set_description_str(text)
 
     def forget(self, key: str) -> None:

@@ -1,8 +1,9 @@
-"""The command behind run_all.sh: fetch what is needed, run every notebook that is not up to date, say where results are.
+"""The command behind run_all.sh: fetch what is needed, run what is not up to date, say where results are.
 
-Which notebooks must run is Snakemake's to decide (`workflow/Snakefile`), from the files of earlier runs, the settings
-each stage depends on, and the notebooks themselves. Each runs in a `synthtune.notebook_runner`, which reports here over a
-socket; when this process ends, however it ends, the socket closes and every runner stops with its kernel.
+Which notebooks must run is Snakemake's to decide (`workflow/Snakefile`), from the files of earlier runs, the
+settings each stage depends on, and the notebooks themselves. Each runs in a `synthtune.notebook_runner`,
+which reports here over a socket; when this process ends, however it ends, the socket closes and every runner
+stops with its kernel.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ NOTEBOOKS = ROOT / "notebooks"
 STOP_SECONDS = 5
 """How long Snakemake may take to stop by itself."""
 
-CORPUS_OF = {"film_reviews": "vader-ground-truth", "product_reviews": "vader-ground-truth",
-             "tweets": "vader-ground-truth", "reuters_r8": "reuters-r8"}
+CORPUS_OF = {
+    "film_reviews": "vader-ground-truth",
+    "product_reviews": "vader-ground-truth",
+    "tweets": "vader-ground-truth",
+    "reuters_r8": "reuters-r8",
+}
 """Corpora that tasks are read from; the other tasks bring their own."""
 
 SOCKET_FOLDER_LIMIT = 60
@@ -70,18 +75,36 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="./run_all.sh", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Reproduce the whole study: fine-tune teachers, annotate, generate, train students, draw every\n"
-                    "figure and the table. What an earlier run finished is reused.",
+        prog="./run_all.sh",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Reproduce the whole study: fine-tune teachers, annotate, generate, train students,\n"
+        "draw every figure and the table. What an earlier run finished is reused.",
         epilog="  ./run_all.sh test [pytest's options]    run the tests\n\n"
-               "Results go to runs/PROFILE/. Models and corpora are cached in .cache/synthtune, or in the folder that\n"
-               "the environment variable SYNTHTUNE_CACHE names.")
-    parser.add_argument("--profile", default="laptop",
-                        help="a file of workflow/profiles, without .yaml (default: laptop; smoke takes minutes)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
-                        help="change a setting of the profile, such as teacher.epochs=6; may be repeated")
-    parser.add_argument("--only", action="append", default=[], metavar="TASK",
-                        help="this task instead of all of the profile's; may be repeated")
+        "Results go to runs/PROFILE/. Models and corpora are cached in .cache/synthtune, or in the "
+        "folder that\n"
+        "the environment variable SYNTHTUNE_CACHE names.",
+    )
+    parser.add_argument(
+        "--profile",
+        default="laptop",
+        help="a file of workflow/profiles, without .yaml (default: laptop; smoke takes minutes)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="overrides",
+        help="change a setting of the profile, such as teacher.epochs=6; may be repeated",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TASK",
+        help="this task instead of all of the profile's; may be repeated",
+    )
     parser.add_argument("--jobs", type=int, metavar="N", help="notebooks to run side by side")
     parser.add_argument("--data-root", metavar="DIR", help="folder with the real webnlg/ and sgd/ corpora")
     parser.add_argument("--dry-run", action="store_true", help="list the notebooks that would run, and stop")
@@ -95,10 +118,14 @@ def _reproduce(chosen: argparse.Namespace) -> int:
     if chosen.only:
         unknown = next((task for task in chosen.only if task not in settings_module.TASKS), None)
         if unknown is not None:
-            raise SettingsError(f"--only: unknown task '{unknown}': {nearest(unknown, settings_module.TASKS)}")
+            raise SettingsError(
+                f"--only: unknown task '{unknown}': {nearest(unknown, settings_module.TASKS)}"
+            )
         overrides.append(f"tasks=[{', '.join(dict.fromkeys(chosen.only))}]")
     if chosen.data_root is not None:
-        folder = Path(os.environ.get("SYNTHTUNE_STARTED_IN", os.getcwd()), chosen.data_root).expanduser().resolve()
+        folder = (
+            Path(os.environ.get("SYNTHTUNE_STARTED_IN", os.getcwd()), chosen.data_root).expanduser().resolve()
+        )
         if not folder.is_dir():
             raise SettingsError(f"--data-root: there is no folder {folder}.")
         overrides.append(f"data_root={json.dumps(str(folder))}")
@@ -145,7 +172,11 @@ class Run:
         self.settings = settings
         self.folder = settings.folder
         default = settings.run_dir is None
-        common = {"profile": settings.profile, "overrides": overrides, "run_dir": "" if default else str(self.folder)}
+        common = {
+            "profile": settings.profile,
+            "overrides": overrides,
+            "run_dir": "" if default else str(self.folder),
+        }
         self.jobs: dict[str, dict[str, Any]] = {}
         """Parameters of each executed notebook, by its name without ".ipynb"."""
         for task in settings.tasks:
@@ -158,6 +189,7 @@ class Run:
     def label(self, job: str) -> str:
         """Name an executed notebook as it is shown: "02_annotate · tweets · budget 125"."""
         from synthtune.notebook_runner import label
+
         return label(Path(job.rpartition("-")[2]), self.jobs[job])
 
     @contextlib.contextmanager
@@ -167,15 +199,19 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = open(self.folder / ".lock", "a+", encoding="utf-8")
         except OSError as error:
-            raise StageError(f"Cannot write to {self.folder}: {error.strerror}. Choose another folder with "
-                             "--set run_dir=DIR.") from error
+            raise StageError(
+                f"Cannot write to {self.folder}: {error.strerror}. Choose another folder with "
+                "--set run_dir=DIR."
+            ) from error
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 handle.seek(0)
-                raise StageError(f"Another run is working in {_short(self.folder)} (process "
-                                 f"{handle.read().strip() or 'unknown'}): wait for it, or end it.") from error
+                raise StageError(
+                    f"Another run is working in {_short(self.folder)} (process "
+                    f"{handle.read().strip() or 'unknown'}): wait for it, or end it."
+                ) from error
             handle.truncate(0)
             handle.write(f"{os.getpid()}\n")
             handle.flush()
@@ -187,7 +223,7 @@ class Run:
                 (self.folder / ".snakemake.pid").unlink(missing_ok=True)
 
     def _end_left_over(self) -> None:
-        """End the Snakemake of a run that was killed, should it still be there; its runners have ended themselves."""
+        """End the Snakemake of a run that was killed; its runners have ended themselves."""
         import psutil
 
         note = self.folder / ".snakemake.pid"
@@ -209,7 +245,7 @@ class Run:
 
     @contextlib.contextmanager
     def written(self, keep: bool) -> Iterator[None]:
-        """Write what Snakemake and the notebooks read: settings of each stage, parameters, the graph's configuration.
+        """Write what Snakemake and the notebooks read: settings of stages, parameters, the graph's tasks.
 
         With `keep` False the files are put back as they were at the end.
         """
@@ -222,8 +258,12 @@ class Run:
         contents["settings/figures.json"] = self.settings.for_stage("figures")
         for job, parameters in self.jobs.items():
             contents[f"parameters/{job}.json"] = parameters
-        contents["workflow.json"] = {"tasks": list(self.settings.tasks), "budgets": list(self.settings.budgets),
-                                     "notebooks": str(NOTEBOOKS), "python": sys.executable}
+        contents["workflow.json"] = {
+            "tasks": list(self.settings.tasks),
+            "budgets": list(self.settings.budgets),
+            "notebooks": str(NOTEBOOKS),
+            "python": sys.executable,
+        }
         before = {}
         for name, content in contents.items():
             path = self.folder / name
@@ -243,8 +283,14 @@ class Run:
 
     def pending(self) -> list[str]:
         """Names of the executed notebooks that are missing or out of date, in the order of the graph."""
-        plan = subprocess.run([*self._snakemake(), "--dry-run", "--printshellcmds"], env=self._environment(),
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
+        plan = subprocess.run(
+            [*self._snakemake(), "--dry-run", "--printshellcmds"],
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
         if plan.returncode:
             raise StageError(_last_words("The graph of notebooks could not be made", plan.stdout))
         found = set(re.findall(r"--parameters parameters/(\S+)\.json", plan.stdout))
@@ -264,7 +310,9 @@ class Run:
         wanted = {CORPUS_OF[task] for task in self.settings.tasks if task in CORPUS_OF}
         for task in self.settings.tasks:
             mine = self.settings.for_task(task)
-            wanted |= {model for model in (mine.teacher.model, mine.students.model) if model in assets.declared()}
+            wanted |= {
+                model for model in (mine.teacher.model, mine.students.model) if model in assets.declared()
+            }
         for name in sorted(wanted):
             if assets.declared()[name].kind == "model":
                 assets.model_path(name)
@@ -278,17 +326,30 @@ class Run:
         from synthtune.progress import Screen, duration
 
         reused = len(self.jobs) - len(pending)
-        print(f"{len(pending)} notebooks to run, {self.settings.jobs} at a time"
-              + (f"; {reused} of an earlier run are reused." if reused else "."), flush=True)
+        print(
+            f"{len(pending)} notebooks to run, {self.settings.jobs} at a time"
+            + (f"; {reused} of an earlier run are reused." if reused else "."),
+            flush=True,
+        )
         start = time.monotonic()
         log = self.folder / "snakemake.log"
         with _socket_folder(self.folder) as place, Screen().closing() as screen:
-            board = _Board(place / "s", screen, [self.label(job) for job in pending], self.settings.jobs,
-                           self._earlier_minutes())
+            board = _Board(
+                place / "s",
+                screen,
+                [self.label(job) for job in pending],
+                self.settings.jobs,
+                self._earlier_minutes(),
+            )
             with open(log, "wb") as output:
                 snakemake = subprocess.Popen(
-                    self._snakemake(), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                    start_new_session=True, env={**self._environment(), "SYNTHTUNE_RUN": str(place / "s")})
+                    self._snakemake(),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                    env={**self._environment(), "SYNTHTUNE_RUN": str(place / "s")},
+                )
             try:
                 born = psutil.Process(snakemake.pid).create_time()
                 (self.folder / ".snakemake.pid").write_text(f"{snakemake.pid} {born!r}\n")
@@ -301,8 +362,10 @@ class Run:
             self.print_results()
             return 0
         if not board.failures:
-            raise StageError(_last_words("The run stopped", log.read_text(errors="replace"))
-                             + f" Everything it said: {_short(log)}")
+            raise StageError(
+                _last_words("The run stopped", log.read_text(errors="replace"))
+                + f" Everything it said: {_short(log)}"
+            )
         print("\n" + "\n".join(board.failures), file=sys.stderr)
         print("Finished work is kept: run the same command again to go on.", file=sys.stderr)
         return 1
@@ -319,11 +382,17 @@ class Run:
         print(f"  notebooks  {_short(self.folder / 'notebooks')}/, executed")
         minutes = self._minutes()
         if minutes:
-            print(f"  cost       {duration(60 * sum(float(row['minutes']) for row in minutes))} of notebooks in all, "
-                  f"{max(float(row['peak_rss_gib']) for row in minutes):.1f} GiB at most in one")
+            print(
+                f"  cost       {duration(60 * sum(float(row['minutes']) for row in minutes))} of "
+                f"notebooks in all, "
+                f"{max(float(row['peak_rss_gib']) for row in minutes):.1f} GiB at most in one"
+            )
 
     def _minutes(self) -> list[dict[str, str]]:
-        with contextlib.suppress(OSError), open(self.folder / "minutes.csv", newline="", encoding="utf-8") as handle:
+        with (
+            contextlib.suppress(OSError),
+            open(self.folder / "minutes.csv", newline="", encoding="utf-8") as handle,
+        ):
             return list(csv.DictReader(handle))
         return []
 
@@ -334,24 +403,56 @@ class Run:
         return found
 
     def _snakemake(self) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"),
-                "--directory", str(self.folder), "--configfile", str(self.folder / "workflow.json"),
-                "--cores", str(self.settings.jobs), "--scheduler", "greedy", "--rerun-incomplete", "--nolock",
-                "--rerun-triggers", "mtime", "input", "--latency-wait", "2", "--workflow-profile", "none", "figures"]
+        return [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "workflow" / "Snakefile"),
+            "--directory",
+            str(self.folder),
+            "--configfile",
+            str(self.folder / "workflow.json"),
+            "--cores",
+            str(self.settings.jobs),
+            "--scheduler",
+            "greedy",
+            "--rerun-incomplete",
+            "--nolock",
+            "--rerun-triggers",
+            "mtime",
+            "input",
+            "--latency-wait",
+            "2",
+            "--workflow-profile",
+            "none",
+            "figures",
+        ]
 
     def _environment(self) -> dict[str, str]:
-        environment = {name: value for name, value in os.environ.items()
-                       if name not in ("SNAKEMAKE_PROFILE", "SYNTHTUNE_RUN", "SYNTHTUNE_PROGRESS")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("SNAKEMAKE_PROFILE", "SYNTHTUNE_RUN", "SYNTHTUNE_PROGRESS")
+        }
         threads = str(self.settings.threads)
         path = [str(ROOT / "lib"), *filter(None, [environment.get("PYTHONPATH")])]
-        return {**environment, "PYTHONPATH": os.pathsep.join(path), "XDG_CACHE_HOME": str(ROOT / ".cache"),
-                "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        return {
+            **environment,
+            "PYTHONPATH": os.pathsep.join(path),
+            "XDG_CACHE_HOME": str(ROOT / ".cache"),
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+        }
 
 
 class _Board:
     """Where runners report: numbers the notebooks as they start, and shows their bars."""
 
-    def __init__(self, path: Path, screen: Any, labels: list[str], side_by_side: int, minutes: dict[str, list[float]]):
+    def __init__(
+        self, path: Path, screen: Any, labels: list[str], side_by_side: int, minutes: dict[str, list[float]]
+    ):
         self.failures: list[str] = []
         self._screen = screen
         self._waiting = dict.fromkeys(labels)
@@ -408,8 +509,10 @@ class _Board:
             self._waiting.pop(label, None)
             self._minutes.setdefault(label.split(" · ")[0], []).append(message["seconds"] / 60)
             left = self._left()
-            self._screen.say(f"{key}: done in {duration(message['seconds'])}"
-                             + (f"; about {duration(left)} left" if left else ""))
+            self._screen.say(
+                f"{key}: done in {duration(message['seconds'])}"
+                + (f"; about {duration(left)} left" if left else "")
+            )
         elif event == "failed":
             self.failures.append(message["sentence"])
             self._screen.say(f"{key}: failed")
@@ -459,9 +562,15 @@ def _short(path: Path) -> str:
 
 def _last_words(what: str, text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    first = next((number for number, line in enumerate(lines)
-                  if re.search(r"error|exception|space left", line, re.IGNORECASE)), max(len(lines) - 6, 0))
-    return f"{what}: {' '.join(lines[first:first + 6])}"
+    first = next(
+        (
+            number
+            for number, line in enumerate(lines)
+            if re.search(r"error|exception|space left", line, re.IGNORECASE)
+        ),
+        max(len(lines) - 6, 0),
+    )
+    return f"{what}: {' '.join(lines[first : first + 6])}"
 
 
 if __name__ == "__main__":
