@@ -1,4 +1,4 @@
-"""Make .venv from environment.yml, where there is no conda. Standard library only: nothing is installed yet."""
+"""Make .venv from environment.yml, where there is no conda. Standard library only: it runs first of all."""
 
 from __future__ import annotations
 
