@@ -1,12 +1,14 @@
 """The tables of facts that the package's own fact corpus talks about.
 
-Every row is a true, public and undated fact or an old one: cities, rivers, chemical elements, books long out of
-copyright, buildings, animals, dishes. The tables were compiled by hand for this package from general knowledge;
-nothing is copied from a data set. A lower-case "the " before a name is grammar (it appears in sentences and not in
-triples); "-" means the table makes no claim.
+Every row is a true, public and undated fact or an old one: cities, rivers, chemical elements, books long out
+of copyright, buildings, animals, dishes. The tables were compiled by hand for this package from general
+knowledge; nothing is copied from a data set. A lower-case "the " before a name is grammar (it appears in
+sentences and not in triples); "-" means the table makes no claim.
 """
 
 from __future__ import annotations
+
+import functools
 
 CITY = """
 name | country | continent | river | coast | language | currency | landmark
@@ -369,6 +371,7 @@ gravlax | Sweden | salmon | starter | cured | dill | mustard
 """
 
 
+@functools.cache
 def rows(table: str) -> list[dict[str, str]]:
     """Read a table: one dictionary per row, by column name, without the empty cells."""
     header, *lines = ([cell.strip() for cell in line.split("|")] for line in table.strip().splitlines())

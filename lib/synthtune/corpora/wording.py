@@ -1,9 +1,9 @@
-"""Small choices of wording that both of the package's own corpora make, and means for their reports."""
+"""Small choices of wording that both of the package's own corpora make."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,7 +12,8 @@ T = TypeVar("T")
 def usual(rng: random.Random, phrases: Sequence[T]) -> T:
     """Draw a phrase, the first of them three times as often as each of the others.
 
-    People have a usual way to say a thing and other ways; a corpus in which all are equally likely would be noise.
+    People have a usual way to say a thing and other ways; a corpus in which all are equally likely would be
+    noise.
     """
     return rng.choices(phrases, [3] + [1] * (len(phrases) - 1))[0]
 
@@ -25,9 +26,3 @@ def article(word: str) -> str:
 def capital(text: str) -> str:
     """Write the first letter as a capital."""
     return text[0].upper() + text[1:]
-
-
-def mean(values: Iterable[float]) -> float:
-    """Average, to three decimals."""
-    values = list(values)
-    return round(sum(values) / len(values), 3)

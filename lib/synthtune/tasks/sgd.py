@@ -1,8 +1,9 @@
 """Reader of Schema-Guided Dialogue files: what the system decided to say, and how it said it.
 
-Source: Rastogi, Zang, Sunkara, Gupta and Khaitan (2020), "Towards scalable multi-domain conversational agents: the
-Schema-Guided Dialogue dataset", AAAI. The task made of it is generation from actions: the system's dialogue acts,
-with the schema's descriptions of the service and of each slot, are the input; its utterance is the output.
+Source: Rastogi, Zang, Sunkara, Gupta and Khaitan (2020), "Towards scalable multi-domain conversational
+agents: the Schema-Guided Dialogue dataset", AAAI. The task made of it is generation from actions: the
+system's dialogue acts, with the schema's descriptions of the service and of each slot, are the input; its
+utterance is the output.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def read(folder: str | Path, split: str, max_actions: int = 3) -> list[Example]:
     Parameters
     ----------
     folder : path
-        Holds `train/`, `dev/` and `test/` with `schema.json` and `dialogues_*.json`, directly or under `sgd/`.
+        Holds `train/`, `dev/` and `test/` with `schema.json` and `dialogues_*.json`, directly or under
+        `sgd/`.
     split : {"train", "dev", "test"}
     max_actions : int
         System turns with more actions are left out.
@@ -71,8 +73,10 @@ def read(folder: str | Path, split: str, max_actions: int = 3) -> list[Example]:
                 text = " && ".join(_linearise_frame(frame, services, place) for frame in frames)
                 ids.setdefault(text, f"{split}/{name}/{index}")
                 texts.setdefault(text, {})[utterance] = None
-    return [Example(id=ids[text], text=text, target=next(iter(references)), references=tuple(references))
-            for text, references in texts.items()]
+    return [
+        Example(id=ids[text], text=text, target=next(iter(references)), references=tuple(references))
+        for text, references in texts.items()
+    ]
 
 
 def read_schema(path: str | Path) -> dict[str, Service]:
@@ -88,8 +92,13 @@ def read_schema(path: str | Path) -> dict[str, Service]:
     for number, entry in enumerate(_load_list(path)):
         name = _get(entry, "service_name", _Place(path, "service", f"number {number + 1}"))
         place = _Place(path, "service", name)
-        described = {kind: {_get(item, "name", place): _get(item, "description", place)
-                            for item in _get(entry, kind, place)} for kind in ("slots", "intents")}
+        described = {
+            kind: {
+                _get(item, "name", place): _get(item, "description", place)
+                for item in _get(entry, kind, place)
+            }
+            for kind in ("slots", "intents")
+        }
         services[name] = Service(_get(entry, "description", place), **described)
     return services
 
@@ -97,9 +106,9 @@ def read_schema(path: str | Path) -> dict[str, Service]:
 def linearise(name: str, service: Service, actions: list[dict[str, Any]]) -> str:
     """Put one service's actions on one line.
 
-    The line is `service: name, description && act slot (description) = value`, one part per action. The number at
-    the end of a service name is dropped, of its description only the first sentence is kept, and an intent is told
-    by its description instead of its name.
+    The line is `service: name, description && act slot (description) = value`, one part per action. The
+    number at the end of a service name is dropped, of its description only the first sentence is kept, and an
+    intent is told by its description instead of its name.
     """
     parts = [f"service: {re.sub(r'_[0-9]+$', '', name)}, {_brief(service.description.split('. ')[0])}"]
     for action in actions:
@@ -131,8 +140,10 @@ def find_split(folder: str | Path, split: str) -> Path:
     for inside in ("", "sgd"):
         if (Path(folder) / inside / split).is_dir():
             return Path(folder) / inside / split
-    raise CorpusError(f"No Schema-Guided Dialogue corpus in {folder}: there should be a folder '{split}' with "
-                      "schema.json and dialogues_*.json in it, directly or under sgd/.")
+    raise CorpusError(
+        f"No Schema-Guided Dialogue corpus in {folder}: there should be a folder '{split}' with "
+        "schema.json and dialogues_*.json in it, directly or under sgd/."
+    )
 
 
 class _Place(NamedTuple):
@@ -145,7 +156,9 @@ class _Place(NamedTuple):
 
     def __str__(self) -> str:
         key = {"dialogue": "dialogue_id", "service": "service_name"}[self.kind]
-        found = re.search(rf'"{key}"\s*:\s*{re.escape(json.dumps(self.name))}', content := self.path.read_text("utf-8"))
+        found = re.search(
+            rf'"{key}"\s*:\s*{re.escape(json.dumps(self.name))}', content := self.path.read_text("utf-8")
+        )
         line = f"line {content.count(chr(10), 0, found.start()) + 1}, " if found else ""
         turn = "" if self.turn is None else f", turn {self.turn}"
         return f"{self.path}, {line}{self.kind} {self.name}{turn}"
@@ -165,12 +178,15 @@ def _load_list(path: Path) -> list[Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise CorpusError(f"{path} is missing: every split needs its own schema.json and dialogues_*.json.") from error
+        raise CorpusError(
+            f"{path} is missing: every split needs its own schema.json and dialogues_*.json."
+        ) from error
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg}). "
-                          "Fetch the file again or repair that line.") from error
+        raise CorpusError(
+            f"{path}, line {error.lineno}: not JSON ({error.msg}). Fetch the file again or repair that line."
+        ) from error
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[:error.start].count(b"\n") + 1
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise CorpusError(f"{path}, line {line}: not UTF-8 text. Fetch the file again.") from error
     if not isinstance(content, list):
         raise CorpusError(f"{path}, line 1: should be a JSON list, not {type(content).__name__}.")

@@ -1,7 +1,8 @@
 """Reader of WebNLG release files: sets of facts, and the sentences people wrote to say them.
 
 Source: Gardent, Shimorina, Narayan and Perez-Beltrachini (2017), "Creating training corpora for NLG
-micro-planners", ACL. The reader takes the XML of the official releases (v2 and later) and any corpus in that format.
+micro-planners", ACL. The reader takes the XML of the official releases (v2 and later) and any corpus in that
+format.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def read(folder: str | Path, split: str, max_triples: int = 3) -> list[Example]:
     Returns
     -------
     list of Example
-        One per entry that has a text, in the order of the files: `text` is the linearised triples, `target` the
-        first text, `references` all of them.
+        One per entry that has a text, in the order of the files: `text` is the linearised triples, `target`
+        the first text, `references` all of them.
 
     Raises
     ------
@@ -55,8 +56,11 @@ def read(folder: str | Path, split: str, max_triples: int = 3) -> list[Example]:
 def count(folder: str | Path, split: str, max_triples: int = 3) -> Counts:
     """Count a split's entries and texts; entries without a text are what `read` leaves out."""
     examples = _entries(folder, split, max_triples)
-    return Counts(entries=len(examples), texts=sum(len(example.references) for example in examples),
-                  without_text=sum(not example.references for example in examples))
+    return Counts(
+        entries=len(examples),
+        texts=sum(len(example.references) for example in examples),
+        without_text=sum(not example.references for example in examples),
+    )
 
 
 def linearise(triples: list[tuple[str, str, str]]) -> str:
@@ -64,8 +68,9 @@ def linearise(triples: list[tuple[str, str, str]]) -> str:
 
     Underscores become spaces, camelCase predicates become words, quotation marks around literals go.
     """
-    return " && ".join(f"{_plain(subject)} | {_words(predicate)} | {_plain(value)}"
-                       for subject, predicate, value in triples)
+    return " && ".join(
+        f"{_plain(subject)} | {_words(predicate)} | {_plain(value)}" for subject, predicate, value in triples
+    )
 
 
 def find_split(folder: str | Path, split: str) -> Path:
@@ -82,8 +87,10 @@ def find_split(folder: str | Path, split: str) -> Path:
     for inside in ("", "release_v2", "webnlg", "webnlg/release_v2"):
         if (folder / inside / split).is_dir():
             return folder / inside / split
-    raise CorpusError(f"No WebNLG release in {folder}: there should be a folder '{split}' with 1triples/*.xml in it, "
-                      "directly or under webnlg/ or webnlg/release_v2/.")
+    raise CorpusError(
+        f"No WebNLG release in {folder}: there should be a folder '{split}' with 1triples/*.xml in it, "
+        "directly or under webnlg/ or webnlg/release_v2/."
+    )
 
 
 def _entries(folder: str | Path, split: str, max_triples: int) -> list[Example]:
@@ -100,42 +107,59 @@ def _read_file(path: Path, split: str, max_triples: int) -> list[Example]:
     try:
         tree = etree.parse(str(path), parser)
     except etree.XMLSyntaxError as error:
-        raise CorpusError(f"{path}, line {error.lineno}: not well-formed XML ({error.msg}). "
-                          "Fetch the file again or repair that line.") from error
+        raise CorpusError(
+            f"{path}, line {error.lineno}: not well-formed XML ({error.msg}). "
+            "Fetch the file again or repair that line."
+        ) from error
     if tree.docinfo.doctype:
-        raise CorpusError(f"{path}, line 1: has a document type declaration, which WebNLG files never do. "
-                          "Remove the declaration and any entities it defines.")
+        raise CorpusError(
+            f"{path}, line 1: has a document type declaration, which WebNLG files never do. "
+            "Remove the declaration and any entities it defines."
+        )
     root = tree.getroot()
     if root.tag != "benchmark":
-        raise CorpusError(f"{path}, line {root.sourceline}: the root element is <{root.tag}>, not <benchmark>: "
-                          "this is not a WebNLG release file.")
+        raise CorpusError(
+            f"{path}, line {root.sourceline}: the root element is <{root.tag}>, not <benchmark>: "
+            "this is not a WebNLG release file."
+        )
     examples = []
     for entry in root.iterfind("entries/entry"):
         for attribute in ("category", "eid"):
             if not entry.get(attribute):
-                raise CorpusError(f"{path}, line {entry.sourceline}: this entry has no attribute '{attribute}'.")
+                raise CorpusError(
+                    f"{path}, line {entry.sourceline}: this entry has no attribute '{attribute}'."
+                )
         triples = _triples(entry, path)
         if len(triples) > max_triples:
             continue
         texts = (" ".join((lex.text or "").split()) for lex in entry.iterfind("lex"))
         references = tuple(text for text in texts if text)
-        examples.append(Example(id=f"{split}/{path.parent.name}/{path.stem}/{entry.get('eid')}",
-                                text=linearise(triples), target=references[0] if references else "",
-                                references=references))
+        examples.append(
+            Example(
+                id=f"{split}/{path.parent.name}/{path.stem}/{entry.get('eid')}",
+                text=linearise(triples),
+                target=references[0] if references else "",
+                references=references,
+            )
+        )
     return examples
 
 
 def _triples(entry: etree._Element, path: Path) -> list[tuple[str, str, str]]:
     modified = entry.find("modifiedtripleset")
     if modified is None or len(modified) == 0:
-        raise CorpusError(f"{path}, line {entry.sourceline}: entry '{entry.get('eid')}' has no <modifiedtripleset> "
-                          "with an <mtriple> in it.")
+        raise CorpusError(
+            f"{path}, line {entry.sourceline}: entry '{entry.get('eid')}' has no <modifiedtripleset> "
+            "with an <mtriple> in it."
+        )
     triples = []
     for element in modified.iterfind("mtriple"):
         parts = tuple(part.strip() for part in (element.text or "").split(" | "))
         if len(parts) != 3 or not all(parts):
-            raise CorpusError(f"{path}, line {element.sourceline}: '{element.text}' is not a triple; "
-                              "write subject | predicate | object.")
+            raise CorpusError(
+                f"{path}, line {element.sourceline}: '{element.text}' is not a triple; "
+                "write subject | predicate | object."
+            )
         triples.append(parts)
     return triples
 

@@ -1,0 +1,210 @@
+"""Readers of the official formats, on small files made here and, where they are at hand, on real corpora."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from synthtune.errors import CorpusError
+from synthtune.tasks import sgd, webnlg
+
+SHARED = Path(os.environ.get("SYNTHTUNE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+ENTRY = """
+    <entry category="City" eid="Id1" size="2">
+      <modifiedtripleset>
+        <mtriple>New_Town | cityServed | Old_Port</mtriple>
+        <mtriple>New_Town | elevation_(in_metres) | "12.0"</mtriple>
+      </modifiedtripleset>
+      <lex comment="good" lid="Id1">New Town, 12 metres up,
+        serves Old Port.</lex>
+      <lex comment="good" lid="Id2">Old Port is served by New Town.</lex>
+    </entry>"""
+
+
+def write_webnlg(folder, entries, head="<?xml version='1.0' encoding='utf-8'?>"):
+    path = folder / "train" / "2triples" / "City.xml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{head}\n<benchmark>\n  <entries>{entries}\n  </entries>\n</benchmark>\n", "utf-8")
+    return path
+
+
+def test_webnlg_entry(tmp_path):
+    write_webnlg(tmp_path, ENTRY)
+    [example] = webnlg.read(tmp_path, "train")
+    assert example.text == "New Town | city served | Old Port && New Town | elevation (in metres) | 12.0"
+    assert example.target == "New Town, 12 metres up, serves Old Port."
+    assert example.references == (example.target, "Old Port is served by New Town.")
+    assert example.id == "train/2triples/City/Id1"
+
+
+def test_webnlg_entries_without_text_are_left_out_and_counted(tmp_path):
+    bare = ENTRY[: ENTRY.index("<lex")].replace("Id1", "Id2") + "</entry>"
+    write_webnlg(tmp_path / "webnlg" / "release_v2", ENTRY + bare)
+    assert len(webnlg.read(tmp_path, "train")) == 1
+    assert webnlg.count(tmp_path, "train") == webnlg.Counts(entries=2, texts=2, without_text=1)
+    assert webnlg.count(tmp_path, "train", max_triples=1) == webnlg.Counts(entries=0, texts=0, without_text=0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("</entry>", "", r"City.xml, line 1[34]: not well-formed XML"),
+        (
+            "New_Town | cityServed | Old_Port",
+            "New_Town | cityServed",
+            r"City.xml, line 6: 'New_Town \| cityServed' is not",
+        ),
+        ('eid="Id1"', "", r"City.xml, line 4: this entry has no attribute 'eid'"),
+        ("modifiedtripleset", "tripleset", r"City.xml, line 4: entry 'Id1' has no <modifiedtripleset>"),
+    ],
+)
+def test_webnlg_malformed_files_are_named_with_their_line(tmp_path, old, new, message):
+    write_webnlg(tmp_path, ENTRY.replace(old, new))
+    with pytest.raises(CorpusError, match=message):
+        webnlg.read(tmp_path, "train")
+
+
+def test_webnlg_refuses_entities(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("private")
+    head = f'<?xml version="1.0"?>\n<!DOCTYPE benchmark [<!ENTITY x SYSTEM "{secret.as_uri()}">]>'
+    write_webnlg(tmp_path, ENTRY.replace("serves", "&x;"), head)
+    with pytest.raises(CorpusError, match="document type declaration"):
+        webnlg.read(tmp_path, "train")
+
+
+def test_webnlg_missing_or_unknown_split(tmp_path):
+    with pytest.raises(CorpusError, match="No WebNLG release in"):
+        webnlg.read(tmp_path, "train")
+    with pytest.raises(CorpusError, match="no WebNLG split 'validation'"):
+        webnlg.read(tmp_path, "validation")
+
+
+SCHEMA = [
+    {
+        "service_name": "Ferries_2",
+        "description": "Boats across the lake. Runs daily.",
+        "slots": [{"name": "port_name", "description": "Port to leave from."}],
+        "intents": [{"name": "BookFerry", "description": "book a ferry"}],
+    }
+]
+
+
+def action(act, slot="", *values):
+    return {"act": act, "slot": slot, "values": list(values), "canonical_values": list(values)}
+
+
+def turn(utterance, *actions, speaker="SYSTEM"):
+    return {
+        "speaker": speaker,
+        "utterance": utterance,
+        "frames": [{"service": "Ferries_2", "actions": list(actions)}],
+    }
+
+
+def write_sgd(folder, turns, schema=SCHEMA):
+    split = folder / "train"
+    split.mkdir(parents=True)
+    (split / "schema.json").write_text(json.dumps(schema), "utf-8")
+    path = split / "dialogues_001.json"
+    path.write_text(json.dumps([{"dialogue_id": "1_00007", "turns": turns}], indent=1), "utf-8")
+    return path
+
+
+def test_sgd_turns_with_the_same_actions_are_one_example(tmp_path):
+    write_sgd(
+        tmp_path / "sgd",
+        [
+            turn("Hello.", action("INFORM", "port_name", "Bay"), speaker="USER"),
+            turn(
+                "It leaves from Bay.",
+                action("INFORM", "port_name", "Bay"),
+                action("OFFER_INTENT", "intent", "BookFerry"),
+            ),
+            turn("From Bay or Cape?", action("REQUEST", "port_name", "Bay", "Cape")),
+            turn(
+                "Bay is the port.",
+                action("INFORM", "port_name", "Bay"),
+                action("OFFER_INTENT", "intent", "BookFerry"),
+            ),
+            turn("I found 4.", action("INFORM_COUNT", "count", "4"), action("REQ_MORE")),
+        ],
+    )
+    first, second, third = sgd.read(tmp_path, "train")
+    assert first.text == (
+        "service: Ferries, Boats across the lake && inform port name (Port to leave from) = Bay "
+        "&& offer intent (book a ferry)"
+    )
+    assert first.target == "It leaves from Bay." and first.references == (
+        "It leaves from Bay.",
+        "Bay is the port.",
+    )
+    assert second.text.endswith("&& request port name (Port to leave from) = Bay or Cape")
+    assert third.text.endswith("&& inform count = 4 && req more")
+    assert first.id == "train/1_00007/1"
+
+
+def test_sgd_leaves_out_turns_with_more_actions(tmp_path):
+    write_sgd(tmp_path, [turn("A.", *[action("INFORM", "port_name", str(number)) for number in range(4)])])
+    assert sgd.read(tmp_path, "train") == [] and len(sgd.read(tmp_path, "train", max_actions=4)) == 1
+
+
+def test_sgd_broken_json_is_named_with_its_line(tmp_path):
+    path = write_sgd(tmp_path, [turn("Bye.", action("GOODBYE"))])
+    path.write_text(path.read_text().replace('"speaker": "SYSTEM",', '"speaker": "SYSTEM"'))
+    with pytest.raises(CorpusError, match=r"dialogues_001.json, line 7: not JSON"):
+        sgd.read(tmp_path, "train")
+
+
+@pytest.mark.parametrize("key", ["speaker", "utterance", "frames"])
+def test_sgd_missing_key_is_named_with_dialogue_and_turn(tmp_path, key):
+    broken = turn("Bye.", action("GOODBYE"))
+    del broken[key]
+    write_sgd(tmp_path, [turn("Hi.", action("REQ_MORE")), broken])
+    with pytest.raises(
+        CorpusError, match=rf"001.json, line 3, dialogue 1_00007, turn 1: the key '{key}' is missing"
+    ):
+        sgd.read(tmp_path, "train")
+
+
+def test_sgd_unknown_service_and_missing_files(tmp_path):
+    path = write_sgd(tmp_path, [turn("Bye.", action("GOODBYE"))], schema=[])
+    with pytest.raises(
+        CorpusError, match="line 3, dialogue 1_00007, turn 0: the service 'Ferries_2' is not in"
+    ):
+        sgd.read(tmp_path, "train")
+    path.unlink()
+    with pytest.raises(CorpusError, match="no file like dialogues_001.json"):
+        sgd.read(tmp_path, "train")
+    with pytest.raises(CorpusError, match="No Schema-Guided Dialogue corpus"):
+        sgd.read(tmp_path, "dev")
+
+
+needs_real = pytest.mark.skipif(
+    not (SHARED / "webnlg").is_dir() or not (SHARED / "sgd").is_dir(),
+    reason=f"the real corpora are not in {SHARED} (say where with SYNTHTUNE_SHARED_DATA)",
+)
+
+
+@needs_real
+@pytest.mark.parametrize(
+    ("split", "entries", "texts"), [("train", 12_876, 34_352), ("dev", 1_619, 4_316), ("test", 1_600, 4_224)]
+)
+def test_real_webnlg_counts(split, entries, texts):
+    assert webnlg.count(SHARED, split, max_triples=7) == webnlg.Counts(entries, texts, without_text=0)
+    examples = webnlg.read(SHARED, split)
+    assert all(1 <= len(example.text.split(" && ")) <= 3 for example in examples)
+    assert len({example.id for example in examples}) == len(examples)
+
+
+@needs_real
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_real_sgd(split):
+    examples = sgd.read(SHARED, split)
+    assert len(examples) > 300
+    assert all(
+        2 <= len(example.text.split(" && ")) <= 4 and example.text.startswith("service: ")
+        for example in examples
+    )
+    assert max(len(example.references) for example in examples) > 10
