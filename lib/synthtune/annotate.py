@@ -1,0 +1,102 @@
+"""P(Y|X): the fine-tuned teacher's outputs for unlabelled inputs (Kaddour & Liu 2023, "annotation")."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from synthtune import teacher
+from synthtune.files import atomic_path, read_json, write_json
+from synthtune.language_model import LanguageModel
+from synthtune.settings import Settings
+from synthtune.tasks import Task
+
+
+def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
+    """Annotate unlabelled inputs, or read back what this run annotated with the same settings.
+
+    Only `task.unlabelled(budget)` is read, which has no labels.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The annotating teacher, its adapter merged (`teacher.with_adapter`).
+    task : Task
+    budget : int
+        The inputs annotated are the ones that follow this many gold examples in the pool.
+    settings : Settings
+
+    Returns
+    -------
+    DataFrame
+        Columns id, text, output, log_probability (of the output given the input, in nats; for classification
+        normalised over the labels) and, for classification, one column `log P(label)` a label.
+    """
+    settings = settings.check(task.name, budget)
+    folder = settings.folder / task.name / f"budget-{budget}"
+    made_from = _made_from(lm, task, budget, settings)
+    if (kept := _kept(folder, made_from)) is not None:
+        return kept
+    inputs = task.unlabelled(budget)[: settings.annotate.inputs]
+    start = time.perf_counter()
+    outputs, log_probabilities, scores = teacher.answers(lm, task, [item.text for item in inputs], settings,
+                                                         description="annotate")
+    table = pd.DataFrame({"id": [item.id for item in inputs], "text": [item.text for item in inputs],
+                          "output": outputs, "log_probability": log_probabilities})
+    if scores is not None:
+        for number, label in enumerate(task.labels):
+            table[f"log P({label})"] = scores[:, number].numpy()
+    with atomic_path(folder / "annotated.parquet") as temporary:
+        table.to_parquet(temporary)
+    write_json(folder / "annotated.json", {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
+    return table
+
+
+def _made_from(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
+    return {"model_digest": lm.digest, "data_digest": task.digest, "budget": budget,
+            "settings": settings.for_stage("annotate", task.name)}
+
+
+def _kept(folder: Path, made_from: dict) -> pd.DataFrame | None:
+    record, table = folder / "annotated.json", folder / "annotated.parquet"
+    if record.exists() and table.exists() and read_json(record)["made_from"] == made_from:
+        return pd.read_parquet(table)
+    return None
+
+
+def check(annotated: pd.DataFrame, lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
+    """Compare annotations with the true outputs, in the open and after the fact; write `annotation.json`.
+
+    Nothing later reads what this finds out: it is for the reader.
+    """
+    settings = settings.check(task.name, budget)
+    folder = settings.folder / task.name / f"budget-{budget}"
+    true = {example.id: example for example in task.pool[budget:]}
+    scores = task.score([true[name] for name in annotated["id"]], list(annotated["output"]))
+    scores.pop("per_example")
+    report = {"task": task.name, "budget": budget, "n": len(annotated), "metric": task.metric,
+              "value": scores[task.metric], "scores": scores,
+              "mean_logprob": float(np.mean(annotated["log_probability"])),
+              "seconds": read_json(folder / "annotated.json")["seconds"], "model_digest": lm.digest,
+              "data_digest": task.digest, "settings_digest": settings.stage_digest("annotate", task.name, budget)}
+    write_json(folder / "annotation.json", report)
+    return report
+
+
+def reliability(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) -> pd.DataFrame:
+    """Accuracy of annotations by the teacher's own confidence, in bins of equal size.
+
+    Returns
+    -------
+    DataFrame
+        Columns confidence (mean probability of the output in the bin), accuracy (percent), n.
+    """
+    true = {example.id: example.target for example in task.pool[budget:]}
+    table = pd.DataFrame({"confidence": np.exp(annotated["log_probability"]),
+                          "accuracy": 100.0 * (annotated["output"] == annotated["id"].map(true))})
+    groups = pd.qcut(table["confidence"].rank(method="first"), min(bins, len(table)), labels=False)
+    return table.assign(n=1).groupby(groups).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"}).reset_index(
+        drop=True)

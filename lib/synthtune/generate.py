@@ -1,0 +1,160 @@
+"""P(X,Y): whole new pairs from the fine-tuned teacher, filtered and audited (Kaddour & Liu 2023, "generation")."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from synthtune import language_model, metrics, teacher
+from synthtune.files import atomic_path, read_json, write_json
+from synthtune.language_model import LanguageModel
+from synthtune.settings import Settings
+from synthtune.tasks import Task, seed_for, sgd, splits, webnlg
+
+REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", "teacher disagrees")
+"""Why a sampled pair is dropped, in the order in which it is checked."""
+
+FEWEST_WORDS = 2
+
+
+def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, budget: int,
+             settings: Settings) -> pd.DataFrame:
+    """Sample new pairs, or read back what this run sampled with the same settings.
+
+    Classification: equally many for every label, the text after the label. NLG: the input, then the output.
+
+    Parameters
+    ----------
+    generator, annotator : LanguageModel
+        The teacher fine-tuned on P(X,Y) and the one fine-tuned on P(Y|X), adapters merged.
+    task : Task
+    budget : int
+    settings : Settings
+        `settings.generate.labels` says which output a kept pair has: the sampled one ("raw"), the sampled one of
+        pairs whose label the annotator shares ("filtered"), or the annotator's ("relabelled").
+
+    Returns
+    -------
+    DataFrame
+        Every sampled pair, in the order of sampling: text, sampled (the generator's output), relabelled (the
+        annotator's), output (the one to train on), log_probability (of the sample, in nats), agreement (annotator's
+        log-probability of its own output), dropped (a reason, or "").
+    """
+    settings = settings.check(task.name, budget)
+    folder = settings.folder / task.name / f"budget-{budget}"
+    made_from = {"generator_digest": generator.digest, "annotator_digest": annotator.digest,
+                 "data_digest": task.digest, "budget": budget, "settings": settings.for_stage("generate", task.name)}
+    record, kept = folder / "generated.json", folder / "generated.parquet"
+    if record.exists() and kept.exists() and read_json(record)["made_from"] == made_from:
+        return pd.read_parquet(kept)
+    start = time.perf_counter()
+    table = _sample(generator, task, budget, settings)
+    table["dropped"] = _malformed(table, task, budget)
+    valid = table.index[table["dropped"] == ""]
+    outputs, log_probabilities, _ = teacher.answers(annotator, task, list(table.loc[valid, "text"]), settings,
+                                                    description="relabel") if len(valid) else ([], [], None)
+    table["relabelled"] = pd.Series(outputs, index=valid, dtype=object)
+    table["agreement"] = pd.Series(log_probabilities, index=valid, dtype=float)
+    table["output"] = table["relabelled"] if settings.generate.labels == "relabelled" else table["sampled"]
+    if settings.generate.labels == "filtered":
+        differs = table.loc[valid, "relabelled"] != table.loc[valid, "sampled"]
+        table.loc[valid[differs.to_numpy()], "dropped"] = "teacher disagrees"
+    with atomic_path(kept) as temporary:
+        table.to_parquet(temporary)
+    write_json(record, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
+    return table
+
+
+def _sample(generator: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
+    chosen = settings.generate
+    labels = [task.labels[number % len(task.labels)] for number in range(chosen.pairs)] if task.labels else None
+    prompts = [teacher.generation_prompt(task, label) for label in labels or [None] * chosen.pairs]
+    written, sums, finished = language_model.write(
+        generator, prompts, chosen.max_new_tokens, batch_size=chosen.batch_size, temperature=chosen.temperature,
+        top_p=chosen.top_p, seed=seed_for(settings, task.name, budget, "sample"), description="generate")
+    if task.kind == "classification":
+        # Several lines are the generator's sign that it went on to a next example.
+        texts, outputs = [text.split("\n")[0].strip() for text in written], labels
+    else:
+        divided = [text.partition(f"\n{task.wording.output}:") for text in written]
+        texts, outputs = [part[0].strip() for part in divided], [part[2].strip() for part in divided]
+    return pd.DataFrame({"text": texts, "sampled": outputs, "log_probability": sums, "finished": finished})
+
+
+def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
+    """Reason to drop each pair before the annotator sees it, or ""."""
+    gold = {splits.normalised(example.text) for example in task.gold(budget)}
+    well_formed = {"webnlg": webnlg.is_input, "sgd": sgd.is_input}.get(task.name)
+    seen, reasons = set(), []
+    for text, output, finished in zip(table["text"], table["sampled"], table["finished"], strict=True):
+        form = splits.normalised(text)
+        if len(form.split()) < FEWEST_WORDS or not output:
+            reasons.append("empty" if finished else "unfinished")
+        elif not finished:
+            reasons.append("unfinished")
+        elif well_formed and ("\n" in text or "\n" in output or not well_formed(text)):
+            reasons.append("malformed")
+        elif form in gold:
+            reasons.append("copied from gold")
+        elif form in seen:
+            reasons.append("duplicate")
+        else:
+            reasons.append("")
+        seen.add(form)
+    # Near-duplicates of gold count as copied as well: the student would see the same sentence twice.
+    clean = [number for number, reason in enumerate(reasons) if not reason]
+    if task.kind == "classification":
+        texts = list(table["text"])
+        near = splits.near_duplicates([texts[number] for number in clean],
+                                      [example.text for example in task.gold(budget)])
+        for number, copied in zip(clean, near, strict=True):
+            if copied:
+                reasons[number] = "copied from gold"
+    return reasons
+
+
+def audit(generated: pd.DataFrame, generator: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
+    """Count what was dropped and measure diversity, novelty and label agreement; write `generation.json`.
+
+    Distinct-n (Li et al. 2016) and self-BLEU (Zhu et al. 2018) describe diversity, for the same number of gold texts
+    too; the longest run of words that a text shares with any gold text describes novelty.
+    """
+    settings = settings.check(task.name, budget)
+    folder = settings.folder / task.name / f"budget-{budget}"
+    kept = generated[generated["dropped"] == ""]
+    texts, gold = list(kept["text"]), [example.text for example in task.gold(budget)]
+    seed = seed_for(settings, task.name, budget, "audit")
+    same_number = random.Random(seed).sample(texts, min(len(texts), len(gold)))
+    copied = metrics.longest_copied_ngram(texts, gold)
+    judged = generated[generated["relabelled"].notna()]
+    counts = Counter(generated.loc[generated["dropped"] != "", "dropped"])
+    report = {
+        "task": task.name, "budget": budget, "requested": settings.generate.pairs, "sampled": len(generated),
+        "kept": len(kept), "dropped": {reason: counts[reason] for reason in REASONS if counts[reason]},
+        "distinct_1": metrics.distinct_n(same_number, 1), "distinct_2": metrics.distinct_n(same_number, 2),
+        "distinct_1_gold": metrics.distinct_n(gold, 1), "distinct_2_gold": metrics.distinct_n(gold, 2),
+        "self_bleu": metrics.self_bleu(same_number, seed), "self_bleu_gold": metrics.self_bleu(gold, seed),
+        "longest_copied_ngram": {"mean": float(np.mean(copied or [0])), "max": int(max(copied, default=0))},
+        "label_agreement": 100.0 * float((judged["relabelled"] == judged["sampled"]).mean())
+        if task.kind == "classification" and len(judged) else None,
+        "by_label": dict(Counter(kept["output"])) if task.kind == "classification" else {},
+        "temperature": settings.generate.temperature, "top_p": settings.generate.top_p,
+        "labels": settings.generate.labels, "seconds": read_json(folder / "generated.json")["seconds"],
+        "model_digest": generator.digest, "data_digest": task.digest,
+        "settings_digest": settings.stage_digest("generate", task.name, budget)}
+    write_json(folder / "generation.json", report)
+    return report
+
+
+def examples_of(table: pd.DataFrame, per_output: int = 3, seed: int = 0) -> pd.DataFrame:
+    """A few kept pairs to look at: the teacher's own words, some for every label."""
+    kept = table[table["dropped"] == ""].assign(words=lambda rows: rows["text"].str.split().str.len())
+    kept = kept[kept["words"].between(4, 30)]
+    if kept["output"].nunique() > max(10, len(kept) // 10):
+        return kept.sample(min(len(kept), 2 * per_output), random_state=seed)[["text", "output"]]
+    return (kept.sample(frac=1, random_state=seed).groupby("output").head(per_output)
+            .sort_values("output", kind="stable")[["text", "output"]].reset_index(drop=True))

@@ -1,0 +1,340 @@
+"""The student: a small model trained on gold and synthetic examples, one run of it for each cell of the study."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
+    BertModel,
+    EncoderDecoderModel,
+)
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging as transformers_logging
+
+from synthtune import assets
+from synthtune.errors import StageError
+from synthtune.files import atomic_path, digest
+from synthtune.language_model import by_length
+from synthtune.progress import progress
+from synthtune.settings import Settings
+from synthtune.tasks import Task
+from synthtune.teacher import IGNORED, shuffled_by_length, warm_up_and_decay
+
+CONDITIONS = ("gold", "gold+annotated", "gold+generated", "gold+both", "full")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student run: task × budget × condition × amount × seed."""
+
+    budget: int
+    condition: str
+    amount: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example of a student: text, output, and its weight in the loss."""
+
+    text: str
+    output: str
+    weight: float = 1.0
+
+
+def cells(task: Task, settings: Settings) -> list[Cell]:
+    """The cells of a task, in the order in which they are run.
+
+    Every condition at every budget and seed; the ceiling; and, for NLG, the sweep over amounts (figure 5) at the
+    smallest budget.
+    """
+    settings = settings.check(task.name)
+    chosen, found = settings.students, []
+    smallest = settings.budgets[0]
+    for budget in settings.budgets:
+        seeds = chosen.seeds if budget == smallest else chosen.seeds_larger
+        found += [Cell(budget, condition, 0 if condition == "gold" else chosen.amount, seed)
+                  for seed in seeds for condition in CONDITIONS[:-1]]
+    found += [Cell(len(task.pool), "full", 0, seed) for seed in chosen.seeds_full]
+    if task.kind == "nlg":
+        found += [Cell(smallest, "gold+annotated", amount, seed)
+                  for seed in chosen.seeds_larger for amount in chosen.sweep if amount != chosen.amount]
+    return found
+
+
+def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row], dict[str, int]]:
+    """The examples a cell trains on, and how many of each kind.
+
+    Raises
+    ------
+    StageError
+        If the annotated or generated examples it needs have not been made.
+    """
+    weight = settings.students.synthetic_weight
+    if cell.condition == "full":
+        rows = [Row(example.text, example.target) for example in task.pool]
+        return rows, {"n_gold": len(rows), "n_annotated": 0, "n_generated": 0}
+    gold = [Row(example.text, example.target) for example in task.gold(cell.budget)]
+    share = {"gold": (0, 0), "gold+annotated": (cell.amount, 0), "gold+generated": (0, cell.amount),
+             "gold+both": (cell.amount - cell.amount // 2, cell.amount // 2)}[cell.condition]
+    folder = settings.folder / task.name / f"budget-{cell.budget}"
+    annotated = _synthetic(folder / "annotated.parquet", share[0], weight)
+    generated = _synthetic(folder / "generated.parquet", share[1], weight)
+    return gold + annotated + generated, {"n_gold": len(gold), "n_annotated": len(annotated),
+                                          "n_generated": len(generated)}
+
+
+def _synthetic(path: Path, number: int, weight: float) -> list[Row]:
+    if not number:
+        return []
+    if not path.exists():
+        raise StageError(f"{path} is missing: run 0{2 if 'annotated' in path.name else 3} for this budget first.")
+    table = pd.read_parquet(path)
+    if "dropped" in table:
+        table = table[table["dropped"] == ""]
+    table = table[table["output"].str.strip() != ""][:number]
+    return [Row(text, output, weight) for text, output in zip(table["text"], table["output"], strict=True)]
+
+
+def run_cells(task: Task, settings: Settings) -> pd.DataFrame:
+    """Run every cell of a task that has not been run, and write `results.parquet`.
+
+    Each cell is kept as soon as it is done, under `<task>/cells`, named by the digest of all it depends on: an
+    interrupted run loses at most the cell in flight, and a changed setting or example runs again what it changes.
+
+    Returns
+    -------
+    DataFrame
+        One row per cell, in the order of `cells`.
+    """
+    settings = settings.check(task.name)
+    folder = settings.folder / task.name
+    bench, rows = None, []
+    plan = [(cell, *training_rows(task, cell, settings)) for cell in cells(task, settings)]
+    for cell, examples, counts in progress(plan, desc="students", unit="cell"):
+        made_from = {"cell": asdict(cell), "data": digest([asdict(row) for row in examples]), "task": task.digest,
+                     "settings": settings.students.model_dump(mode="json", exclude={"seeds", "seeds_larger", "seeds_full",
+                                                                                   "amount", "sweep"}),
+                     "threads": settings.threads, "model": assets.digest(settings.students.model)}
+        kept = folder / "cells" / f"{digest(made_from)[:24]}.parquet"
+        if not kept.exists():
+            bench = bench or _Bench.of(task, settings)
+            start = time.perf_counter()
+            predicted = bench.train_and_predict(examples, cell)
+            row = _result(task, cell, counts, settings, task.score(list(task.test), predicted),
+                          time.perf_counter() - start, made_from)
+            with atomic_path(kept) as temporary:
+                pd.DataFrame([row]).to_parquet(temporary)
+        rows.append(pd.read_parquet(kept))
+    table = pd.concat(rows, ignore_index=True)
+    with atomic_path(folder / "results.parquet") as temporary:
+        table.to_parquet(temporary)
+    return table
+
+
+def _result(task: Task, cell: Cell, counts: dict[str, int], settings: Settings, scores: dict, seconds: float,
+            made_from: dict) -> dict:
+    empty = dict.fromkeys(("accuracy", "macro_f1", "bleu", "chrf", "rouge_l"), math.nan)
+    return {"task": task.name, "kind": task.kind, **asdict(cell), **counts, **empty, **scores,
+            "train_seconds": round(seconds, 2), "data_digest": made_from["data"], "model": settings.students.model,
+            "model_digest": made_from["model"], "settings_digest": digest(made_from["settings"]),
+            "settings": json.dumps(settings.for_stage("students", task.name), sort_keys=True)}
+
+
+class _Bench:
+    """What all cells of a task share: the pretrained student, its tokenizer, and the frozen layers' outputs.
+
+    Frozen layers give the same hidden states for a text in every epoch of every cell, so each text is read by them
+    once.
+    """
+
+    def __init__(self, task: Task, settings: Settings) -> None:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        self.task, self.settings, self.chosen = task, settings, settings.students
+        self.path = assets.model_path(self.chosen.model)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.path)
+        self.states: dict[str, torch.Tensor] = {}
+
+    @staticmethod
+    def of(task: Task, settings: Settings) -> _Bench:
+        return (_Classifier if task.kind == "classification" else _Writer)(task, settings)
+
+    def read(self, texts: Sequence[str], lower: BertModel) -> None:
+        """Run the frozen layers on the texts that they have not read yet."""
+        new = list(dict.fromkeys(text for text in texts if text not in self.states))
+        rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
+        with torch.inference_mode():
+            for batch in by_length(rows, 32):
+                fed = self.tokenizer.pad({"input_ids": [rows[index] for index in batch]}, return_tensors="pt")
+                hidden = lower(input_ids=fed["input_ids"], attention_mask=fed["attention_mask"]).last_hidden_state
+                for number, index in enumerate(batch):
+                    self.states[new[index]] = hidden[number, : len(rows[index])].clone()
+
+    def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states of texts side by side, (batch, length, hidden), and their mask, (batch, length)."""
+        states = [self.states[text] for text in texts]
+        return pad_sequence(states, batch_first=True), pad_sequence(
+            [torch.ones(len(state), dtype=torch.long) for state in states], batch_first=True)
+
+    def fit(self, module: nn.Module, rows: list[Row], cell: Cell, loss) -> None:
+        """AdamW with warm-up and linear decay, for a number of steps that the settings fix.
+
+        `loss` maps a batch of rows to a loss for each of them, shape (batch,).
+        """
+        chosen = self.chosen
+        steps = chosen.gold_steps if cell.condition == "gold" else chosen.steps
+        if cell.condition == "full":
+            steps = chosen.full_steps
+        optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
+                                      weight_decay=0.01, fused=True)
+        rng = random.Random(cell.seed)
+        lengths = [len(self.states[row.text]) for row in rows]
+        waiting: list[list[int]] = []
+        module.train()
+        for step in progress(range(steps), desc=f"{cell.condition}, {cell.budget}, seed {cell.seed}", unit="step"):
+            waiting = waiting or shuffled_by_length(lengths, chosen.batch_size, rng)
+            batch = [rows[index] for index in waiting.pop()]
+            for group in optimizer.param_groups:
+                group["lr"] = chosen.learning_rate * warm_up_and_decay(step, steps)
+            weights = torch.tensor([row.weight for row in batch])
+            value = (loss(batch) * weights).sum() / weights.sum()
+            value.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        module.eval()
+
+    def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
+        """Train a student on rows and give its outputs for the test set."""
+        raise NotImplementedError
+
+
+class _Given(nn.Module):
+    """In place of an embedding layer: hands on the hidden states it is given."""
+
+    def forward(self, input_ids=None, position_ids=None, token_type_ids=None, inputs_embeds=None,
+                past_key_values_length=0):
+        return inputs_embeds
+
+
+class _Classifier(_Bench):
+    """MiniLM with a classification head; its lowest layers frozen."""
+
+    def __init__(self, task: Task, settings: Settings) -> None:
+        super().__init__(task, settings)
+        self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval()
+        self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.frozen_layers]
+
+    def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
+        test = [example.text for example in self.task.test]
+        self.read([row.text for row in rows] + test, self.lower)
+        torch.manual_seed(cell.seed)
+        labels = list(self.task.labels)
+        model = AutoModelForSequenceClassification.from_pretrained(self.path, num_labels=len(labels))
+        model.bert.embeddings = _Given()
+        model.bert.encoder.layer = model.bert.encoder.layer[self.chosen.frozen_layers:]
+
+        def loss(batch: list[Row]) -> torch.Tensor:
+            states, mask = self.batch([row.text for row in batch])
+            return functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits,
+                                            torch.tensor([labels.index(row.output) for row in batch]),
+                                            reduction="none", label_smoothing=self.chosen.label_smoothing)
+
+        self.fit(model, rows, cell, loss)
+        predicted = [""] * len(test)
+        with torch.inference_mode():
+            for batch in by_length([self.states[text] for text in test], 64):
+                states, mask = self.batch([test[index] for index in batch])
+                for index, best in zip(batch, model(inputs_embeds=states, attention_mask=mask).logits.argmax(-1)):
+                    predicted[index] = labels[best]
+        return predicted
+
+
+class _Writer(_Bench):
+    """A warm-started encoder–decoder (Rothe et al. 2020): both halves from MiniLM's lowest layers.
+
+    The encoder is frozen; the decoder keeps only the word pieces that occur in the pool's inputs and the cell's own
+    outputs, and learns to attend to the encoder from nothing.
+    """
+
+    def __init__(self, task: Task, settings: Settings) -> None:
+        super().__init__(task, settings)
+        self.pretrained = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval()
+        self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval()
+        self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.encoder_layers]
+
+    def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
+        test = [example.text for example in self.task.test]
+        self.read([row.text for row in rows] + test, self.lower)
+        outputs = self.tokenizer([row.output for row in rows], truncation=True,
+                                 max_length=self.chosen.max_new_tokens)["input_ids"]
+        inputs = self.tokenizer([example.text for example in self.task.pool])["input_ids"]
+        pieces = sorted({piece for row in inputs + outputs for piece in row} | set(self.tokenizer.all_special_ids))
+        place = {piece: number for number, piece in enumerate(pieces)}
+        targets = {row.output: torch.tensor([place[piece] for piece in output[1:]])
+                   for row, output in zip(rows, outputs, strict=True)}
+        torch.manual_seed(cell.seed)
+        model = self._model(pieces, place)
+
+        def loss(batch: list[Row]) -> torch.Tensor:
+            states, mask = self.batch([row.text for row in batch])
+            wanted = pad_sequence([targets[row.output] for row in batch], batch_first=True, padding_value=IGNORED)
+            logits = model(encoder_outputs=BaseModelOutput(states), attention_mask=mask, labels=wanted).logits
+            each = functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
+                                            label_smoothing=self.chosen.label_smoothing)
+            return each.sum(1) / (wanted != IGNORED).sum(1)
+
+        self.fit(model.decoder, rows, cell, loss)
+        predicted = [""] * len(test)
+        for batch in by_length([self.states[text] for text in test], 100):
+            states, mask = self.batch([test[index] for index in batch])
+            written = model.generate(encoder_outputs=BaseModelOutput(states), attention_mask=mask, do_sample=False,
+                                     num_beams=1, max_new_tokens=self.chosen.max_new_tokens)
+            for index, row in zip(batch, written.tolist()):
+                text = self.tokenizer.decode([pieces[number] for number in row], skip_special_tokens=True)
+                predicted[index] = joined(text)
+        return predicted
+
+    def _model(self, pieces: list[int], place: dict[int, int]) -> EncoderDecoderModel:
+        tokenizer = self.tokenizer
+        config = BertConfig(**{**self.pretrained.config.to_dict(), "vocab_size": len(pieces), "is_decoder": True,
+                               "add_cross_attention": True, "num_hidden_layers": self.chosen.decoder_layers,
+                               "pad_token_id": place[tokenizer.pad_token_id], "tie_word_embeddings": True})
+        decoder = BertLMHeadModel(config)
+        weights = self.pretrained.state_dict()
+        weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"][pieces]
+        decoder.bert.load_state_dict(weights, strict=False)
+        encoder = BertModel(BertConfig(**{**self.pretrained.config.to_dict(), "num_hidden_layers": 0}),
+                            add_pooling_layer=False)
+        model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
+        for settings in (model.config, model.generation_config):
+            settings.decoder_start_token_id = place[tokenizer.cls_token_id]
+            settings.eos_token_id = place[tokenizer.sep_token_id]
+            settings.pad_token_id = place[tokenizer.pad_token_id]
+        return model
+
+
+def joined(text: str) -> str:
+    """Undo the spaces that word pieces leave around punctuation: "well - known , too ." → "well-known, too."."""
+    text = re.sub(r"\s+([.,;:!?%)\]])", r"\1", text)
+    text = re.sub(r"([(\[$£€])\s+", r"\1", text)
+    text = re.sub(r"(?<=\w)\s*([-–/’'])\s*(?=\w)", r"\1", text)
+    return re.sub(r"(?<=\d)([.,:])\s+(?=\d)", r"\1", text)

@@ -1,0 +1,398 @@
+"""The teacher: a large language model fine-tuned on the gold examples of one task, and how well it then does.
+
+Method of Kaddour & Liu 2023, section 3 (fine-tune, then annotate or generate), with LoRA (Hu et al. 2022) in place of
+full fine-tuning.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from torch.nn import functional
+
+from synthtune import endpoint, language_model
+from synthtune.errors import StageError
+from synthtune.files import atomic_path, digest, read_json, write_json
+from synthtune.language_model import LanguageModel
+from synthtune.progress import progress
+from synthtune.settings import Settings, load as load_settings
+from synthtune.tasks import Example, Task, load as load_task, seed_for
+
+Direction = Literal["annotate", "generate"]
+"""`annotate` is P(Y|X); `generate` is P(X,Y): the label and then the text, or the input and then the output."""
+
+IGNORED = -100
+SYSTEM = "fine-tuned teacher"
+
+
+def prompt(task: Task, text: str) -> str:
+    """The text after which the output is expected: the input's name and text, and the output's name."""
+    return f"{task.wording.input}: {text}\n{task.wording.output}:"
+
+
+def generation_prompt(task: Task, label: str | None) -> str:
+    """The text after which a whole new pair is expected; for classification it fixes the label."""
+    return f"{task.wording.output}: {label}\n{task.wording.input}:" if label else f"{task.wording.input}:"
+
+
+def few_shot_prefix(task: Task, shots: list[Example]) -> str:
+    """The instruction and solved examples, as put before each prompt of a model that is not fine-tuned."""
+    solved = [f"{prompt(task, shot.text)} {shot.target}" for shot in shots]
+    return "\n\n".join([task.wording.instruction, *solved]) + "\n\n"
+
+
+def training_text(task: Task, example: Example, direction: Direction) -> tuple[str, str]:
+    """What the teacher reads and what it learns to write after it."""
+    if direction == "annotate":
+        return prompt(task, example.text), f" {example.target}"
+    if task.kind == "classification":
+        return generation_prompt(task, example.target), f" {example.text}"
+    return generation_prompt(task, None), f" {example.text}\n{task.wording.output}: {example.target}"
+
+
+@dataclass
+class Adapter:
+    """A trained LoRA adapter on disk.
+
+    Attributes
+    ----------
+    folder : Path
+        peft's files, `settings.json` and `losses.csv`.
+    digest : str
+        SHA-256 of the adapter's weights.
+    losses : DataFrame
+        Columns epoch, step, loss: mean loss a target token, in nats, before each optimizer step.
+    seconds : float
+        Time to train.
+    """
+
+    folder: Path
+    digest: str
+    losses: pd.DataFrame
+    seconds: float
+
+
+def adapter_folder(settings: Settings, task: str, budget: int, direction: Direction) -> Path:
+    """Where an adapter is kept."""
+    return settings.folder / task / f"budget-{budget}" / f"teacher-{direction}"
+
+
+def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, settings: Settings) -> Adapter:
+    """Fine-tune the teacher on the gold examples of a budget, or take the adapter this run already has.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The pretrained model; it is left as it is.
+    task : Task
+    budget : int
+        Number of gold examples.
+    direction : "annotate" or "generate"
+    settings : Settings
+        `settings.teacher.processes` above 1 trains in that many processes through accelerate's launcher.
+
+    Raises
+    ------
+    StageError
+        If a training process fails.
+    """
+    settings = settings.check(task.name, budget)
+    folder = adapter_folder(settings, task.name, budget, direction)
+    kept = _kept(folder, _made_from(lm.digest, task, budget, direction, settings))
+    if kept:
+        return kept
+    if settings.teacher.processes == 1:
+        _train(lm, task, budget, direction, settings, folder)
+    else:
+        _launch(task.name, budget, direction, settings)
+    return _kept(folder, _made_from(lm.digest, task, budget, direction, settings))
+
+
+def _made_from(model_digest: str, task: Task, budget: int, direction: Direction, settings: Settings) -> dict:
+    return {"model_digest": model_digest, "data_digest": task.digest, "budget": budget, "direction": direction,
+            "teacher": settings.teacher.model_dump(mode="json", exclude={"processes", "shots", "test_examples", "prompted_examples"}),
+            "seed": settings.seed, "threads": settings.threads, "smallest_budget": settings.budgets[0]}
+
+
+def _kept(folder: Path, made_from: dict) -> Adapter | None:
+    record = folder / "settings.json"
+    if not record.exists():
+        return None
+    stored = read_json(record)
+    weights = folder / "adapter_model.safetensors"
+    if stored["made_from"] != made_from or not weights.exists() or digest(weights) != stored["digest"]:
+        return None
+    return Adapter(folder, stored["digest"], pd.read_csv(folder / "losses.csv"), stored["seconds"])
+
+
+class _TargetLoss(nn.Module):
+    """Summed cross-entropy of the target tokens, from the hidden states below the trained layers."""
+
+    def __init__(self, upper: nn.Module) -> None:
+        super().__init__()
+        self.upper = upper
+
+    def forward(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """states: (batch, length, hidden); targets: (batch, length), IGNORED where nothing is to be learned."""
+        hidden = self.upper.get_decoder()(inputs_embeds=states, use_cache=False).last_hidden_state[:, :-1]
+        targets = targets[:, 1:]
+        wanted = targets != IGNORED
+        # The vocabulary is the widest matrix of the model: multiply it only where a token is to be predicted.
+        logits = self.upper.get_output_embeddings()(hidden[wanted])
+        return functional.cross_entropy(logits.float(), targets[wanted], reduction="sum")
+
+
+def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, settings: Settings, folder: Path) -> None:
+    """Train in this process, which may be one of several; the first one writes the adapter."""
+    chosen = settings.teacher
+    start = time.perf_counter()
+    accelerator = Accelerator(cpu=lm.device.type == "cpu")
+    seed = seed_for(settings, task.name, budget, direction)
+    torch.manual_seed(seed)
+    model = copy.deepcopy(lm.model)
+    layers = len(model.get_decoder().layers)
+    first = min(chosen.frozen_layers, layers - 1)
+    peft_model = get_peft_model(model, LoraConfig(
+        r=chosen.lora_rank, lora_alpha=chosen.lora_alpha, lora_dropout=chosen.lora_dropout, task_type="CAUSAL_LM",
+        target_modules=linear_names(model), layers_to_transform=list(range(first, layers))))
+    lower, upper = language_model.split_at(model, first)
+    rows = [_encoded(lm, task, example, direction, chosen.max_tokens) for example in task.gold(budget)]
+    states = _frozen_states(lower, [ids for ids, _ in rows], lm)
+    module = _TargetLoss(upper).train()
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
+                                  weight_decay=0.0)
+    module, optimizer = accelerator.prepare(module, optimizer)
+    epochs = chosen.epochs if budget == settings.budgets[0] else chosen.epochs_larger
+    rng = random.Random(seed)
+    plan = [(epoch, batch) for epoch in range(epochs)
+            for batch in shuffled_by_length([len(ids) for ids, _ in rows], chosen.batch_size, rng)]
+    losses = []
+    for step, (epoch, batch) in enumerate(progress(plan, desc=f"fine-tune to {direction}", unit="step")):
+        for group in optimizer.param_groups:
+            group["lr"] = chosen.learning_rate * warm_up_and_decay(step, len(plan))
+        total = sum(int((rows[index][1][1:] != IGNORED).sum()) for index in batch)
+        # Every process takes its share of the same batch; with none left it takes one example at weight zero, since
+        # all must join the exchange of gradients.
+        mine = batch[accelerator.process_index:: accelerator.num_processes]
+        weight = 1.0 if mine else 0.0
+        mine = mine or batch[:1]
+        loss = module(nn.utils.rnn.pad_sequence([states[index] for index in mine], batch_first=True),
+                      nn.utils.rnn.pad_sequence([rows[index][1] for index in mine], batch_first=True,
+                                                padding_value=IGNORED).to(lm.device)) * weight / total
+        # Gradients are averaged over processes; the loss is already a share of the whole batch's mean.
+        accelerator.backward(loss * accelerator.num_processes)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append((epoch + 1, step + 1, float(accelerator.reduce(loss.detach(), "sum"))))
+    if accelerator.is_main_process:
+        with atomic_path(folder) as temporary:
+            peft_model.save_pretrained(temporary, safe_serialization=True)
+            pd.DataFrame(losses, columns=["epoch", "step", "loss"]).to_csv(temporary / "losses.csv", index=False)
+            write_json(temporary / "settings.json", {
+                "made_from": _made_from(lm.digest, task, budget, direction, settings),
+                "digest": digest(temporary / "adapter_model.safetensors"),
+                "processes": accelerator.num_processes, "seconds": round(time.perf_counter() - start, 1)})
+    accelerator.wait_for_everyone()
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Names of the linear maps inside the decoder's layers: what LoRA is put on."""
+    return sorted({name.rsplit(".", 1)[-1] for name, module in model.get_decoder().layers.named_modules()
+                   if isinstance(module, nn.Linear)})
+
+
+def warm_up_and_decay(step: int, steps: int, warm_up: float = 0.1) -> float:
+    """Factor of the learning rate: up in a line over the first tenth of the steps, then down in a line to zero."""
+    first = max(1, math.ceil(steps * warm_up))
+    return (step + 1) / first if step < first else (steps - step) / max(1, steps - first + 1)
+
+
+def shuffled_by_length(lengths: list[int], size: int, rng: random.Random, jitter: float = 6.0) -> list[list[int]]:
+    """Batches of examples of about the same length, in random order, other ones each time.
+
+    Sorting by length plus a random number of up to `jitter` tokens keeps padding low and mixes neighbours.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index] + rng.uniform(0, jitter))
+    batches = [order[start: start + size] for start in range(0, len(order), size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _encoded(lm: LanguageModel, task: Task, example: Example, direction: Direction,
+             longest: int) -> tuple[list[int], torch.Tensor]:
+    """Token ids of prompt and target, and the targets alone; the prompt is cut first if both are too long."""
+    before, after = training_text(task, example, direction)
+    read, learned = lm.encode(before), lm.encode(after)
+    if direction == "generate" or task.kind == "nlg":
+        learned.append(lm.end)
+    learned = learned[:longest - 2]
+    room = longest - len(learned)
+    if len(read) > room:
+        # The end of a prompt names the output that is wanted; what goes is the end of the input before it.
+        ending = lm.encode(f"\n{task.wording.output}:") if direction == "annotate" else []
+        read = read[: room - len(ending)] + ending
+    ids = read + learned
+    return ids, torch.tensor([IGNORED] * len(read) + learned)
+
+
+@torch.no_grad()
+def _frozen_states(lower: nn.Module, rows: list[list[int]], lm: LanguageModel) -> list[torch.Tensor]:
+    """Output of the frozen layers for each row, shape (length, hidden): computed once, read every epoch."""
+    states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+    for batch in language_model.by_length(rows, 16):
+        ids, _ = language_model.padded([rows[index] for index in batch], lm.end, left=False)
+        # Padding on the right is never seen by a token before it, so no mask is needed.
+        hidden = lower(ids.to(lm.device), use_cache=False).last_hidden_state
+        for number, index in enumerate(batch):
+            states[index] = hidden[number, : len(rows[index])].clone()
+    return states
+
+
+def _launch(task: str, budget: int, direction: Direction, settings: Settings) -> None:
+    """Train in several processes, started by accelerate's own launcher."""
+    job = {"task": task, "budget": budget, "direction": direction, "run_dir": str(settings.folder),
+           "settings": settings.model_dump(mode="json", exclude={"profile", "run_dir", "per_task"}),
+           "profile": settings.profile}
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes",
+               str(settings.teacher.processes), "--num_machines", "1", "--main_process_port", "0",
+               "--mixed_precision", "no", "--dynamo_backend", "no"]
+    if not torch.cuda.is_available():
+        command += ["--cpu", "--num_cpu_threads_per_process", str(settings.threads)]
+    done = subprocess.run([*command, "-m", "synthtune.teacher", json.dumps(job)], capture_output=True, text=True)
+    if done.returncode:
+        last = next((line for line in reversed(done.stderr.splitlines()) if "Error" in line), "no message")
+        raise StageError(f"Fine-tuning {task} in {settings.teacher.processes} processes failed ({last.strip()}); "
+                         "set teacher.processes=1 or free memory, then run again.")
+
+
+def with_adapter(lm: LanguageModel, adapter: Adapter) -> LanguageModel:
+    """A copy of the model with an adapter merged into its weights: as fast as the model without one."""
+    model = PeftModel.from_pretrained(copy.deepcopy(lm.model), adapter.folder).merge_and_unload().eval()
+    return LanguageModel(model, lm.tokenizer, lm.name, adapter.digest)
+
+
+def answers(lm: LanguageModel, task: Task, texts: list[str], settings: Settings, prefix: str = "",
+            description: str = "answer") -> tuple[list[str], list[float], torch.Tensor | None]:
+    """The model's output for each input text: the likeliest label, or the text it writes greedily.
+
+    Returns
+    -------
+    outputs : list of str
+    log_probabilities : list of float
+        Of each output given its input. For classification it is normalised over the labels.
+    label_log_probabilities : Tensor of shape (texts, labels), or None for NLG
+    """
+    cut = [_cut_prompt(lm, task, text, settings.teacher.max_tokens) for text in texts]
+    if task.kind == "classification":
+        scores = language_model.score_labels(lm, cut, task.labels, prefix, settings.annotate.batch_size,
+                                             description).log_softmax(-1)
+        best = scores.argmax(-1).tolist()
+        return [task.labels[index] for index in best], scores.max(-1).values.tolist(), scores
+    written, sums, _ = language_model.write(
+        lm, cut, settings.annotate.max_new_tokens, prefix, settings.generate.batch_size, stop="\n",
+        description=description)
+    return written, sums, None
+
+
+def _cut_prompt(lm: LanguageModel, task: Task, text: str, longest: int) -> str:
+    """The prompt of a text, the text cut so that the prompt has at most `longest` tokens."""
+    whole = prompt(task, text)
+    extra = len(lm.encode(whole)) - longest
+    if extra <= 0:
+        return whole
+    kept = lm.encode(text)[:-extra]
+    return prompt(task, lm.tokenizer.decode(kept))
+
+
+def evaluate(lm: LanguageModel, task: Task, budget: int, settings: Settings, system: str = SYSTEM,
+             prefix: str = "") -> dict:
+    """One row of `teacher.parquet`: how well a model does on the test set."""
+    settings = settings.check(task.name, budget)
+    chosen = settings.teacher
+    examples = list(task.test[: chosen.test_examples if system == SYSTEM else chosen.prompted_examples])
+    start = time.perf_counter()
+    predicted, _, _ = answers(lm, task, [example.text for example in examples], settings, prefix, f"test, {system}")
+    return _row(task, budget, system, settings, task.score(examples, predicted), time.perf_counter() - start,
+                lm.name, lm.digest)
+
+
+def prompted(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> list[dict]:
+    """Rows for the model before fine-tuning, prompted with no and with a few gold examples (and for an endpoint).
+
+    They do not depend on the budget beyond the examples shown, so they are measured at the smallest one only.
+    """
+    settings = settings.check(task.name, budget)
+    if budget != settings.budgets[0]:
+        return []
+    shots = endpoint.draw_shots(task.gold(budget), settings.teacher.shots, seed_for(settings, task.name, "shots"),
+                                task.labels)
+    rows = [evaluate(lm, task, budget, settings, "prompted, 0-shot", few_shot_prefix(task, []))]
+    if shots:
+        rows.append(evaluate(lm, task, budget, settings, f"prompted, {len(shots)}-shot", few_shot_prefix(task, shots)))
+    return rows + _endpoint_rows(task, budget, settings)
+
+
+def _endpoint_rows(task: Task, budget: int, settings: Settings) -> list[dict]:
+    server = settings.endpoint
+    if server is None:
+        return []
+    examples, rows = list(task.test[: server.max_test_examples]), []
+    cache = settings.folder / "endpoint-answers"
+    for count in server.shots:
+        seed = seed_for(settings, task.name, "shots")
+        shots = endpoint.draw_shots(task.gold(budget), count, seed, task.labels)
+        start = time.perf_counter()
+        if task.kind == "classification":
+            predicted = endpoint.classify(examples, task.labels, shots, task.wording.instruction, server, cache,
+                                          seed=settings.seed)
+        else:
+            predicted = endpoint.realise(examples, shots, task.wording.instruction, server, cache,
+                                         max_tokens=settings.annotate.max_new_tokens, seed=settings.seed)
+        rows.append(_row(task, budget, f"{server.name}, {count}-shot", settings, task.score(examples, predicted),
+                         time.perf_counter() - start, server.model, ""))
+    return rows
+
+
+def _row(task: Task, budget: int, system: str, settings: Settings, scores: dict, seconds: float, model: str,
+         model_digest: str) -> dict:
+    empty = dict.fromkeys(("accuracy", "macro_f1", "bleu", "chrf", "rouge_l"), math.nan)
+    return {"task": task.name, "kind": task.kind, "budget": budget, "system": system, "model": model, **empty, **scores,
+            "seconds": round(seconds, 2), "data_digest": task.digest, "model_digest": model_digest,
+            "settings_digest": settings.stage_digest("teacher", task.name, budget),
+            "settings": json.dumps(settings.for_stage("teacher", task.name), sort_keys=True)}
+
+
+def save(rows: list[dict], task: Task, budget: int, settings: Settings) -> pd.DataFrame:
+    """Write `teacher.parquet` and return it."""
+    table = pd.DataFrame(rows)
+    with atomic_path(settings.folder / task.name / f"budget-{budget}" / "teacher.parquet") as temporary:
+        table.to_parquet(temporary)
+    return table
+
+
+def _main(job: dict) -> None:
+    """One of several training processes."""
+    settings = load_settings(job["profile"], job["settings"], run_dir=job["run_dir"])
+    torch.set_num_threads(settings.threads)
+    task = load_task(job["task"], settings)
+    lm = language_model.load(settings.teacher.model)
+    folder = adapter_folder(settings, job["task"], job["budget"], job["direction"])
+    _train(lm, task, job["budget"], job["direction"], settings, folder)
+
+
+if __name__ == "__main__":
+    _main(json.loads(sys.argv[1]))
