@@ -127,6 +127,13 @@ def linearise(name: str, service: Service, actions: list[dict[str, Any]]) -> str
     return " ".join(" && ".join(parts).split())
 
 
+def is_input(text: str) -> bool:
+    """Whether a line has the form that `linearise` writes: a described service and one to three actions."""
+    head, *actions = text.split(" && ")
+    return bool(re.match(r"service: [^,]+, .+", head)) and 1 <= len(actions) <= 3 and all(
+        re.fullmatch(r"[a-z][a-z ]*(\([^()]+\))?( = .+)?", action) for action in actions)
+
+
 def find_split(folder: str | Path, split: str) -> Path:
     """Find the folder of a split.
 

@@ -73,6 +73,12 @@ def linearise(triples: list[tuple[str, str, str]]) -> str:
     )
 
 
+def is_input(text: str) -> bool:
+    """Whether a line has the form that `linearise` writes: one to three whole triples."""
+    triples = [part.split(" | ") for part in text.split(" && ")]
+    return len(triples) <= 3 and all(len(triple) == 3 and all(map(str.strip, triple)) for triple in triples)
+
+
 def find_split(folder: str | Path, split: str) -> Path:
     """Find the folder of a split in a release, or in a folder that holds the release.
 
