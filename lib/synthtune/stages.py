@@ -1,0 +1,75 @@
+"""What a run has made so far, and how to make what a later stage lacks."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from synthtune import annotate, generate, language_model, teacher
+from synthtune.files import read_json
+from synthtune.settings import Settings
+from synthtune.tasks import Task
+
+FILES = {"teacher": "teacher.parquet", "annotated": "annotation.json", "generated": "generation.json"}
+"""The file of a budget's folder that each stage writes last."""
+
+
+def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
+    """Annotate and generate at every budget of the settings where this run has not done so with these settings.
+
+    In a reproduction the notebooks before the students' have done it, and no language model is loaded here. Alone,
+    the students' notebook then still has all it needs.
+
+    Returns
+    -------
+    DataFrame
+        One row per budget: gold, annotated and generated are numbers of examples to train on.
+    """
+    settings, lm, rows = settings.check(task.name), None, []
+    for budget in settings.budgets:
+        if not _is_made(task, budget, settings):
+            lm = lm or language_model.load(settings.teacher.model)
+            _make(lm, task, budget, settings)
+        folder = settings.folder / task.name / f"budget-{budget}"
+        rows.append({"gold": len(task.gold(budget)), "annotated": read_json(folder / FILES["annotated"])["n"],
+                     "generated": read_json(folder / FILES["generated"])["kept"]})
+    return pd.DataFrame(rows)
+
+
+def _is_made(task: Task, budget: int, settings: Settings) -> bool:
+    folder = settings.folder / task.name / f"budget-{budget}"
+    for stage, examples, report in (("annotate", "annotated", "annotation"), ("generate", "generated", "generation")):
+        wanted = {"data_digest": task.digest, "budget": budget, "settings": settings.for_stage(stage, task.name)}
+        if not all((folder / name).exists() for name in (f"{examples}.json", f"{examples}.parquet", f"{report}.json")):
+            return False
+        made_from = read_json(folder / f"{examples}.json")["made_from"]
+        if {name: made_from[name] for name in wanted} != wanted:
+            return False
+    return True
+
+
+def _make(lm: language_model.LanguageModel, task: Task, budget: int, settings: Settings) -> None:
+    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "annotate", settings))
+    generator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "generate", settings))
+    annotate.check(annotate.annotate(annotator, task, budget, settings), annotator, task, budget, settings)
+    generate.audit(generate.generate(generator, annotator, task, budget, settings), generator, task, budget, settings)
+
+
+def finished(settings: Settings) -> pd.DataFrame:
+    """Which stages of each task have left results in the run's folder.
+
+    Returns
+    -------
+    DataFrame
+        One row per task: for each stage of one budget the budgets it is done at, and whether the students are; "missing"
+        where there is nothing.
+    """
+    rows = []
+    for task in settings.tasks:
+        folder = settings.folder / task
+        row = {"task": task}
+        for stage, name in FILES.items():
+            done = sorted(int(path.parent.name.removeprefix("budget-")) for path in folder.glob(f"budget-*/{name}"))
+            row[stage] = ", ".join(map(str, done)) or "missing"
+        row["students"] = "done" if (folder / "results.parquet").exists() else "missing"
+        rows.append(row)
+    return pd.DataFrame(rows)
