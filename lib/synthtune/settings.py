@@ -28,6 +28,14 @@ STAGES = ("teacher", "annotate", "generate", "students")
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any) -> Any:
+        # pydantic would take true for 1; no setting is a truth value.
+        if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
+            raise ValueError("must be a number, a name or a list of them")
+        return value
+
 
 class TeacherSettings(_Section):
     """Fine-tuning of the large language model on gold examples (`01_teacher`)."""
@@ -177,8 +185,9 @@ class Settings(_Section):
         mine = self.for_task(task).model_dump(mode="json")
         shared = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads",
                   "data_root")
-        # The budgets a run compares do not change what one budget's teacher is, so they are not among these.
-        relevant = {"task": task} | {name: mine[name] for name in shared}
+        # The other budgets a run compares do not change what one budget's teacher is; the smallest decides how the
+        # pool is ordered and which number of epochs a budget gets.
+        relevant = {"task": task, "smallest_budget": mine["budgets"][0]} | {name: mine[name] for name in shared}
         chain = {"teacher": ("teacher", "endpoint"), "annotate": ("teacher", "annotate"),
                  "generate": ("teacher", "annotate", "generate"),
                  "students": ("teacher", "annotate", "generate", "students", "budgets")}
@@ -244,7 +253,10 @@ def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
     for name, value in (("run_dir", run_dir), ("data_root", data_root)):
         if value:
             values[name] = Path(value).expanduser().resolve()
-    return _build(values)
+    settings = _build(values)
+    for task in settings.per_task:
+        settings.for_task(task)
+    return settings
 
 
 def _parsed(overrides: list[str] | dict[str, Any] | None) -> dict[str, Any]:
