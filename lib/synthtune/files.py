@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from synthtune.errors import StageError
 
 
@@ -50,6 +52,29 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                          "folder, then run again; finished work is kept.") from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Let one process at a time fill a folder; others wait. The system frees the lock of a process that was killed.
+
+    Raises
+    ------
+    StageError
+        If the folder cannot be made or written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    except OSError as error:
+        raise StageError(f"Cannot write to {folder}: {error.strerror}. Free space there or choose another "
+                         "folder, then run again; finished work is kept.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from synthtune import metrics
 from synthtune.errors import CorpusError, SettingsError
-from synthtune.files import atomic_path, digest, read_json, write_json
+from synthtune.files import atomic_path, digest, locked, read_json, write_json
 from synthtune.settings import CLASSIFICATION, Settings
 from synthtune.tasks import reuters, sentiment, sgd, splits, webnlg
 from synthtune.tasks.example import Example
@@ -137,16 +137,18 @@ def load(name: str, settings: Settings) -> Task:
                  "max_characters": settings.max_characters, "smallest_budget": settings.budgets[0],
                  "data_root": str(settings.data_root or "") if kind == "nlg" else ""}
     kept = folder / "task.json"
-    if not kept.exists() or read_json(kept)["made_from"] != made_from:
-        pool, dev, test, report = _classification(name, settings) if kind == "classification" else _nlg(name, settings)
-        with atomic_path(folder) as temporary:
-            temporary.mkdir()
-            for split, examples in (("pool", pool), ("dev", dev), ("test", test)):
-                pd.DataFrame([asdict(example) for example in examples],
-                             columns=["id", "text", "target", "references"]).to_parquet(temporary / f"{split}.parquet")
-            contents = [[asdict(example) for example in split] for split in (pool, dev, test)]
-            write_json(temporary / "task.json", {"made_from": made_from, "report": report,
-                                                 "digest": digest(contents)})
+    with locked(folder.parent):  # notebooks of two budgets may be the first to ask for a task, at the same moment
+        if not kept.exists() or read_json(kept)["made_from"] != made_from:
+            make = _classification if kind == "classification" else _nlg
+            pool, dev, test, report = make(name, settings)
+            with atomic_path(folder) as temporary:
+                temporary.mkdir()
+                for split, examples in (("pool", pool), ("dev", dev), ("test", test)):
+                    pd.DataFrame([asdict(example) for example in examples], columns=[
+                        "id", "text", "target", "references"]).to_parquet(temporary / f"{split}.parquet")
+                contents = [[asdict(example) for example in split] for split in (pool, dev, test)]
+                write_json(temporary / "task.json", {"made_from": made_from, "report": report,
+                                                     "digest": digest(contents)})
     stored = read_json(kept)
     read = [_read(folder / f"{split}.parquet") for split in ("pool", "dev", "test")]
     wording = WORDING[name]
