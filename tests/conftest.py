@@ -1,0 +1,57 @@
+"""What the tests of the stages share: a tiny study on real models and data, each stage of it run once."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+TINY = {
+    "budgets": [32, 40], "pool_size": 160, "test_size": 40, "dev_size": 20, "nlg_test_size": 20,
+    "teacher.epochs": 3, "teacher.epochs_larger": 1, "teacher.test_examples": 20, "teacher.prompted_examples": 10,
+    "annotate.inputs": 40, "annotate.max_new_tokens": 24, "generate.pairs": 24, "generate.max_new_tokens": 48,
+    "students.amount": 20, "students.sweep": [], "students.steps": 4, "students.gold_steps": 4,
+    "students.full_steps": 4, "students.seeds": [1], "students.seeds_larger": [1], "students.seeds_full": [1],
+    "students.max_new_tokens": 16,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Make tiny settings for a run folder; further settings as keyword `changes`."""
+    from synthtune import settings
+
+    def make(run_dir: Path, **changes):
+        return settings.load("smoke", {**TINY, **changes}, run_dir=run_dir)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lm():
+    """The real teacher model before fine-tuning, in float32, so that results can be compared to many digits."""
+    import torch
+    from synthtune import language_model
+
+    torch.set_num_threads(1)
+    return language_model.load("smollm2-135m-instruct", torch.float32)
+
+
+@pytest.fixture(scope="session")
+def study(lm, tiny, tmp_path_factory):
+    """Tweets at the smallest budget: the teacher fine-tuned in both directions, annotations and new pairs."""
+    from synthtune import annotate, generate, tasks, teacher
+
+    settings = tiny(tmp_path_factory.mktemp("study"))
+    task, budget = tasks.load("tweets", settings), settings.budgets[0]
+    adapters = {direction: teacher.fine_tune(lm, task, budget, direction, settings)
+                for direction in ("annotate", "generate")}
+    annotator, generator = (teacher.with_adapter(lm, adapters[name]) for name in ("annotate", "generate"))
+    return SimpleNamespace(
+        settings=settings, task=task, budget=budget, lm=lm, adapters=adapters, annotator=annotator, generator=generator,
+        folder=settings.folder / task.name / f"budget-{budget}",
+        annotated=annotate.annotate(annotator, task, budget, settings),
+        generated=generate.generate(generator, annotator, task, budget, settings))
