@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,9 @@ from synthtune.tasks import Example, Task, load as load_task, seed_for
 
 Direction = Literal["annotate", "generate"]
 """`annotate` is P(Y|X); `generate` is P(X,Y): the label and then the text, or the input and then the output."""
+
+# peft asks models for an attribute by the name that transformers is about to drop; nothing here depends on the answer.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 IGNORED = -100
 SYSTEM = "fine-tuned teacher"
