@@ -161,6 +161,20 @@ def by_length(rows: Sequence[Sequence[int]], size: int) -> list[list[int]]:
     return [order[start: start + size] for start in range(0, len(order), size)]
 
 
+def _after_prefix(lm: LanguageModel, prefix: str, prompts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """Token ids with which prefix + prompt begins whatever the prompt, and the rest of each.
+
+    A tokenizer may join the end of the prefix with what follows ("\\n\\n" before a word is two tokens, at the end of a
+    text one), so the two are not encoded apart.
+    """
+    rows = [lm.encode(prefix + prompt) for prompt in prompts]
+    shared = lm.encode(prefix) if prefix and rows else []
+    for row in rows:
+        same = min(len(shared), len(row) - 1)  # at least one token is left to read
+        shared = shared[: next((place for place in range(same) if row[place] != shared[place]), same)]
+    return shared, [row[len(shared):] for row in rows]
+
+
 @torch.inference_mode()
 def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str], prefix: str = "",
                  batch_size: int = 32, description: str = "score labels") -> torch.Tensor:
@@ -187,15 +201,15 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
     -------
     Tensor of float32, shape (len(prompts), len(labels))
     """
-    rows = [lm.encode(prompt) for prompt in prompts]
+    common, rows = _after_prefix(lm, prefix, prompts)
     endings = [lm.encode(" " + label) for label in labels]
     # The last token of a label is predicted, never read.
     read = [ending[:-1] for ending in endings]
     tail = [token for ending in read for token in ending]
     owner = torch.tensor([number for number, ending in enumerate(read) for _ in ending], dtype=torch.long)
     depth = torch.tensor([place for ending in read for place in range(len(ending))], dtype=torch.long)
-    shared = lm.model(torch.tensor([lm.encode(prefix)], device=lm.device), use_cache=True, logits_to_keep=1
-                      ).past_key_values if prefix else None
+    shared = lm.model(torch.tensor([common], device=lm.device), use_cache=True, logits_to_keep=1
+                      ).past_key_values if common else None
     past = shared.get_seq_length() if shared else 0
     scores = torch.empty(len(rows), len(labels))
     for batch in progress(by_length(rows, batch_size), desc=description, unit="batch"):
@@ -277,10 +291,10 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
     finished : list of bool
         Whether the text ended by itself, and not at `max_new_tokens`.
     """
-    rows = [lm.encode(prompt) for prompt in prompts]
+    common, rows = _after_prefix(lm, prefix, prompts)
     generator = torch.Generator(device=lm.device).manual_seed(seed)
-    shared = lm.model(torch.tensor([lm.encode(prefix)], device=lm.device), use_cache=True, logits_to_keep=1
-                      ).past_key_values if prefix else None
+    shared = lm.model(torch.tensor([common], device=lm.device), use_cache=True, logits_to_keep=1
+                      ).past_key_values if common else None
     past = shared.get_seq_length() if shared else 0
     texts, sums, finished = [""] * len(rows), [0.0] * len(rows), [False] * len(rows)
     with progress(total=len(rows), desc=description, unit="text") as bar:
