@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from synthtune import assets
 from synthtune.progress import progress
 
-NUCLEUS_CANDIDATES = 256
+NUCLEUS_CANDIDATES = 2048
 """The nucleus is looked for among this many likeliest tokens; where they hold too little mass, among all tokens."""
 
 
@@ -257,7 +257,7 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
           description: str = "write texts") -> tuple[list[str], list[float], list[bool]]:
     """Continue prompts, greedily or by nucleus sampling (Holtzman et al. 2020), batch by batch.
 
-    A finished row leaves its batch, and the nucleus is looked for among the 256 likeliest tokens (exact whenever they
+    A finished row leaves its batch, and the nucleus is looked for among the 2,048 likeliest tokens (exact whenever they
     hold the mass `top_p`; all tokens are sorted otherwise): both cost nothing in the outcome and most of the time
     of plain sampling.
 
@@ -313,8 +313,9 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
                 output = lm.model(ids, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True,
                                   logits_to_keep=1)
                 logits = output.logits[:, -1].float()
-                token = _sample(logits, temperature, top_p, generator) if temperature else logits.argmax(-1)
-                logs = (logits.gather(1, token[:, None]).squeeze(1) - logits.logsumexp(-1)).tolist()
+                total = logits.logsumexp(-1, keepdim=True)
+                token = _sample(logits, total, temperature, top_p, generator) if temperature else logits.argmax(-1)
+                logs = (logits.gather(1, token[:, None]) - total).squeeze(1).tolist()
                 stay = []
                 for number, (index, chosen) in enumerate(zip(alive, token.tolist(), strict=True)):
                     sums[index] += logs[number]
@@ -343,16 +344,24 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
     return texts, sums, finished
 
 
-def _sample(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> torch.Tensor:
-    """One token a row from the nucleus of mass `top_p`; logits of shape (rows, vocabulary)."""
+def _sample(logits: torch.Tensor, total: torch.Tensor, temperature: float, top_p: float,
+            generator: torch.Generator) -> torch.Tensor:
+    """One token a row from the nucleus of mass `top_p`; logits of shape (rows, vocabulary), total their logsumexp."""
     scaled = logits / temperature
-    total = scaled.logsumexp(-1, keepdim=True)
+    if temperature != 1:
+        total = scaled.logsumexp(-1, keepdim=True)
     values, tokens = scaled.topk(min(NUCLEUS_CANDIDATES, scaled.shape[-1]))
     probabilities = (values - total).exp()
-    if top_p >= 1 or bool((probabilities.sum(-1) < top_p).any()):
-        values, tokens = scaled.sort(-1, descending=True)
-        probabilities = (values - total).exp()
-    outside = probabilities.cumsum(-1) - probabilities > top_p
-    probabilities = probabilities.masked_fill(outside, 0.0)
-    drawn = torch.multinomial(probabilities, 1, generator=generator)
-    return tokens.gather(1, drawn).squeeze(1)
+    drawn = tokens.gather(1, _draw(probabilities, top_p, generator)).squeeze(1)
+    # Flat distributions need all tokens; they are a few rows, at the start of a text mostly.
+    flat = (probabilities.sum(-1) < top_p).nonzero().squeeze(1)
+    if len(flat):
+        values, tokens = scaled[flat].sort(-1, descending=True)
+        drawn[flat] = tokens.gather(1, _draw((values - total[flat]).exp(), top_p, generator)).squeeze(1)
+    return drawn
+
+
+def _draw(probabilities: torch.Tensor, top_p: float, generator: torch.Generator) -> torch.Tensor:
+    """Column drawn from each row's nucleus; probabilities in descending order, shape (rows, candidates)."""
+    before = probabilities.cumsum(-1) - probabilities
+    return torch.multinomial(probabilities.masked_fill(before > top_p, 0.0), 1, generator=generator)

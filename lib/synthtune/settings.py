@@ -70,7 +70,7 @@ class GenerateSettings(_Section):
     pairs: int = Field(1000, ge=1, description="pairs to sample, before any are dropped")
     temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: sample among the likeliest tokens of this mass")
-    batch_size: int = Field(64, ge=1, description="sequences sampled side by side")
+    batch_size: int = Field(160, ge=1, description="sequences written side by side")
     max_new_tokens: int = Field(40, ge=4, description="longest pair, in tokens")
     labels: Literal["raw", "filtered", "relabelled"] = Field(
         "relabelled", description="keep the sampled label, keep pairs the annotating teacher agrees with, or relabel")
