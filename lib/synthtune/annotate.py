@@ -40,7 +40,9 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     made_from = _made_from(lm, task, budget, settings)
     if (kept := _kept(folder, made_from)) is not None:
         return kept
-    inputs = task.unlabelled(budget)[: settings.annotate.inputs]
+    chosen = settings.annotate
+    number = chosen.inputs if budget == settings.budgets[0] else chosen.inputs_larger
+    inputs = task.unlabelled(budget)[:number]
     start = time.perf_counter()
     outputs, log_probabilities, scores = teacher.answers(lm, task, [item.text for item in inputs], settings,
                                                          description="annotate")
@@ -57,7 +59,7 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
 
 def _made_from(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
     return {"model_digest": lm.digest, "data_digest": task.digest, "budget": budget,
-            "settings": settings.for_stage("annotate", task.name)}
+            "smallest_budget": settings.budgets[0], "settings": settings.for_stage("annotate", task.name)}
 
 
 def _kept(folder: Path, made_from: dict) -> pd.DataFrame | None:

@@ -59,7 +59,8 @@ class TeacherSettings(_Section):
 class AnnotateSettings(_Section):
     """P(Y|X) on unlabelled inputs (`02_annotate`)."""
 
-    inputs: int = Field(1000, ge=1, description="unlabelled inputs to annotate, fewer if the pool has fewer")
+    inputs: int = Field(400, ge=1, description="unlabelled inputs to annotate at the smallest budget")
+    inputs_larger: int = Field(400, ge=1, description="the same at larger budgets")
     batch_size: int = Field(32, ge=1, description="inputs per forward pass")
     max_new_tokens: int = Field(48, ge=1, description="longest text the teacher writes (NLG)")
 

@@ -37,6 +37,7 @@ from synthtune.settings import Settings
 from synthtune.tasks import Task
 from synthtune.teacher import IGNORED, shuffled_by_length, warm_up_and_decay
 
+ROUTES = ("annotated", "generated")
 CONDITIONS = ("gold", "gold+annotated", "gold+generated", "gold+both", "full")
 
 
@@ -63,20 +64,28 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
     """The cells of a task, in the order in which they are run.
 
     Every condition at every budget and seed; the ceiling; and, for NLG, the sweep over amounts (figure 5) at the
-    smallest budget.
+    smallest budget. At each budget the conditions with synthetic examples have the same amount of them: that of the
+    settings, or as many as both routes can give.
+
+    Raises
+    ------
+    StageError
+        If the annotated or generated examples of a budget have not been made.
     """
     settings = settings.check(task.name)
     chosen, found = settings.students, []
     smallest = settings.budgets[0]
     for budget in settings.budgets:
         seeds = chosen.seeds if budget == smallest else chosen.seeds_larger
-        found += [Cell(budget, condition, 0 if condition == "gold" else chosen.amount, seed)
+        folder = settings.folder / task.name / f"budget-{budget}"
+        amount = min(chosen.amount, *(len(_synthetic(folder / f"{route}.parquet")) for route in ROUTES))
+        found += [Cell(budget, condition, 0 if condition == "gold" else amount, seed)
                   for seed in seeds for condition in CONDITIONS[:-1]]
     found += [Cell(len(task.pool), "full", 0, seed) for seed in chosen.seeds_full]
     if task.kind == "nlg":
         found += [Cell(smallest, "gold+annotated", amount, seed)
-                  for seed in chosen.seeds_larger for amount in chosen.sweep if amount != chosen.amount]
-    return found
+                  for seed in chosen.seeds_larger for amount in chosen.sweep]
+    return list(dict.fromkeys(found))
 
 
 def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row], dict[str, int]]:
@@ -95,22 +104,22 @@ def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row]
     share = {"gold": (0, 0), "gold+annotated": (cell.amount, 0), "gold+generated": (0, cell.amount),
              "gold+both": (cell.amount - cell.amount // 2, cell.amount // 2)}[cell.condition]
     folder = settings.folder / task.name / f"budget-{cell.budget}"
-    annotated = _synthetic(folder / "annotated.parquet", share[0], weight)
-    generated = _synthetic(folder / "generated.parquet", share[1], weight)
+    annotated, generated = [
+        [Row(text, output, weight) for text, output in _synthetic(folder / f"{route}.parquet")[:number]] if number else []
+        for route, number in zip(ROUTES, share, strict=True)]
     return gold + annotated + generated, {"n_gold": len(gold), "n_annotated": len(annotated),
                                           "n_generated": len(generated)}
 
 
-def _synthetic(path: Path, number: int, weight: float) -> list[Row]:
-    if not number:
-        return []
+def _synthetic(path: Path) -> list[tuple[str, str]]:
+    """Synthetic pairs a student can be trained on."""
     if not path.exists():
         raise StageError(f"{path} is missing: run 0{2 if 'annotated' in path.name else 3} for this budget first.")
     table = pd.read_parquet(path)
     if "dropped" in table:
         table = table[table["dropped"] == ""]
-    table = table[table["output"].str.strip() != ""][:number]
-    return [Row(text, output, weight) for text, output in zip(table["text"], table["output"], strict=True)]
+    table = table[table["output"].str.strip() != ""]
+    return list(zip(table["text"], table["output"], strict=True))
 
 
 def run_cells(task: Task, settings: Settings) -> pd.DataFrame:
