@@ -26,6 +26,7 @@ from transformers import (
     EncoderDecoderModel,
 )
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_tokens_right
 from transformers.utils import logging as transformers_logging
 
 from synthtune import assets
@@ -306,7 +307,10 @@ class _Writer(_Bench):
         def loss(batch: list[Row]) -> torch.Tensor:
             states, mask = self.batch([row.text for row in batch])
             wanted = pad_sequence([targets[row.output] for row in batch], batch_first=True, padding_value=IGNORED)
-            logits = model(encoder_outputs=BaseModelOutput(states), attention_mask=mask, labels=wanted).logits
+            # Given `labels`, the model would shift them itself, warn of it, and compute a loss that nobody reads.
+            read = shift_tokens_right(wanted, model.config.pad_token_id, model.config.decoder_start_token_id)
+            logits = model(encoder_outputs=BaseModelOutput(states), attention_mask=mask, decoder_input_ids=read,
+                           decoder_attention_mask=(read != model.config.pad_token_id).long()).logits
             each = functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
                                             label_smoothing=self.chosen.label_smoothing)
             return each.sum(1) / (wanted != IGNORED).sum(1)
