@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from synthtune import annotate, figures, teacher
 from synthtune.language_model import LanguageModel
-from synthtune.results import METRIC_NAMES, Results
+from synthtune.results import GENERATED, METRIC_NAMES, Results
 from synthtune.settings import Settings
-from synthtune.tasks import Task
+from synthtune.tasks import Example, Task
 from synthtune.teacher import Adapter
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"
@@ -35,9 +35,16 @@ SENTENCES = {
 }
 """Inputs of our own writing for every task: what notebooks show where they would have to quote a corpus."""
 
+OUTPUTS = {
+    "film_reviews": "positive", "product_reviews": "negative", "tweets": "negative", "reuters_r8": "earnings",
+    "webnlg": "Porto is a city in Portugal.", "sgd": "You would like a table in Leeds, is that right?",
+}
+"""The right output of the first of `SENTENCES`."""
+
 
 def table(rows: pd.DataFrame | list[dict], digits: int = 1) -> None:
-    """Show rows as a table; texts are escaped, whole and on the left, numbers rounded, empty columns left out.
+    """Show rows as a table; texts are escaped and whole, line ends in them marked ⏎, numbers rounded, empty columns
+    left out.
 
     Parameters
     ----------
@@ -53,8 +60,10 @@ def table(rows: pd.DataFrame | list[dict], digits: int = 1) -> None:
 
 
 def _cell(value: Any, digits: int) -> str:
-    if isinstance(value, (bool, np.bool_, str)) or value is None:
-        return "" if value is None else str(value)
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.replace("\n", " ⏎ ")
     if isinstance(value, (int, np.integer)):
         return f"{value:,}"
     if isinstance(value, (float, np.floating)):
@@ -106,6 +115,7 @@ def losses(adapters: dict[str, Adapter]) -> Image:
 
 def label_shares(shares: dict[str, pd.Series]) -> Image:
     """Share of each label in several sets of examples, in percent, side by side."""
+    shares = {name: labels for name, labels in shares.items() if len(labels)}
     frame = pd.DataFrame({name: 100 * labels.value_counts(normalize=True) for name, labels in shares.items()}).fillna(0)
     figure, axes = _small_axes(6.2)
     width = 0.8 / len(frame.columns)
@@ -121,7 +131,7 @@ def label_shares(shares: dict[str, pd.Series]) -> Image:
 def words(texts: dict[str, pd.Series]) -> Image:
     """How many words texts have, one outline for each set."""
     figure, axes = _small_axes(5.2)
-    lengths = {name: column.str.split().str.len() for name, column in texts.items()}
+    lengths = {name: column.str.split().str.len() for name, column in texts.items() if len(column)}
     bins = np.arange(0, max(np.percentile(each, 99) for each in lengths.values()) + 4, 3)
     for (name, each), color in zip(lengths.items(), (ORANGE, BLUE, GREEN), strict=False):
         axes.hist(each, bins=bins, weights=np.full(len(each), 100 / len(each)), histtype="step", color=color,
@@ -166,9 +176,10 @@ def _quality_by_confidence(annotated: pd.DataFrame, task: Task, budget: int,
     return x, y
 
 
-def students(results: pd.DataFrame, task: Task, settings: Settings) -> Image:
+def students(results: pd.DataFrame, task: Task) -> Image:
     """Every student at the headline amount as a dot, by condition and budget, with the mean over seeds as a line."""
-    results = results[results["amount"].isin((0, settings.students.amount))]
+    headline = results[results["condition"] == GENERATED].groupby("budget")["amount"].first()
+    results = results[(results["amount"] == 0) | (results["amount"] == results["budget"].map(headline))]
     figure, axes = _small_axes(6.4)
     groups = results.groupby(["condition", "budget"], sort=False)[task.metric]
     for number, (_, scores) in enumerate(groups):
@@ -183,6 +194,23 @@ def students(results: pd.DataFrame, task: Task, settings: Settings) -> Image:
 def outputs(sets: dict[str, pd.Series], task: Task) -> Image:
     """The outputs in several sets of examples: shares of the labels for classification, words of a text for NLG."""
     return label_shares(sets) if task.kind == "classification" else words(sets)
+
+
+def directions(task: Task) -> None:
+    """An example of our own as the teacher reads and learns it, in both directions, as a table."""
+    ours = Example("ours", SENTENCES[task.name][0], OUTPUTS[task.name])
+    rows = []
+    for direction in get_args(teacher.Direction):
+        read, learned = teacher.training_text(task, ours, direction)
+        rows.append({"direction": direction, "reads": read, "learns to write": learned.strip()})
+    table(rows)
+
+
+def diversity(report: dict[str, Any]) -> None:
+    """How varied generated texts are, beside as many gold texts, as a table; `report` is that of `generate.audit`."""
+    names = {"distinct-1": "distinct_1", "distinct-2": "distinct_2", "self-BLEU": "self_bleu"}
+    table([{"texts": texts} | {name: report[key + suffix] for name, key in names.items()}
+           for texts, suffix in (("generated", ""), ("gold", "_gold"))], digits=2)
 
 
 def answers(models: dict[str, LanguageModel], task: Task, settings: Settings, prefix: str = "") -> None:

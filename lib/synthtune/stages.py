@@ -37,12 +37,15 @@ def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
 
 def _is_made(task: Task, budget: int, settings: Settings) -> bool:
     folder = settings.folder / task.name / f"budget-{budget}"
-    for stage, examples, report in (("annotate", "annotated", "annotation"), ("generate", "generated", "generation")):
-        wanted = {"data_digest": task.digest, "budget": budget, "settings": settings.for_stage(stage, task.name)}
+    shared = {"data_digest": task.digest, "budget": budget}
+    for stage, examples, report, more in (
+            ("annotate", "annotated", "annotation", {"smallest_budget": settings.budgets[0]}),
+            ("generate", "generated", "generation", {})):
+        wanted = shared | more | {"settings": settings.for_stage(stage, task.name)}
         if not all((folder / name).exists() for name in (f"{examples}.json", f"{examples}.parquet", f"{report}.json")):
             return False
         made_from = read_json(folder / f"{examples}.json")["made_from"]
-        if {name: made_from[name] for name in wanted} != wanted:
+        if any(made_from.get(name) != value for name, value in wanted.items()):
             return False
     return True
 
