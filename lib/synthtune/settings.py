@@ -310,7 +310,7 @@ def _changed(values: dict[str, Any], changes: dict[str, Any], where: str) -> dic
 
 def _nearest_setting(key: str) -> str:
     hint = nearest(key, names()).partition("Valid:")[0]
-    return hint + "the profile files and the README list them all."
+    return hint + "lib/synthtune/settings.py describes every one."
 
 
 def _build(values: dict[str, Any]) -> Settings:
