@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ from typing import Literal
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn import functional
@@ -30,7 +32,7 @@ from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
 from synthtune.progress import progress
-from synthtune.settings import Settings, load as load_settings
+from synthtune.settings import Settings
 from synthtune.tasks import Example, Task, load as load_task, seed_for
 
 Direction = Literal["annotate", "generate"]
@@ -107,7 +109,7 @@ def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, 
         Number of gold examples.
     direction : "annotate" or "generate"
     settings : Settings
-        `settings.teacher.processes` above 1 trains in that many processes through accelerate's launcher.
+        `settings.teacher.processes` above 1 trains in that many processes through torchrun.
 
     Raises
     ------
@@ -267,20 +269,23 @@ def _frozen_states(lower: nn.Module, rows: list[list[int]], lm: LanguageModel) -
 
 
 def _launch(task: str, budget: int, direction: Direction, settings: Settings) -> None:
-    """Train in several processes, started by accelerate's own launcher."""
-    job = {"task": task, "budget": budget, "direction": direction, "run_dir": str(settings.folder),
-           "settings": settings.model_dump(mode="json", exclude={"profile", "run_dir", "per_task"}),
-           "profile": settings.profile}
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes",
-               str(settings.teacher.processes), "--num_machines", "1", "--main_process_port", "0",
-               "--mixed_precision", "no", "--dynamo_backend", "no"]
-    if not torch.cuda.is_available():
-        command += ["--cpu", "--num_cpu_threads_per_process", str(settings.threads)]
-    done = subprocess.run([*command, "-m", "synthtune.teacher", json.dumps(job)], capture_output=True, text=True)
+    """Train in several processes of this machine.
+
+    They are started by torchrun, whose environment accelerate reads: its own launcher does the same for several GPUs,
+    but starts several processes without one only through MPI.
+    """
+    job = {"task": task, "budget": budget, "direction": direction, "settings": settings.model_dump(mode="json")}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+               str(settings.teacher.processes), "-m", "synthtune.teacher", json.dumps(job)]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads)},
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        last = next((line for line in reversed(done.stderr.splitlines()) if "Error" in line), "no message")
-        raise StageError(f"Fine-tuning {task} in {settings.teacher.processes} processes failed ({last.strip()}); "
-                         "set teacher.processes=1 or free memory, then run again.")
+        raised = re.findall(r"^(?:\[rank\d+\]: ?)?[\w.]*(?:Error|Exception): (.+)", done.stderr, re.MULTILINE)
+        said = raised[0] if raised else "one was killed, most likely because memory ran out" \
+            if "SIGKILL" in done.stderr else f"exit status {done.returncode}"
+        raise StageError(f"Fine-tuning {task} in {settings.teacher.processes} processes failed: {said.rstrip('.')}. "
+                         "Correct that, or set teacher.processes=1, and run again; finished work is kept.")
 
 
 def with_adapter(lm: LanguageModel, adapter: Adapter) -> LanguageModel:
@@ -390,8 +395,9 @@ def save(rows: list[dict], task: Task, budget: int, settings: Settings) -> pd.Da
 
 def _main(job: dict) -> None:
     """One of several training processes."""
-    settings = load_settings(job["profile"], job["settings"], run_dir=job["run_dir"])
+    settings = Settings(**job["settings"])
     torch.set_num_threads(settings.threads)
+    PartialState(cpu=not torch.cuda.is_available())  # makes this process's own GPU the current one, where there are any
     task = load_task(job["task"], settings)
     lm = language_model.load(settings.teacher.model)
     folder = adapter_folder(settings, job["task"], job["budget"], job["direction"])
