@@ -78,7 +78,8 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
 
 def machine_paths(run_dir: Path, root: Path) -> list[str]:
     """Beginnings of absolute paths that mean something on this machine only."""
-    folders = {run_dir, root, root.parent, Path.home(), Path(sys.prefix), Path(tempfile.gettempdir()) / "tmp"}
+    folders = {run_dir, run_dir.parent.parent, root, root.parent, Path.home(), Path(sys.prefix),
+               Path(tempfile.gettempdir()) / "tmp"}
     return sorted(str(folder) for folder in folders if len(folder.parts) > 1)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,10 +56,20 @@ def table(rows: pd.DataFrame | list[dict], digits: int = 1) -> None:
         Digits after the point of numbers that are not whole.
     """
     frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    if frame.empty:
+        display({"text/markdown": "*Nothing.*", "text/plain": "Nothing."}, raw=True)
+        return
+    right = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
     shown = frame.map(lambda value: _cell(value, digits)).rename(columns=lambda name: str(name).replace("_", " "))
-    with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
-        display({"text/html": shown.to_html(index=False, border=0, justify="left", escape=True),
-                 "text/plain": shown.to_string(index=False)}, raw=True)
+    lines = [_html_row("th", shown.columns, right), *(_html_row("td", row, right) for row in shown.itertuples(index=False))]
+    display({"text/html": "<table>\n" + "\n".join(lines) + "\n</table>", "text/plain": shown.to_string(index=False)},
+            raw=True)
+
+
+def _html_row(tag: str, cells: Iterable[str], right: list[bool]) -> str:
+    """A row of a table; numbers to the right. Notebook viewers put texts there as well unless told otherwise."""
+    return "<tr>" + "".join(f'<{tag} style="text-align: {"right" if number else "left"}">{html.escape(cell)}</{tag}>'
+                            for cell, number in zip(cells, right, strict=True)) + "</tr>"
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -242,8 +255,9 @@ def figure(number: int, settings: Settings) -> Image | Markdown:
 
 
 def markdown(path: Path) -> Markdown:
-    """A Markdown file of this run."""
-    return Markdown(path.read_text("utf-8"))
+    """A Markdown file of this run without its title, its headings one level down, to stand under a notebook's heading."""
+    text = re.sub(r"\A# .*\n", "", path.read_text("utf-8"))
+    return Markdown(re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE))
 
 
 def files(paths: list[Path], settings: Settings) -> None:
