@@ -214,7 +214,7 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
     scores = torch.empty(len(rows), len(labels))
     for batch in progress(by_length(rows, batch_size), desc=description, unit="batch"):
         ids, mask = padded([rows[index] for index in batch], lm.end, left=True)
-        width, size = ids.shape[1], len(batch)
+        size = len(batch)
         ids = torch.cat([ids, torch.tensor([tail] * size, dtype=torch.long).reshape(size, -1)], 1)
         place = (mask.cumsum(1) - 1).clamp(min=0)
         place = torch.cat([place, place[:, -1:] + 1 + depth], 1) + past

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import math
 import random
@@ -145,7 +146,11 @@ def run_cells(task: Task, settings: Settings) -> pd.DataFrame:
                      "threads": settings.threads, "model": assets.digest(settings.students.model)}
         kept = folder / "cells" / f"{digest(made_from)[:24]}.parquet"
         if not kept.exists():
-            bench = bench or _Bench.of(task, settings)
+            if bench is None:
+                bench = _Bench.of(task, settings)
+                # Those of finished cells too: in other batches a text's last digits differ, and an interrupted run is to
+                # end with the numbers of a whole one.
+                bench.read([row.text for _, rows_of_cell, _ in plan for row in rows_of_cell])
             start = time.perf_counter()
             predicted = bench.train_and_predict(examples, cell)
             row = _result(task, cell, counts, settings, task.score(list(task.test), predicted),
@@ -168,12 +173,14 @@ def _result(task: Task, cell: Cell, counts: dict[str, int], settings: Settings, 
             "settings": json.dumps(settings.for_stage("students", task.name), sort_keys=True)}
 
 
-class _Bench:
+class _Bench(abc.ABC):
     """What all cells of a task share: the pretrained student, its tokenizer, and the frozen layers' outputs.
 
     Frozen layers give the same hidden states for a text in every epoch of every cell, so each text is read by them
     once.
     """
+
+    lower: BertModel
 
     def __init__(self, task: Task, settings: Settings) -> None:
         transformers_logging.set_verbosity_error()
@@ -187,14 +194,14 @@ class _Bench:
     def of(task: Task, settings: Settings) -> _Bench:
         return (_Classifier if task.kind == "classification" else _Writer)(task, settings)
 
-    def read(self, texts: Sequence[str], lower: BertModel) -> None:
+    def read(self, texts: Sequence[str]) -> None:
         """Run the frozen layers on the texts that they have not read yet."""
         new = list(dict.fromkeys(text for text in texts if text not in self.states))
         rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
         with torch.inference_mode():
             for batch in by_length(rows, 32):
                 fed = self.tokenizer.pad({"input_ids": [rows[index] for index in batch]}, return_tensors="pt")
-                hidden = lower(input_ids=fed["input_ids"], attention_mask=fed["attention_mask"]).last_hidden_state
+                hidden = self.lower(input_ids=fed["input_ids"], attention_mask=fed["attention_mask"]).last_hidden_state
                 for number, index in enumerate(batch):
                     self.states[new[index]] = hidden[number, : len(rows[index])].clone()
 
@@ -232,9 +239,9 @@ class _Bench:
             optimizer.zero_grad()
         module.eval()
 
+    @abc.abstractmethod
     def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
         """Train a student on rows and give its outputs for the test set."""
-        raise NotImplementedError
 
 
 class _Given(nn.Module):
@@ -255,7 +262,7 @@ class _Classifier(_Bench):
 
     def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
         test = [example.text for example in self.task.test]
-        self.read([row.text for row in rows] + test, self.lower)
+        self.read([row.text for row in rows] + test)
         torch.manual_seed(cell.seed)
         labels = list(self.task.labels)
         model = AutoModelForSequenceClassification.from_pretrained(self.path, num_labels=len(labels))
@@ -273,8 +280,9 @@ class _Classifier(_Bench):
         with torch.inference_mode():
             for batch in by_length([self.states[text] for text in test], 64):
                 states, mask = self.batch([test[index] for index in batch])
-                for index, best in zip(batch, model(inputs_embeds=states, attention_mask=mask).logits.argmax(-1)):
-                    predicted[index] = labels[best]
+                best = model(inputs_embeds=states, attention_mask=mask).logits.argmax(-1).tolist()
+                for index, label in zip(batch, best, strict=True):
+                    predicted[index] = labels[label]
         return predicted
 
 
@@ -293,7 +301,7 @@ class _Writer(_Bench):
 
     def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
         test = [example.text for example in self.task.test]
-        self.read([row.text for row in rows] + test, self.lower)
+        self.read([row.text for row in rows] + test)
         outputs = self.tokenizer([row.output for row in rows], truncation=True,
                                  max_length=self.chosen.max_new_tokens)["input_ids"]
         inputs = self.tokenizer([example.text for example in self.task.pool])["input_ids"]
@@ -321,7 +329,7 @@ class _Writer(_Bench):
             states, mask = self.batch([test[index] for index in batch])
             written = model.generate(encoder_outputs=BaseModelOutput(states), attention_mask=mask, do_sample=False,
                                      num_beams=1, max_new_tokens=self.chosen.max_new_tokens)
-            for index, row in zip(batch, written.tolist()):
+            for index, row in zip(batch, written.tolist(), strict=True):
                 text = self.tokenizer.decode([pieces[number] for number in row], skip_special_tokens=True)
                 predicted[index] = joined(text)
         return predicted

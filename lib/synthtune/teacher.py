@@ -397,7 +397,8 @@ def _main(job: dict) -> None:
     """One of several training processes."""
     settings = Settings(**job["settings"])
     torch.set_num_threads(settings.threads)
-    PartialState(cpu=not torch.cuda.is_available())  # makes this process's own GPU the current one, where there are any
+    # Makes this process's own GPU the current one, where there are any.
+    PartialState(cpu=not torch.cuda.is_available())
     task = load_task(job["task"], settings)
     lm = language_model.load(settings.teacher.model)
     folder = adapter_folder(settings, job["task"], job["budget"], job["direction"])
