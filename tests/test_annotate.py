@@ -1,0 +1,89 @@
+"""Annotation by the real teacher: from inputs alone, kept, and judged afterwards."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sealed import sealed
+from synthtune import annotate, tasks, teacher
+from synthtune.files import read_json
+
+
+def test_true_outputs_are_never_read(study, tiny, tmp_path):
+    """The proof: with every true output but gold's behind an alarm, or wrong, the same bytes are written."""
+    wanted = (study.folder / "annotated.parquet").read_bytes()
+    behind_an_alarm = sealed(study.task, study.budget)
+    hidden = tiny(tmp_path / "hidden")
+    table = annotate.annotate(study.annotator, behind_an_alarm, study.budget, hidden)
+    assert (hidden.folder / "tweets" / "budget-32" / "annotated.parquet").read_bytes() == wanted
+    with pytest.raises(AssertionError, match="the true output of .* was read"):  # the alarm works
+        annotate.check(table, study.annotator, behind_an_alarm, study.budget, hidden)
+
+    other = {"positive": "negative", "negative": "positive"}
+    wrong = replace(study.task, pool=(*study.task.gold(study.budget), *(
+        replace(example, target=other[example.target]) for example in study.task.pool[study.budget:])))
+    scrambled = tiny(tmp_path / "scrambled")
+    annotate.annotate(study.annotator, wrong, study.budget, scrambled)
+    assert (scrambled.folder / "tweets" / "budget-32" / "annotated.parquet").read_bytes() == wanted
+
+
+def test_texts_are_written_from_inputs_alone(lm, tiny, tmp_path):
+    settings = tiny(tmp_path, **{"annotate.inputs": 5, "annotate.max_new_tokens": 8})
+    task = tasks.load("webnlg", settings)
+    table = annotate.annotate(lm, sealed(task, 32), 32, settings)
+    assert list(table["text"]) == [example.text for example in task.pool[32:37]]
+    assert list(table.columns) == ["id", "text", "output", "log_probability"]
+    assert all(output and "\n" not in output for output in table["output"]) and (table["log_probability"] < 0).all()
+    report = annotate.check(table, lm, task, 32, settings)
+    assert report["metric"] == "bleu" and report["n"] == 5 and 0 <= report["value"] < 60
+
+
+def test_every_input_gets_a_label_and_a_distribution(study):
+    table, labels = study.annotated, list(study.task.labels)
+    # The inputs are those that follow gold in the pool.
+    assert list(table["id"]) == [example.id for example in study.task.pool[32:72]]
+    assert not set(table["id"]) & {example.id for example in study.task.gold(32)}
+    logs = table[[f"log P({label})" for label in labels]].to_numpy(float)
+    np.testing.assert_allclose(np.exp(logs).sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(logs.max(1), table["log_probability"], atol=1e-6)
+    assert [labels[best] for best in logs.argmax(1)] == list(table["output"])
+
+
+def test_annotations_are_kept_until_a_setting_of_theirs_changes(study, tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher, "answers", lambda *_, **__: pytest.fail("annotated again"))
+        for changes in ({}, {"students.steps": 9}, {"generate.pairs": 9}):
+            again = annotate.annotate(study.annotator, study.task, 32,
+                                      tiny(study.settings.folder, **changes))
+            pd.testing.assert_frame_equal(again, study.annotated)
+    asked = []
+    monkeypatch.setattr(teacher, "answers", lambda *arguments, **_: asked.append(arguments) or pytest.skip("asked"))
+    for lm, changes in ((study.annotator, {"annotate.inputs": 9}), (replace(study.annotator, digest="other"), {})):
+        with pytest.raises(pytest.skip.Exception):
+            annotate.annotate(lm, study.task, 32, tiny(study.settings.folder, **changes))
+    assert len(asked[0][2]) == 9 and len(asked[1][2]) == 40
+
+
+def test_larger_budgets_have_their_own_number_of_inputs(study, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher, "answers", lambda lm, task, texts, *_, **__: (["positive"] * len(texts),
+                                                                               [-0.1] * len(texts), None))
+    settings = tiny(tmp_path, **{"annotate.inputs_larger": 7})
+    table = annotate.annotate(study.annotator, study.task, 40, settings)
+    assert list(table["id"]) == [example.id for example in study.task.pool[40:47]]
+
+
+def test_annotations_are_judged_afterwards(study):
+    true = {example.id: example.target for example in study.task.pool}
+    right = np.array([true[name] == output for name, output in
+                      zip(study.annotated["id"], study.annotated["output"], strict=True)])
+    report = annotate.check(study.annotated, study.annotator, study.task, 32, study.settings)
+    assert report == read_json(study.folder / "annotation.json")
+    assert report["value"] == pytest.approx(100 * right.mean()) and report["metric"] == "accuracy"
+    assert report["n"] == 40 and report["mean_logprob"] == pytest.approx(study.annotated["log_probability"].mean())
+    assert {"task", "budget", "seconds", "model_digest", "data_digest", "settings_digest"} <= set(report)
+
+    bins = annotate.reliability(study.annotated, study.task, 32, bins=4)
+    assert list(bins["n"]) == [10, 10, 10, 10] and bins["confidence"].is_monotonic_increasing
+    assert (bins["accuracy"] * bins["n"]).sum() / 40 == pytest.approx(100 * right.mean())
+    assert bins["confidence"].between(0.5, 1).all()

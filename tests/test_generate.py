@@ -1,0 +1,147 @@
+"""New pairs from the real teacher, and what becomes of pairs of every kind."""
+
+import pandas as pd
+import pytest
+from synthtune import generate, language_model, metrics, tasks, teacher
+from synthtune.files import read_json
+
+
+def test_pairs_are_asked_for_equally_often_for_every_label(study):
+    table = study.generated
+    assert len(table) == 24 and dict(table["sampled"].value_counts()) == {"negative": 12, "positive": 12}
+    assert all("\n" not in text for text in table["text"]) and (table["log_probability"] < 0).all()
+    kept = table[table["dropped"] == ""]
+    assert len(kept) >= 6, "this teacher writes too little that can be used for these tests to mean anything"
+    assert set(kept["output"]) <= set(study.task.labels) and (kept["output"] == kept["relabelled"]).all()
+    assert table.loc[table["dropped"] != "", "relabelled"].isna().all()  # what is dropped costs no more
+
+
+def test_what_is_dropped_and_what_is_kept_add_up(study):
+    report = generate.audit(study.generated, study.generator, study.task, 32, study.settings)
+    assert report == read_json(study.folder / "generation.json")
+    assert report["requested"] == report["sampled"] == 24
+    assert report["kept"] + sum(report["dropped"].values()) == 24 and set(report["dropped"]) <= set(generate.REASONS)
+    assert sum(report["by_label"].values()) == report["kept"]
+    kept = study.generated[study.generated["dropped"] == ""]
+    assert report["label_agreement"] == pytest.approx(100 * (kept["sampled"] == kept["relabelled"]).mean())
+    assert 0 < report["distinct_2"] <= 1 and report["temperature"] == 1.0 and report["top_p"] == 0.95
+    copied = metrics.longest_copied_ngram(list(kept["text"]), [example.text for example in study.task.gold(32)])
+    assert report["longest_copied_ngram"]["max"] == max(copied)
+
+
+def test_the_seed_fixes_the_pairs(study, tiny, tmp_path):
+    def texts(folder, **changes):
+        settings = tiny(tmp_path / folder, **{"generate.pairs": 6, "generate.max_new_tokens": 12, **changes})
+        return list(generate.generate(study.generator, study.annotator, study.task, 32, settings)["text"])
+
+    first = texts("a")
+    assert texts("b") == first and texts("c", seed=18) != first and len(set(first)) > 1
+
+
+def test_pairs_are_kept_until_a_setting_of_theirs_changes(study, tiny, monkeypatch):
+    sampled = []
+    monkeypatch.setattr(language_model, "write", lambda *_, **__: sampled.append(1) or pytest.skip("sampled"))
+    for changes in ({}, {"students.steps": 9}):
+        again = generate.generate(study.generator, study.annotator, study.task, 32,
+                                  tiny(study.settings.folder, **changes))
+        assert list(again["text"]) == list(study.generated["text"])
+        assert list(again["dropped"]) == list(study.generated["dropped"])
+    with pytest.raises(pytest.skip.Exception):
+        generate.generate(study.generator, study.annotator, study.task, 32,
+                          tiny(study.settings.folder, **{"generate.temperature": 0.8}))
+
+
+def pairs(*rows):
+    return pd.DataFrame(rows, columns=["text", "sampled", "finished"]).assign(log_probability=-1.0)
+
+
+def longest_gold(task):
+    return max((example.text for example in task.gold(32)), key=len)
+
+
+def test_every_reason_to_drop_a_text(study):
+    gold = longest_gold(study.task)
+    rows = [("such a lovely day for a walk", "positive", True, ""),
+            ("", "positive", True, "empty"),
+            ("!?", "positive", True, "empty"),
+            ("word", "positive", True, "empty"),
+            ("", "positive", False, "unfinished"),
+            ("a sentence that has no", "negative", False, "unfinished"),
+            ("Such a LOVELY day, for a walk!", "positive", True, "duplicate"),
+            (gold, "positive", True, "copied from gold"),
+            (gold.upper() + " !!", "negative", True, "copied from gold"),
+            (gold + " ok", "negative", True, "copied from gold"),  # nearly the same
+            ("nothing works in this town any more", "negative", True, "")]
+    assert generate._malformed(pairs(*(row[:3] for row in rows)), study.task, 32) == [row[3] for row in rows]
+
+
+def test_every_reason_to_drop_an_input_of_facts(tiny, tmp_path):
+    task = tasks.load("webnlg", tiny(tmp_path))
+    gold = task.gold(32)[0].text
+    rows = [("New Port | country | Norway", "New Port is in Norway.", True, ""),
+            ("New Port | country", "New Port has a country.", True, "malformed"),
+            ("New Port is in Norway", "New Port is in Norway.", True, "malformed"),
+            ("New Port | country | Norway\nNew Port | age | 9", "It is.", True, "malformed"),
+            ("New Port | country | Norway", "It is.", True, "duplicate"),
+            ("Old Port | country | Norway", "", True, "empty"),
+            ("Old Port | country | Norway", "Old Port is", False, "unfinished"),
+            (gold, "Whatever it is.", True, "copied from gold")]
+    assert generate._malformed(pairs(*(row[:3] for row in rows)), task, 32) == [row[3] for row in rows]
+
+
+@pytest.fixture
+def hand_made(study, tiny, tmp_path, monkeypatch):
+    """Generate with given pairs for samples, and an annotator that calls everything negative."""
+    table = pairs(("such a lovely day for a walk", "positive", True), ("word", "negative", True),
+                  ("nothing works in this town any more", "negative", True), ("never again that hotel", "positive", True))
+    monkeypatch.setattr(generate, "_sample", lambda *_: table.copy())
+    monkeypatch.setattr(teacher, "answers", lambda lm, task, texts, *_, **__: (
+        ["negative"] * len(texts), [-0.2] * len(texts), None))
+
+    def run(labels):
+        settings = tiny(tmp_path / labels, **{"generate.labels": labels, "generate.pairs": 4})
+        made = generate.generate(study.generator, study.annotator, study.task, 32, settings)
+        return made, generate.audit(made, study.generator, study.task, 32, settings)
+
+    return run
+
+
+@pytest.mark.parametrize(("labels", "outputs", "dropped"), [
+    ("raw", ["positive", "negative", "positive"], {"empty": 1}),
+    ("relabelled", ["negative", "negative", "negative"], {"empty": 1}),
+    ("filtered", ["negative"], {"empty": 1, "teacher disagrees": 2}),
+])
+def test_whose_label_a_pair_gets(hand_made, labels, outputs, dropped):
+    table, report = hand_made(labels)
+    assert list(table.loc[table["dropped"] == "", "output"]) == outputs
+    assert report["dropped"] == dropped and report["kept"] == len(outputs)
+    assert report["label_agreement"] == pytest.approx(100 / 3)  # of the three that the annotator saw
+
+
+def test_nothing_to_keep_is_no_error(study, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "_sample", lambda *_: pairs(("", "positive", True), ("word", "negative", False)))
+    settings = tiny(tmp_path, **{"generate.pairs": 2})
+    table = generate.generate(study.generator, study.annotator, study.task, 32, settings)
+    report = generate.audit(table, study.generator, study.task, 32, settings)
+    assert report["kept"] == 0 and report["dropped"] == {"empty": 1, "unfinished": 1}
+    assert list(generate.generate(study.generator, study.annotator, study.task, 32, settings)["dropped"]) == [
+        "empty", "unfinished"]
+    assert generate.examples_of(table).empty
+
+
+def test_an_input_and_its_output_are_told_apart(lm, tiny, tmp_path, monkeypatch):
+    written = ["A b | of | C\nText: A b is of C.", "D | of | E", "F | of | G\nText: F is\nmore"]
+    monkeypatch.setattr(language_model, "write", lambda lm, prompts, *_, **__: (written, [-1.0] * 3, [True] * 3))
+    settings = tiny(tmp_path, **{"generate.pairs": 3})
+    task = tasks.load("webnlg", settings)
+    table = generate._sample(lm, task, 32, settings)
+    assert list(table["text"]) == ["A b | of | C", "D | of | E", "F | of | G"]
+    assert list(table["sampled"]) == ["A b is of C.", "", "F is\nmore"]
+    assert generate._malformed(table, task, 32) == ["", "empty", "malformed"]
+
+
+def test_examples_to_look_at():
+    table = pd.DataFrame({"text": ["one two three four five"] * 8 + ["too short", "dropped as it is a copy"],
+                          "output": ["a", "b"] * 5, "dropped": [""] * 9 + ["duplicate"]})
+    shown = generate.examples_of(table, per_output=2)
+    assert list(shown["output"]) == ["a", "a", "b", "b"] and set(shown["text"]) == {"one two three four five"}

@@ -1,0 +1,195 @@
+"""Fine-tuning the real teacher, briefly: what it learns from, what is kept, and what several processes change."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from sealed import sealed
+from synthtune import annotate, tasks, teacher
+from synthtune.errors import SettingsError, StageError
+from synthtune.files import read_json
+
+
+@pytest.fixture
+def copied(study, tiny, tmp_path):
+    """The study in a folder of its own, for tests that change it; make settings of it."""
+    shutil.copytree(study.settings.folder, tmp_path / "run")
+    return lambda **changes: tiny(tmp_path / "run", **changes)
+
+
+@pytest.mark.parametrize("direction", ["annotate", "generate"])
+def test_the_loss_falls_and_its_curve_is_kept(study, direction):
+    losses = study.adapters[direction].losses
+    assert list(losses.columns) == ["epoch", "step", "loss"]
+    assert list(losses["step"]) == list(range(1, 3 * math.ceil(study.budget / 8) + 1))
+    by_epoch = losses.groupby("epoch")["loss"].mean()
+    assert len(by_epoch) == 3 and by_epoch[3] < 0.9 * by_epoch[1]
+    assert list(pd.read_csv(study.adapters[direction].folder / "losses.csv")["loss"]) == list(losses["loss"])
+
+
+def test_fine_tuning_leaves_the_pretrained_model_as_it_was(study, lm):
+    assert not any("lora" in name for name, _ in lm.model.named_parameters())
+    from synthtune import language_model
+
+    fresh = language_model.load(lm.name, torch.float32).model.state_dict()
+    assert all(torch.equal(weights, fresh[name]) for name, weights in lm.model.state_dict().items())
+
+
+def test_an_adapter_is_kept_as_safetensors_with_its_settings(study):
+    for direction, adapter in study.adapters.items():
+        names = {path.name for path in adapter.folder.rglob("*") if path.is_file()}
+        assert {"adapter_model.safetensors", "adapter_config.json", "settings.json", "losses.csv"} <= names
+        assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))]
+        made_from = read_json(adapter.folder / "settings.json")["made_from"]
+        assert made_from["direction"] == direction and made_from["budget"] == study.budget
+        assert made_from["teacher"]["epochs"] == 3 and made_from["data_digest"] == study.task.digest
+        layers = {name.split(".layers.")[1].split(".")[0] for name in load_file(
+            adapter.folder / "adapter_model.safetensors")}
+        assert layers == {str(number) for number in range(15, 30)}  # the lowest 15 of 30 are frozen
+
+
+def test_a_finished_adapter_is_reused(study, lm, copied, monkeypatch):
+    monkeypatch.setattr(teacher, "_train", lambda *_: pytest.fail("trained again"))
+    for direction, adapter in study.adapters.items():
+        again = teacher.fine_tune(lm, study.task, study.budget, direction, study.settings)
+        assert again.digest == adapter.digest and again.folder == adapter.folder
+        # Nothing of this shapes the adapter.
+        other = copied(**{"teacher.shots": 2, "teacher.test_examples": 15, "students.steps": 9, "budgets": [32, 64]})
+        assert teacher.fine_tune(lm, study.task, study.budget, direction, other).digest == adapter.digest
+
+
+@pytest.mark.parametrize("change", [
+    {"teacher.learning_rate": 1e-3}, {"teacher.epochs": 1}, {"teacher.lora_rank": 4}, {"seed": 3}])
+def test_a_changed_setting_trains_again(study, lm, copied, monkeypatch, change):
+    settings, trained = copied(**change), []
+    monkeypatch.setattr(teacher, "_train", lambda *arguments: trained.append(arguments))
+    teacher.fine_tune(lm, study.task, study.budget, "annotate", settings)
+    assert len(trained) == 1
+
+
+def test_a_damaged_adapter_is_trained_again_and_is_the_same(study, lm, copied):
+    settings = copied()
+    folder = teacher.adapter_folder(settings, "tweets", study.budget, "annotate")
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    again = teacher.fine_tune(lm, study.task, study.budget, "annotate", settings)
+    assert again.folder == folder and again.digest == study.adapters["annotate"].digest
+
+
+def test_an_interrupted_training_leaves_no_adapter(study, lm, tiny, tmp_path, monkeypatch):
+    settings, steps = tiny(tmp_path), []
+
+    def interrupted(*_):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return 1.0
+
+    monkeypatch.setattr(teacher, "warm_up_and_decay", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        teacher.fine_tune(lm, study.task, study.budget, "annotate", settings)
+    assert not list(tmp_path.rglob("*adapter*"))
+
+
+def test_two_processes_train_the_same_adapter_as_one_from_gold_alone(lm, tiny, tmp_path):
+    """Nine examples in batches of four: the last batch has one, so the second process has none there."""
+    changes = {"budgets": [9], "teacher.batch_size": 4, "teacher.epochs": 2, "teacher.lora_dropout": 0.0}
+    one, two = tiny(tmp_path / "one", **changes), tiny(tmp_path / "two", **changes, **{"teacher.processes": 2})
+    task = tasks.load("tweets", one)
+    assert tasks.load("tweets", two).digest == task.digest
+    alone = teacher.fine_tune(lm, sealed(task, 9), 9, "annotate", one)  # gold alone is read
+    together = teacher.fine_tune(lm, task, 9, "annotate", two)
+    assert read_json(alone.folder / "settings.json")["processes"] == 1
+    assert read_json(together.folder / "settings.json")["processes"] == 2
+    assert together.folder.is_relative_to(tmp_path / "two")
+    assert len(alone.losses) == 6
+    assert list(together.losses["loss"]) == pytest.approx(list(alone.losses["loss"]), rel=1e-3)
+
+    def learned(adapter):  # B starts at zero, so all of it is what was learned
+        weights = load_file(adapter.folder / "adapter_model.safetensors")
+        return torch.cat([value.flatten() for name, value in sorted(weights.items()) if "lora_B" in name])
+
+    first, second = learned(alone), learned(together)
+    assert first.norm() > 0 and (first - second).norm() < 0.01 * first.norm()
+
+
+def test_a_failing_process_is_one_sentence(study, lm, copied):
+    settings = copied(**{"teacher.processes": 2, "teacher.model": "no-such-model"})
+    with pytest.raises(StageError) as caught:
+        teacher.fine_tune(lm, study.task, study.budget, "annotate", settings)
+    [sentence] = str(caught.value).splitlines()
+    assert "tweets in 2 processes failed: No asset is called 'no-such-model'" in sentence and len(sentence) < 400
+
+
+def test_merging_changes_nothing_but_the_time(study, lm):
+    import copy
+
+    ids = torch.tensor([lm.encode(teacher.prompt(study.task, study.task.test[0].text))])
+    with torch.inference_mode():
+        unmerged = PeftModel.from_pretrained(copy.deepcopy(lm.model), study.adapters["annotate"].folder).eval()(ids)
+        merged, before = study.annotator.model(ids), lm.model(ids)
+    torch.testing.assert_close(merged.logits, unmerged.logits, atol=2e-3, rtol=1e-3)
+    assert (merged.logits - before.logits).abs().max() > 0.5
+    assert not any("lora" in name for name, _ in study.annotator.model.named_parameters())
+    assert study.annotator.digest == study.adapters["annotate"].digest != study.generator.digest != lm.digest
+
+
+def test_what_the_teacher_reads_and_writes(tiny, tmp_path):
+    settings = tiny(tmp_path)
+    tweets, webnlg = tasks.load("tweets", settings), tasks.load("webnlg", settings)
+    example = tasks.Example("1", "so good", "positive")
+    assert teacher.training_text(tweets, example, "annotate") == ("Tweet: so good\nSentiment:", " positive")
+    assert teacher.training_text(tweets, example, "generate") == ("Sentiment: positive\nTweet:", " so good")
+    fact = tasks.Example("1", "a | is | b", "A is b.", ("A is b.", "B it is."))
+    assert teacher.training_text(webnlg, fact, "annotate") == ("Facts: a | is | b\nText:", " A is b.")
+    assert teacher.training_text(webnlg, fact, "generate") == ("Facts:", " a | is | b\nText: A is b.")
+    assert teacher.few_shot_prefix(tweets, [example]) == (
+        "Say whether the tweet is positive or negative.\n\nTweet: so good\nSentiment: positive\n\n")
+
+
+def test_a_long_text_is_cut_and_not_what_asks_for_the_output(study, lm):
+    long = tasks.Example("1", "word " * 300, "positive")
+    ids, learned = teacher._encoded(lm, study.task, long, "annotate", 64)
+    wanted = [token for token in learned.tolist() if token != teacher.IGNORED]
+    assert len(ids) == len(learned) <= 64 and lm.tokenizer.decode(wanted) == " positive"
+    assert lm.tokenizer.decode(ids).endswith("word word\nSentiment: positive")
+    ids, learned = teacher._encoded(lm, study.task, replace(long, text="yes", target="word " * 99), "generate", 64)
+    assert len(ids) <= 64
+    cut = teacher._cut_prompt(lm, study.task, long.text, 64)
+    assert cut.startswith("Tweet: word") and cut.endswith("\nSentiment:") and len(lm.encode(cut)) <= 66
+    assert teacher._cut_prompt(lm, study.task, "short", 64) == "Tweet: short\nSentiment:"
+
+
+def test_the_row_of_a_teacher(study, tmp_path):
+    settings, task = study.settings, study.task
+    row = teacher.evaluate(study.annotator, task, study.budget, settings)
+    shown = task.test[:20]
+    predicted, logs, scores = teacher.answers(study.annotator, task, [e.text for e in shown], settings)
+    right = [float(guess == e.target) for guess, e in zip(predicted, shown, strict=True)]
+    assert list(row["per_example"]) == right and row["accuracy"] == pytest.approx(100 * sum(right) / 20)
+    assert set(predicted) <= set(task.labels) and math.isnan(row["bleu"])
+    assert logs == pytest.approx(scores.max(-1).values.tolist())
+    assert row["system"] == "fine-tuned teacher" and row["model_digest"] == study.adapters["annotate"].digest
+
+
+def test_the_rows_of_the_prompted_model(study, lm):
+    rows = teacher.prompted(lm, study.task, study.budget, study.settings)
+    assert [row["system"] for row in rows] == ["prompted, 0-shot", "prompted, 5-shot"]
+    assert all(len(row["per_example"]) == 10 and 0 <= row["accuracy"] <= 100 for row in rows)
+    assert teacher.prompted(lm, study.task, study.settings.budgets[1], study.settings) == []  # said once is enough
+    table = teacher.save(rows, study.task, study.budget, study.settings)
+    pd.testing.assert_frame_equal(pd.read_parquet(study.folder / "teacher.parquet"), table, check_dtype=False)
+    assert {"task", "kind", "budget", "system", "model", "accuracy", "macro_f1", "bleu", "chrf", "rouge_l", "per_example",
+            "seconds", "data_digest", "model_digest", "settings_digest", "settings"} == set(table.columns)
+
+
+def test_a_budget_over_the_pool_is_refused(study, lm):
+    with pytest.raises(SettingsError, match="budget: 161 labelled examples"):
+        teacher.fine_tune(lm, study.task, 161, "annotate", study.settings)
+    with pytest.raises(SettingsError, match="budget: '32'"):
+        annotate.annotate(lm, study.task, "32", study.settings)
