@@ -33,7 +33,13 @@ def parameters_cell(notebook):
 
 def test_the_six_are_there():
     assert [path.stem for path in NOTEBOOKS] == [
-        "00_tour", "01_teacher", "02_annotate", "03_generate", "04_students", "05_figures"]
+        "00_tour",
+        "01_teacher",
+        "02_annotate",
+        "03_generate",
+        "04_students",
+        "05_figures",
+    ]
 
 
 def test_is_a_valid_notebook_for_any_python_3(notebook):
@@ -73,7 +79,11 @@ def test_cells_are_short_and_explained(notebook):
 
 def test_no_loop_a_reader_would_skip(notebook):
     for cell in code(notebook):
-        assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, (ast.For, ast.While, ast.If))]
+        assert not [
+            node
+            for node in ast.walk(ast.parse(cell.source))
+            if isinstance(node, (ast.For, ast.While, ast.If))
+        ]
 
 
 def test_outputs_hold_no_error_no_warning_and_no_path_of_a_machine(notebook):
@@ -82,8 +92,9 @@ def test_outputs_hold_no_error_no_warning_and_no_path_of_a_machine(notebook):
             assert output.output_type != "error"
             assert output.get("name") != "stderr"
             pictures = {"image/png", "image/jpeg"}
-            shown = output.get("text", "") + json.dumps({name: content for name, content in output.get("data", {}).items()
-                                                         if name not in pictures})
+            shown = output.get("text", "") + json.dumps(
+                {name: content for name, content in output.get("data", {}).items() if name not in pictures}
+            )
             assert not MACHINE_PATH.search(shown)
     counts = [cell.execution_count for cell in code(notebook)]
     assert counts in ([None] * len(counts), list(range(1, len(counts) + 1)))
@@ -96,7 +107,9 @@ def test_every_task_has_sentences_of_our_own():
 def test_tables_show_texts_and_do_not_run_them(monkeypatch):
     shown = []
     monkeypatch.setattr(show, "display", lambda data, raw: shown.append(data))
-    show.table([{"text": "<script>alert(1)</script>\nnext", "number": 1234.567, "none": None, "share": float("nan")}])
+    show.table(
+        [{"text": "<script>alert(1)</script>\nnext", "number": 1234.567, "none": None, "share": float("nan")}]
+    )
     [data] = shown
     assert "<script>" not in data["text/html"]
     assert "&lt;script&gt;alert(1)&lt;/script&gt; ⏎ next" in data["text/html"]
@@ -112,19 +125,30 @@ def repository(tmp_path):
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.cells = [
         nbformat.v4.new_markdown_cell("# Title"),
-        nbformat.v4.new_code_cell('task = "tweets"  # t\nbudget = 125  # b\nrun_dir = ""  # r',
-                                  metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell("print(task)")]
+        nbformat.v4.new_code_cell(
+            'task = "tweets"  # t\nbudget = 125  # b\nrun_dir = ""  # r', metadata={"tags": ["parameters"]}
+        ),
+        nbformat.v4.new_code_cell("print(task)"),
+    ]
     source = tmp_path / "notebooks" / "02_annotate.ipynb"
     source.parent.mkdir()
     nbformat.write(notebook, source)
     executed = nbformat.reads(nbformat.writes(notebook), as_version=4)
     executed.metadata["papermill"] = {"input_path": "somewhere"}
-    executed.cells.insert(2, nbformat.v4.new_code_cell(
-        'task = "tweets"\nbudget = 125\nrun_dir = "/elsewhere"', metadata={"tags": ["injected-parameters"]}))
-    executed.cells[-1].update(execution_count=3, outputs=[
-        nbformat.v4.new_output("display_data", {"text/plain": ""}),
-        nbformat.v4.new_output("stream", text="tweets\n")])
+    executed.cells.insert(
+        2,
+        nbformat.v4.new_code_cell(
+            'task = "tweets"\nbudget = 125\nrun_dir = "/elsewhere"',
+            metadata={"tags": ["injected-parameters"]},
+        ),
+    )
+    executed.cells[-1].update(
+        execution_count=3,
+        outputs=[
+            nbformat.v4.new_output("display_data", {"text/plain": ""}),
+            nbformat.v4.new_output("stream", text="tweets\n"),
+        ],
+    )
     run = tmp_path / "runs" / "laptop"
     (run / "notebooks").mkdir(parents=True)
     (run / "figures").mkdir()
@@ -142,6 +166,7 @@ def change(repository, action):
 
 
 def test_publish_takes_the_outputs_and_nothing_else(repository):
+    change(repository, lambda cells: cells[0].update(source="# An earlier title"))
     source = repository / "notebooks" / "02_annotate.ipynb"
     before, when = nbformat.read(source, as_version=4), source.stat().st_mtime_ns
     publish.publish(repository / "runs" / "laptop", repository)
@@ -154,11 +179,14 @@ def test_publish_takes_the_outputs_and_nothing_else(repository):
     assert (repository / "figures" / "report.html").read_text() == "<p>report</p>"
 
 
-@pytest.mark.parametrize(("action", "said"), [
-    (lambda cells: cells[-1].update(source="print('other')"), "has changed"),
-    (lambda cells: cells[2].update(source='task = "sgd"\nbudget = 125'), "task = 'sgd'"),
-    (lambda cells: cells[-1].outputs[-1].update(name="stderr", text="FutureWarning: x"), "FutureWarning"),
-])
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        (lambda cells: cells[-1].update(source="print('other')"), "code has changed"),
+        (lambda cells: cells[2].update(source='task = "sgd"\nbudget = 125'), "task = 'sgd'"),
+        (lambda cells: cells[-1].outputs[-1].update(name="stderr", text="FutureWarning: x"), "FutureWarning"),
+    ],
+)
 def test_publish_refuses_what_the_notebook_would_not_show(repository, action, said):
     change(repository, action)
     source = repository / "notebooks" / "02_annotate.ipynb"

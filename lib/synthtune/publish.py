@@ -1,11 +1,12 @@
-"""Put what a finished run drew where readers see it: its figures, and its outputs in the notebooks of the repository.
+"""Put what a finished run drew where readers see it: `figures/`, and the outputs of `notebooks/`.
 
     python -m synthtune.publish runs/laptop
 
-Executed notebooks of a run hold parameters that were put in, and a history. Here only their outputs are taken, into the
-notebooks as they are in the repository; a notebook that the run does not execute (the tour) is executed for this. It is
-refused if that would show something a reader cannot get by running the notebook as it stands: other code, other parameters,
-an error, a warning, or a path of this machine.
+Executed notebooks of a run hold parameters that were put in, and a history. Here only their outputs are
+taken, into the notebooks as they are in the repository (their prose may have changed since); a notebook that
+the run does not execute, the tour, is executed for this. It is refused if that would show something a reader
+cannot get by running the notebook as it stands: other code, other parameters, an error, a warning, or a path
+of this machine.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ TEXTS = {".csv", ".html", ".md", ".svg", ".tex"}
 
 
 def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
-    """Copy a run's figures to `figures/` and its outputs into `notebooks/`; everything is checked before anything is written.
+    """Copy a run's figures to `figures/` and its outputs into `notebooks/`, once all of it is checked.
 
     Parameters
     ----------
@@ -45,8 +46,8 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
     Returns
     -------
     list of Path
-        The folder of figures and the notebooks written. A notebook keeps its time stamp, since its code is the same: the run
-        stays up to date.
+        The folder of figures and the notebooks written. A notebook keeps its time stamp, since its code is
+        the same: the run stays up to date.
 
     Raises
     ------
@@ -56,7 +57,9 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
     run_dir, root = Path(run_dir).resolve(), Path(root).resolve()
     figures = run_dir / "figures"
     if not (figures / "report.html").exists():
-        raise StageError(f"{run_dir} holds no finished run (figures/report.html is missing): run it to its end first.")
+        raise StageError(
+            f"{run_dir} holds no finished run (figures/report.html is missing): run it to its end first."
+        )
     forbidden = machine_paths(run_dir, root)
     for path in sorted(figures.iterdir()):
         if path.suffix in TEXTS:
@@ -78,8 +81,15 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
 
 def machine_paths(run_dir: Path, root: Path) -> list[str]:
     """Beginnings of absolute paths that mean something on this machine only."""
-    folders = {run_dir, run_dir.parent.parent, root, root.parent, Path.home(), Path(sys.prefix),
-               Path(tempfile.gettempdir()) / "tmp"}
+    folders = {
+        run_dir,
+        run_dir.parent.parent,
+        root,
+        root.parent,
+        Path.home(),
+        Path(sys.prefix),
+        Path(tempfile.gettempdir()) / "tmp",
+    }
     return sorted(str(folder) for folder in folders if len(folder.parts) > 1)
 
 
@@ -87,8 +97,10 @@ def _refuse_paths(text: str, forbidden: list[str], where: str) -> None:
     for beginning in forbidden:
         found = re.search(rf"{re.escape(beginning)}(?:/|\w)[^\s\"'<>\\]*", text)
         if found:
-            raise StageError(f"{where} shows a path of this machine, {found[0]}: find the cell or the setting that prints "
-                             "it, mend that, and run again.")
+            raise StageError(
+                f"{where} shows a path of this machine, {found[0]}: find the cell or the setting that prints "
+                "it, mend that, and run again."
+            )
 
 
 def parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -98,7 +110,7 @@ def parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
 
 
 def _executed(path: Path, notebook: nbformat.NotebookNode, run_dir: Path) -> nbformat.NotebookNode:
-    """The notebook as this run executed it with the notebook's own parameters; executed now if the run does not."""
+    """The notebook as this run executed it; executed now if no run does that."""
     values = parameters(notebook)
     prefixes = [f"{values.get('task')}-{values.get('budget')}-", f"{values.get('task')}-", ""]
     for prefix in prefixes:
@@ -106,34 +118,39 @@ def _executed(path: Path, notebook: nbformat.NotebookNode, run_dir: Path) -> nbf
         if executed.exists():
             return nbformat.read(executed, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
-        notebook_runner.run(path, Path(folder) / path.name, {"run_dir": str(run_dir)} if "run_dir" in values else {})
+        notebook_runner.run(
+            path, Path(folder) / path.name, {"run_dir": str(run_dir)} if "run_dir" in values else {}
+        )
         return nbformat.read(Path(folder) / path.name, as_version=4)
 
 
-def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+def with_outputs(
+    notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: str
+) -> nbformat.NotebookNode:
     """A copy of a notebook with the outputs that it had when it was executed.
 
     Raises
     ------
     StageError
-        If the code or the parameters were others (the run's folder apart), or an output is an error or a warning.
+        If the code or the parameters were others (the run's folder apart), or an output is an error or a
+        warning.
     """
     injected = [cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", [])]
-    ran = [cell for cell in executed.cells if cell not in injected]
-    if [(cell.cell_type, cell.source) for cell in ran] != [(cell.cell_type, cell.source) for cell in notebook.cells]:
-        raise StageError(f"{name} has changed since the run executed it: run again, then publish.")
+    ran = [cell for cell in executed.cells if cell.cell_type == "code" and cell not in injected]
+    shown = copy.deepcopy(notebook)
+    code = [cell for cell in shown.cells if cell.cell_type == "code"]
+    if [cell.source for cell in ran] != [cell.source for cell in code]:
+        raise StageError(f"{name}: its code has changed since the run executed it; run again, then publish.")
     values = parameters(notebook)
     for cell in injected:
         given = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
         for key, value in given.items():
             if key != "run_dir" and value != values.get(key):
-                raise StageError(f"{name}: the run had {key} = {value!r}, the notebook says {values.get(key)!r}; publish a run "
-                                 "with the notebook's own parameters.")
-    shown, count = copy.deepcopy(notebook), 0
-    for cell, done in zip(shown.cells, ran, strict=True):
-        if cell.cell_type != "code":
-            continue
-        count += 1
+                raise StageError(
+                    f"{name}: the run had {key} = {value!r}, the notebook says {values.get(key)!r}; publish "
+                    "a run with the notebook's own parameters."
+                )
+    for count, (cell, done) in enumerate(zip(code, ran, strict=True), 1):
         cell.execution_count = count
         cell.outputs = [_checked(output, count, name) for output in done.outputs if not _is_empty(output)]
     return shown
@@ -141,14 +158,20 @@ def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNod
 
 def _is_empty(output: nbformat.NotebookNode) -> bool:
     """Whether an output is what a finished progress bar leaves behind."""
-    return output.output_type == "display_data" and set(output.data) == {"text/plain"} and not output.data["text/plain"]
+    return (
+        output.output_type == "display_data"
+        and set(output.data) == {"text/plain"}
+        and not output.data["text/plain"]
+    )
 
 
 def _checked(output: nbformat.NotebookNode, count: int, name: str) -> nbformat.NotebookNode:
     if output.output_type == "error" or output.get("name") == "stderr":
         said = (output.get("text") or output.get("evalue", "")).strip().splitlines()
-        raise StageError(f"{name}: the output of code cell {count} holds an error or a warning ({said[0] if said else ''}); "
-                         "mend its cause and run again.")
+        raise StageError(
+            f"{name}: the output of code cell {count} holds an error or a warning ({said[0] if said else ''}): "
+            "mend its cause and run again."
+        )
     if output.output_type == "execute_result":
         output.execution_count = count
     return output

@@ -26,28 +26,46 @@ from synthtune.teacher import Adapter
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"
 
 SENTENCES = {
-    "film_reviews": ["The plot limps, but the two leads are a joy to watch.", "Two hours I will never get back."],
-    "product_reviews": ["The lid cracked within a week and nobody answered my letters.",
-                        "Small, quiet, and it just works."],
-    "tweets": ["Missed my train, spilled my coffee, and it is only Monday.", "Best surprise party ever, thank you all!"],
-    "reuters_r8": ["The bakery chain said net profit rose to 4.1 mln dlrs from 3.2 mln a year earlier.",
-                   "The two shipyards agreed to merge, paying shareholders 12 dlrs a share."],
-    "webnlg": ["Porto | country | Portugal", "Ada Lovelace | birth place | London && Ada Lovelace | field | mathematics"],
-    "sgd": ["service: Restaurants, Find and book a table && confirm city (City of the restaurant) = Leeds",
-            "service: Trains, Look up and buy tickets && request date (Day of the journey)"],
+    "film_reviews": [
+        "The plot limps, but the two leads are a joy to watch.",
+        "Two hours I will never get back.",
+    ],
+    "product_reviews": [
+        "The lid cracked within a week and nobody answered my letters.",
+        "Small, quiet, and it just works.",
+    ],
+    "tweets": [
+        "Missed my train, spilled my coffee, and it is only Monday.",
+        "Best surprise party ever, thank you all!",
+    ],
+    "reuters_r8": [
+        "The bakery chain said net profit rose to 4.1 mln dlrs from 3.2 mln a year earlier.",
+        "The two shipyards agreed to merge, paying shareholders 12 dlrs a share.",
+    ],
+    "webnlg": [
+        "Porto | country | Portugal",
+        "Ada Lovelace | birth place | London && Ada Lovelace | field | mathematics",
+    ],
+    "sgd": [
+        "service: Restaurants, Find and book a table && confirm city (City of the restaurant) = Leeds",
+        "service: Trains, Look up and buy tickets && request date (Day of the journey)",
+    ],
 }
 """Inputs of our own writing for every task: what notebooks show where they would have to quote a corpus."""
 
 OUTPUTS = {
-    "film_reviews": "positive", "product_reviews": "negative", "tweets": "negative", "reuters_r8": "earnings",
-    "webnlg": "Porto is a city in Portugal.", "sgd": "You would like a table in Leeds, is that right?",
+    "film_reviews": "positive",
+    "product_reviews": "negative",
+    "tweets": "negative",
+    "reuters_r8": "earnings",
+    "webnlg": "Porto is a city in Portugal.",
+    "sgd": "You would like a table in Leeds, is that right?",
 }
 """The right output of the first of `SENTENCES`."""
 
 
 def table(rows: pd.DataFrame | list[dict], digits: int = 1) -> None:
-    """Show rows as a table; texts are escaped and whole, line ends in them marked ⏎, numbers rounded, empty columns
-    left out.
+    """Show rows as a table: texts escaped and whole, line ends marked ⏎, numbers rounded, no empty columns.
 
     Parameters
     ----------
@@ -60,16 +78,32 @@ def table(rows: pd.DataFrame | list[dict], digits: int = 1) -> None:
         display({"text/markdown": "*Nothing.*", "text/plain": "Nothing."}, raw=True)
         return
     right = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
-    shown = frame.map(lambda value: _cell(value, digits)).rename(columns=lambda name: str(name).replace("_", " "))
-    lines = [_html_row("th", shown.columns, right), *(_html_row("td", row, right) for row in shown.itertuples(index=False))]
-    display({"text/html": "<table>\n" + "\n".join(lines) + "\n</table>", "text/plain": shown.to_string(index=False)},
-            raw=True)
+    shown = frame.map(lambda value: _cell(value, digits)).rename(
+        columns=lambda name: str(name).replace("_", " ")
+    )
+    lines = [
+        _html_row("th", shown.columns, right),
+        *(_html_row("td", row, right) for row in shown.itertuples(index=False)),
+    ]
+    display(
+        {
+            "text/html": "<table>\n" + "\n".join(lines) + "\n</table>",
+            "text/plain": shown.to_string(index=False),
+        },
+        raw=True,
+    )
 
 
 def _html_row(tag: str, cells: Iterable[str], right: list[bool]) -> str:
-    """A row of a table; numbers to the right. Notebook viewers put texts there as well unless told otherwise."""
-    return "<tr>" + "".join(f'<{tag} style="text-align: {"right" if number else "left"}">{html.escape(cell)}</{tag}>'
-                            for cell, number in zip(cells, right, strict=True)) + "</tr>"
+    """A row of a table; numbers on the right. Viewers put texts there as well unless told otherwise."""
+    return (
+        "<tr>"
+        + "".join(
+            f'<{tag} style="text-align: {"right" if number else "left"}">{html.escape(cell)}</{tag}>'
+            for cell, number in zip(cells, right, strict=True)
+        )
+        + "</tr>"
+    )
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -96,7 +130,7 @@ def facts(record: dict[str, Any], digits: int = 1) -> None:
 
 
 def picture(figure: Figure, alt: str) -> Image:
-    """A figure as a PNG that every notebook viewer shows, at its print size, with words for those who cannot see it."""
+    """A figure as a PNG at its print size, which every viewer shows, with words for who cannot see it."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=200, bbox_inches="tight", facecolor="white")
     return Image(png.getvalue(), width=int(110 * figure.get_size_inches()[0]), alt=alt)
@@ -117,24 +151,38 @@ def losses(adapters: dict[str, Adapter]) -> Image:
         steps = adapter.losses
         axes.plot(steps["step"], steps["loss"], color=color, linewidth=0.7, alpha=0.6)
         for _, epoch in steps.groupby("epoch"):
-            axes.plot([epoch["step"].min() - 0.5, epoch["step"].max() + 0.5], [epoch["loss"].mean()] * 2, color=color,
-                      linewidth=2, label=name)
+            axes.plot(
+                [epoch["step"].min() - 0.5, epoch["step"].max() + 0.5],
+                [epoch["loss"].mean()] * 2,
+                color=color,
+                linewidth=2,
+                label=name,
+            )
     handles, names = axes.get_legend_handles_labels()
     first = dict(zip(names, handles, strict=True))
     axes.legend(first.values(), first.keys(), frameon=False)
     axes.set(xlabel="optimizer step", ylabel="loss a target token (nats)", ylim=(0, None))
-    return picture(figure, "Training loss of the teacher against optimizer steps, one line for each direction.")
+    return picture(
+        figure, "Training loss of the teacher against optimizer steps, one line for each direction."
+    )
 
 
 def label_shares(shares: dict[str, pd.Series]) -> Image:
     """Share of each label in several sets of examples, in percent, side by side."""
     shares = {name: labels for name, labels in shares.items() if len(labels)}
-    frame = pd.DataFrame({name: 100 * labels.value_counts(normalize=True) for name, labels in shares.items()}).fillna(0)
+    frame = pd.DataFrame(
+        {name: 100 * labels.value_counts(normalize=True) for name, labels in shares.items()}
+    ).fillna(0)
     figure, axes = _small_axes(6.2)
     width = 0.8 / len(frame.columns)
     for number, (name, color) in enumerate(zip(frame.columns, (ORANGE, BLUE, GREEN, GREY), strict=False)):
-        axes.bar(np.arange(len(frame)) + (number - (len(frame.columns) - 1) / 2) * width, frame[name], width,
-                 color=color, label=name)
+        axes.bar(
+            np.arange(len(frame)) + (number - (len(frame.columns) - 1) / 2) * width,
+            frame[name],
+            width,
+            color=color,
+            label=name,
+        )
     axes.set_xticks(range(len(frame)), frame.index, rotation=0 if len(frame) < 5 else 25)
     axes.set(ylabel="share (%)")
     axes.legend(frameon=False)
@@ -147,8 +195,15 @@ def words(texts: dict[str, pd.Series]) -> Image:
     lengths = {name: column.str.split().str.len() for name, column in texts.items() if len(column)}
     bins = np.arange(0, max(np.percentile(each, 99) for each in lengths.values()) + 4, 3)
     for (name, each), color in zip(lengths.items(), (ORANGE, BLUE, GREEN), strict=False):
-        axes.hist(each, bins=bins, weights=np.full(len(each), 100 / len(each)), histtype="step", color=color,
-                  linewidth=1.5, label=f"{name} (median {each.median():.0f})")
+        axes.hist(
+            each,
+            bins=bins,
+            weights=np.full(len(each), 100 / len(each)),
+            histtype="step",
+            color=color,
+            linewidth=1.5,
+            label=f"{name} (median {each.median():.0f})",
+        )
     axes.set(xlabel="words in a text", ylabel="share of texts (%)")
     axes.legend(frameon=False)
     return picture(figure, "Histograms of words in a text: " + ", ".join(lengths) + ".")
@@ -157,8 +212,9 @@ def words(texts: dict[str, pd.Series]) -> Image:
 def confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) -> Image:
     """Quality of annotations in groups of equal size, from those the teacher was least sure of to the surest.
 
-    Classification: accuracy against the mean probability of the chosen label, with the line on which they are equal
-    (a reliability diagram). NLG: the task's metric against the mean log-probability a word, which has no such line.
+    Classification: accuracy against the mean probability of the chosen label, with the line on which they are
+    equal (a reliability diagram). NLG: the task's metric against the mean log-probability a word, which has
+    no such line.
     """
     figure, axes = _small_axes()
     if task.kind == "classification":
@@ -172,12 +228,17 @@ def confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) 
         x, y = _quality_by_confidence(annotated, task, budget, bins)
         axes.set(xlabel="teacher's log-probability a word (nats)")
     axes.plot(x, y, color=BLUE, marker="o")
-    axes.set(ylabel=f"{METRIC_NAMES[task.metric]} (%)" if task.metric == "accuracy" else METRIC_NAMES[task.metric])
-    return picture(figure, f"{METRIC_NAMES[task.metric]} of the annotations against the teacher's confidence in them.")
+    axes.set(
+        ylabel=f"{METRIC_NAMES[task.metric]} (%)" if task.metric == "accuracy" else METRIC_NAMES[task.metric]
+    )
+    return picture(
+        figure, f"{METRIC_NAMES[task.metric]} of the annotations against the teacher's confidence in them."
+    )
 
 
-def _quality_by_confidence(annotated: pd.DataFrame, task: Task, budget: int,
-                           bins: int) -> tuple[list[float], list[float]]:
+def _quality_by_confidence(
+    annotated: pd.DataFrame, task: Task, budget: int, bins: int
+) -> tuple[list[float], list[float]]:
     """Mean log-probability a word and the task's metric, in groups of equal size."""
     true = {example.id: example for example in task.pool[budget:]}
     a_word = annotated["log_probability"] / annotated["output"].str.split().str.len().clip(lower=1)
@@ -190,7 +251,7 @@ def _quality_by_confidence(annotated: pd.DataFrame, task: Task, budget: int,
 
 
 def students(results: pd.DataFrame, task: Task) -> Image:
-    """Every student at the headline amount as a dot, by condition and budget, with the mean over seeds as a line."""
+    """Students at the headline amount as dots, by condition and budget, the mean over seeds as a line."""
     headline = results[results["condition"] == GENERATED].groupby("budget")["amount"].first()
     results = results[(results["amount"] == 0) | (results["amount"] == results["budget"].map(headline))]
     figure, axes = _small_axes(6.4)
@@ -205,7 +266,7 @@ def students(results: pd.DataFrame, task: Task) -> Image:
 
 
 def outputs(sets: dict[str, pd.Series], task: Task) -> Image:
-    """The outputs in several sets of examples: shares of the labels for classification, words of a text for NLG."""
+    """The outputs in several sets of examples: shares of the labels, or for NLG words of a text."""
     return label_shares(sets) if task.kind == "classification" else words(sets)
 
 
@@ -220,48 +281,63 @@ def directions(task: Task) -> None:
 
 
 def diversity(report: dict[str, Any]) -> None:
-    """How varied generated texts are, beside as many gold texts, as a table; `report` is that of `generate.audit`."""
+    """How varied generated texts are, and as many gold texts, from the report of `generate.audit`."""
     names = {"distinct-1": "distinct_1", "distinct-2": "distinct_2", "self-BLEU": "self_bleu"}
-    table([{"texts": texts} | {name: report[key + suffix] for name, key in names.items()}
-           for texts, suffix in (("generated", ""), ("gold", "_gold"))], digits=2)
+    table(
+        [
+            {"texts": texts} | {name: report[key + suffix] for name, key in names.items()}
+            for texts, suffix in (("generated", ""), ("gold", "_gold"))
+        ],
+        digits=2,
+    )
 
 
 def answers(models: dict[str, LanguageModel], task: Task, settings: Settings, prefix: str = "") -> None:
     """What models answer to `SENTENCES` of a task, and with which probability, as a table.
 
-    Classification: the probability of each label among the labels. NLG: the text and its log-probability in nats.
+    Classification: the probability of each label among the labels. NLG: the text and its log-probability in
+    nats.
     """
     texts, rows = SENTENCES[task.name], []
     for name, lm in models.items():
         written, log_probabilities, scores = teacher.answers(lm, task, texts, settings, prefix)
         for number, text in enumerate(texts):
-            row = {"model": name, task.wording.input.lower(): text, task.wording.output.lower(): written[number]}
+            row = {
+                "model": name,
+                task.wording.input.lower(): text,
+                task.wording.output.lower(): written[number],
+            }
             if scores is None:
                 row["log-probability"] = log_probabilities[number]
             else:
-                row |= {f"P({label})": float(scores[number, place].exp()) for place, label in enumerate(task.labels)}
+                row |= {
+                    f"P({label})": float(scores[number, place].exp())
+                    for place, label in enumerate(task.labels)
+                }
             rows.append(row)
     table(rows, digits=2)
 
 
 def figure(number: int, settings: Settings) -> Image | Markdown:
-    """A figure that this run has drawn, with its caption; a sentence instead if there is nothing for it to show yet."""
+    """A figure that this run has drawn, with its caption; a sentence if there is nothing for it to show."""
     path = settings.folder / "figures" / f"figure_{number}.png"
     if not path.exists():
-        return Markdown(f"*Figure {number} has nothing to show: the notebooks it draws from have not been run.*")
+        return Markdown(
+            f"*Figure {number} has nothing to show: the notebooks it draws from have not been run.*"
+        )
     caption = figures.caption(number, Results.read(settings.folder, settings))
     display(Image(path.read_bytes(), width=int(110 * figures.WIDTH), alt=caption))
     return Markdown(f"*Figure {number}. {caption}*")
 
 
 def markdown(path: Path) -> Markdown:
-    """A Markdown file of this run without its title, its headings one level down, to stand under a notebook's heading."""
+    """A Markdown file of this run without its title, its headings a level down, to stand under a heading."""
     text = re.sub(r"\A# .*\n", "", path.read_text("utf-8"))
     return Markdown(re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE))
 
 
 def files(paths: list[Path], settings: Settings) -> None:
-    """Names of files of this run, by folder and stem, with their formats; paths are relative to the run's folder."""
+    """Names of files of this run and their formats; paths are relative to the run's folder."""
     rows: dict[str, list[str]] = {}
     for path in paths:
         rows.setdefault(str(path.relative_to(settings.folder).with_suffix("")), []).append(path.suffix[1:])

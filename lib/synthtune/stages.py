@@ -14,10 +14,10 @@ FILES = {"teacher": "teacher.parquet", "annotated": "annotation.json", "generate
 
 
 def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
-    """Annotate and generate at every budget of the settings where this run has not done so with these settings.
+    """Annotate and generate at every budget where this run has not done so with these settings.
 
-    In a reproduction the notebooks before the students' have done it, and no language model is loaded here. Alone,
-    the students' notebook then still has all it needs.
+    In a reproduction the notebooks before the students' have done it, and no language model is loaded here.
+    Alone, the students' notebook then still has all it needs.
 
     Returns
     -------
@@ -30,8 +30,13 @@ def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
             lm = lm or language_model.load(settings.teacher.model)
             _make(lm, task, budget, settings)
         folder = settings.folder / task.name / f"budget-{budget}"
-        rows.append({"gold": len(task.gold(budget)), "annotated": read_json(folder / FILES["annotated"])["n"],
-                     "generated": read_json(folder / FILES["generated"])["kept"]})
+        rows.append(
+            {
+                "gold": len(task.gold(budget)),
+                "annotated": read_json(folder / FILES["annotated"])["n"],
+                "generated": read_json(folder / FILES["generated"])["kept"],
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -39,10 +44,13 @@ def _is_made(task: Task, budget: int, settings: Settings) -> bool:
     folder = settings.folder / task.name / f"budget-{budget}"
     shared = {"data_digest": task.digest, "budget": budget}
     for stage, examples, report, more in (
-            ("annotate", "annotated", "annotation", {"smallest_budget": settings.budgets[0]}),
-            ("generate", "generated", "generation", {})):
+        ("annotate", "annotated", "annotation", {"smallest_budget": settings.budgets[0]}),
+        ("generate", "generated", "generation", {}),
+    ):
         wanted = shared | more | {"settings": settings.for_stage(stage, task.name)}
-        if not all((folder / name).exists() for name in (f"{examples}.json", f"{examples}.parquet", f"{report}.json")):
+        if not all(
+            (folder / name).exists() for name in (f"{examples}.json", f"{examples}.parquet", f"{report}.json")
+        ):
             return False
         made_from = read_json(folder / f"{examples}.json")["made_from"]
         if any(made_from.get(name) != value for name, value in wanted.items()):
@@ -54,7 +62,9 @@ def _make(lm: language_model.LanguageModel, task: Task, budget: int, settings: S
     annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "annotate", settings))
     generator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "generate", settings))
     annotate.check(annotate.annotate(annotator, task, budget, settings), annotator, task, budget, settings)
-    generate.audit(generate.generate(generator, annotator, task, budget, settings), generator, task, budget, settings)
+    generate.audit(
+        generate.generate(generator, annotator, task, budget, settings), generator, task, budget, settings
+    )
 
 
 def finished(settings: Settings) -> pd.DataFrame:
@@ -63,15 +73,17 @@ def finished(settings: Settings) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per task: for each stage of one budget the budgets it is done at, and whether the students are; "missing"
-        where there is nothing.
+        One row per task: the budgets at which the teacher, the annotated and the generated examples are done,
+        and whether the students are; "missing" where there is nothing.
     """
     rows = []
     for task in settings.tasks:
         folder = settings.folder / task
         row = {"task": task}
         for stage, name in FILES.items():
-            done = sorted(int(path.parent.name.removeprefix("budget-")) for path in folder.glob(f"budget-*/{name}"))
+            done = sorted(
+                int(path.parent.name.removeprefix("budget-")) for path in folder.glob(f"budget-*/{name}")
+            )
             row[stage] = ", ".join(map(str, done)) or "missing"
         row["students"] = "done" if (folder / "results.parquet").exists() else "missing"
         rows.append(row)
