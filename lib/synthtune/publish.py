@@ -167,9 +167,9 @@ def _is_empty(output: nbformat.NotebookNode) -> bool:
 
 def _checked(output: nbformat.NotebookNode, count: int, name: str) -> nbformat.NotebookNode:
     if output.output_type == "error" or output.get("name") == "stderr":
-        said = (output.get("text") or output.get("evalue", "")).strip().splitlines()
+        said = (output.get("text") or output.get("evalue", "")).strip().partition("\n")[0]
         raise StageError(
-            f"{name}: the output of code cell {count} holds an error or a warning ({said[0] if said else ''}): "
+            f"{name}: the output of code cell {count} holds an error or a warning ({said}): "
             "mend its cause and run again."
         )
     if output.output_type == "execute_result":
