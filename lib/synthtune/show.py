@@ -254,13 +254,13 @@ def students(results: pd.DataFrame, task: Task) -> Image:
     """Students at the headline amount as dots, by condition and budget, the mean over seeds as a line."""
     headline = results[results["condition"] == GENERATED].groupby("budget")["amount"].first()
     results = results[(results["amount"] == 0) | (results["amount"] == results["budget"].map(headline))]
-    figure, axes = _small_axes(6.4)
+    figure, axes = _small_axes(7.6)
     groups = results.groupby(["condition", "budget"], sort=False)[task.metric]
     for number, (_, scores) in enumerate(groups):
         axes.plot([number] * len(scores), scores, "o", color=BLUE, markersize=4, alpha=0.7)
         axes.plot([number - 0.3, number + 0.3], [scores.mean()] * 2, color="black", linewidth=1.5)
     names = [f"{condition}\n{budget:,}".replace("+", "\n+ ") for (condition, budget), _ in groups]
-    axes.set_xticks(range(len(names)), names, fontsize=7)
+    axes.set_xticks(range(len(names)), names, fontsize=6.5)
     axes.set(ylabel=f"{METRIC_NAMES[task.metric]} on the test set")
     return picture(figure, f"{METRIC_NAMES[task.metric]} of every student by condition and budget.")
 
