@@ -67,7 +67,8 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
 
     Every condition at every budget and seed; the ceiling; and, for NLG, the sweep over amounts (figure 5) at the
     smallest budget. At each budget the conditions with synthetic examples have the same amount of them: that of the
-    settings, or as many as both routes can give.
+    settings, or as many as both routes can give. A route that gave nothing (every generated pair was dropped) has no
+    cells.
 
     Raises
     ------
@@ -80,9 +81,12 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
     for budget in settings.budgets:
         seeds = chosen.seeds if budget == smallest else chosen.seeds_larger
         folder = settings.folder / task.name / f"budget-{budget}"
-        amount = min(chosen.amount, *(len(_synthetic(folder / f"{route}.parquet")) for route in ROUTES))
+        there = {route: len(_synthetic(folder / f"{route}.parquet")) for route in ROUTES}
+        amount = min([chosen.amount, *filter(None, there.values())])
+        conditions = ["gold", *(f"gold+{route}" for route in ROUTES if there[route])]
+        conditions += ["gold+both"] if all(there.values()) else []
         found += [Cell(budget, condition, 0 if condition == "gold" else amount, seed)
-                  for seed in seeds for condition in CONDITIONS[:-1]]
+                  for seed in seeds for condition in conditions]
     found += [Cell(len(task.pool), "full", 0, seed) for seed in chosen.seeds_full]
     if task.kind == "nlg":
         found += [Cell(smallest, "gold+annotated", amount, seed)
