@@ -40,7 +40,6 @@ from synthtune.tasks import Task
 from synthtune.teacher import IGNORED, shuffled_by_length, warm_up_and_decay
 
 ROUTES = ("annotated", "generated")
-CONDITIONS = ("gold", "gold+annotated", "gold+generated", "gold+both", "full")
 
 
 @dataclass(frozen=True)
