@@ -65,9 +65,9 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
     """The cells of a task, in the order in which they are run.
 
     Every condition at every budget and seed; the ceiling; and, for NLG, the sweep over amounts (figure 5) at the
-    smallest budget. At each budget the conditions with synthetic examples have the same amount of them: that of the
-    settings, or as many as both routes can give. A route that gave nothing (every generated pair was dropped) has no
-    cells.
+    smallest budget. A route that gave fewer examples than the settings' amount, or none, is used as far as it goes, and
+    then annotated examples are tried at that smaller amount as well, so that the routes can be compared at equal
+    amounts (figure 6).
 
     Raises
     ------
@@ -81,11 +81,12 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
         seeds = chosen.seeds if budget == smallest else chosen.seeds_larger
         folder = settings.folder / task.name / f"budget-{budget}"
         there = {route: len(_synthetic(folder / f"{route}.parquet")) for route in ROUTES}
-        amount = min([chosen.amount, *filter(None, there.values())])
-        conditions = ["gold", *(f"gold+{route}" for route in ROUTES if there[route])]
-        conditions += ["gold+both"] if all(there.values()) else []
-        found += [Cell(budget, condition, 0 if condition == "gold" else amount, seed)
-                  for seed in seeds for condition in conditions]
+        most = {route: min(chosen.amount, number) for route, number in there.items()}
+        equal = min(most.values())
+        wanted = [("gold", 0), ("gold+annotated", most["annotated"]), ("gold+generated", most["generated"]),
+                  ("gold+both", equal), ("gold+annotated", equal)]
+        found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted
+                  if amount or condition == "gold"]
     found += [Cell(len(task.pool), "full", 0, seed) for seed in chosen.seeds_full]
     if task.kind == "nlg":
         found += [Cell(smallest, "gold+annotated", amount, seed)
