@@ -1,0 +1,283 @@
+"""Students on real data: which cells there are, what each trains on, and what a killed run loses."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from synthtune import assets, student, tasks
+from synthtune.errors import StageError
+from synthtune.student import Cell, Row
+from torch.nn import functional
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+LIB = Path(student.__file__).parents[1]
+
+
+def write_synthetic(task, settings, annotated=60, generated=30):
+    """Synthetic examples as the two stages write them, with the pool's own texts and outputs."""
+    for budget in settings.budgets:
+        folder = settings.folder / task.name / f"budget-{budget}"
+        folder.mkdir(parents=True, exist_ok=True)
+        rest = task.pool[budget:]
+        for name, examples in (("annotated", rest[:annotated]), ("generated", rest[-generated:])):
+            table = pd.DataFrame([(e.text, e.target) for e in examples], columns=["text", "output"])
+            if name == "generated":
+                dropped = pd.DataFrame([("a copy", None, "duplicate")], columns=["text", "output", "dropped"])
+                table = pd.concat([dropped, table.assign(dropped="")], ignore_index=True)
+            table.to_parquet(folder / f"{name}.parquet")
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny, tmp_path_factory):
+    """Tweets and facts with synthetic examples, to be copied."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("prepared")
+    for name in ("tweets", "webnlg"):
+        settings = tiny(folder)
+        write_synthetic(tasks.load(name, settings), settings)
+    return folder
+
+
+@pytest.fixture
+def bench(prepared, tiny, tmp_path):
+    """A task of that folder, copied, with settings for it."""
+    def make(name, folder="run", **changes):
+        shutil.copytree(prepared, tmp_path / folder)
+        settings = tiny(tmp_path / folder, **changes).check(name)
+        return tasks.load(name, settings), settings
+
+    return make
+
+
+def test_cells_are_complete_and_each_there_once(bench):
+    task, settings = bench("tweets", **{"students.seeds": [1, 2, 3], "students.seeds_larger": [1, 2],
+                                        "students.seeds_full": [4, 5], "students.sweep": [5]})
+    cells = student.cells(task, settings)
+    wanted = {Cell(budget, condition, 0 if condition == "gold" else 20, seed)
+              for budget, seeds in ((32, (1, 2, 3)), (40, (1, 2))) for seed in seeds
+              for condition in ("gold", "gold+annotated", "gold+generated", "gold+both")}
+    wanted |= {Cell(160, "full", 0, 4), Cell(160, "full", 0, 5)}
+    assert set(cells) == wanted and len(cells) == len(wanted) == 22
+
+
+def test_the_amounts_of_figure_5_are_cells_of_nlg_tasks(bench):
+    task, settings = bench("webnlg", **{"students.seeds_larger": [1, 2], "students.sweep": [5, 20, 50]})
+    cells = student.cells(task, settings)
+    assert len(cells) == len(set(cells)) == 4 + 8 + 1 + 5  # amount 20 with seed 1 is there already
+    assert {(cell.amount, cell.seed) for cell in cells if cell.condition == "gold+annotated" and cell.budget == 32} == {
+        (amount, seed) for amount in (5, 20, 50) for seed in (1, 2)}
+
+
+def test_routes_go_as_far_as_they_go_and_are_compared_at_equal_amounts(bench):
+    task, settings = bench("tweets", **{"students.amount": 50})  # of 60 annotated and 30 generated
+    assert {(cell.condition, cell.amount) for cell in student.cells(task, settings) if "+" in cell.condition} == {
+        ("gold+annotated", 50), ("gold+annotated", 30), ("gold+generated", 30), ("gold+both", 30)}
+
+
+@pytest.mark.parametrize(("condition", "counts"), [
+    ("gold", (32, 0, 0)), ("gold+annotated", (32, 21, 0)), ("gold+generated", (32, 0, 21)), ("gold+both", (32, 11, 10)),
+    ("full", (160, 0, 0))])
+def test_what_a_cell_trains_on(bench, condition, counts):
+    task, settings = bench("tweets", **{"students.synthetic_weight": 0.5})
+    rows, found = student.training_rows(task, Cell(32, condition, 21, 1), settings)
+    assert tuple(found[name] for name in ("n_gold", "n_annotated", "n_generated")) == counts
+    gold = [Row(example.text, example.target, 1.0) for example in task.pool[: counts[0]]]
+    assert rows[: counts[0]] == gold
+    rest = [Row(e.text, e.target, 0.5) for e in (*task.pool[32:32 + counts[1]], *task.pool[-30:][: counts[2]])]
+    assert rows[counts[0]:] == rest  # "a copy" was dropped
+
+
+@pytest.mark.parametrize(("name", "stage"), [("annotated", "02"), ("generated", "03")])
+def test_missing_examples_name_the_file_and_the_stage(bench, name, stage):
+    task, settings = bench("tweets")
+    path = settings.folder / "tweets" / "budget-40" / f"{name}.parquet"
+    path.unlink()
+    with pytest.raises(StageError) as caught:
+        student.run_cells(task, settings)
+    assert f"{path} is missing: run {stage}" in str(caught.value)
+
+
+def test_a_route_that_gave_nothing_has_no_cells(bench):
+    task, settings = bench("tweets")
+    pd.DataFrame({"text": ["", "word"], "output": [None, None], "dropped": ["empty", "empty"]}).to_parquet(
+        settings.folder / "tweets" / "budget-32" / "generated.parquet")
+    cells = student.cells(task, settings)
+    assert {(cell.condition, cell.amount) for cell in cells if cell.budget == 32} == {
+        ("gold", 0), ("gold+annotated", 20)}
+    assert {cell.condition for cell in cells if cell.budget == 40} == {
+        "gold", "gold+annotated", "gold+generated", "gold+both"}
+
+
+def watch(monkeypatch):
+    """List what `fit` is given for each cell, and the weights that come of it."""
+    seen, fit = [], student._Bench.fit
+
+    def watched(self, module, rows, cell, loss):
+        module.eval()  # no dropout, so nothing random either
+        at_first = [loss([row]).item() for row in rows[:6]], loss(rows[:6]).tolist()
+        fit(self, module, rows, cell, loss)
+        weights = torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
+        seen.append((cell, at_first, weights.double()))
+
+    monkeypatch.setattr(student._Bench, "fit", watched)
+    return seen
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    return watch(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared, tiny, tmp_path_factory):
+    """Run all cells of a task, once: the folder, the results, and each cell's learned weights."""
+    runs = {}
+
+    def run(name):
+        if name not in runs:
+            folder = tmp_path_factory.mktemp(name) / "run"
+            shutil.copytree(prepared, folder)
+            settings = tiny(folder).check(name)
+            with pytest.MonkeyPatch.context() as patch:
+                seen = watch(patch)
+                table = student.run_cells(tasks.load(name, settings), settings)
+            runs[name] = folder, table, {cell: learned for cell, _, learned in seen}
+        return runs[name]
+
+    return run
+
+
+def test_a_classifier_is_the_pretrained_model_with_a_new_head(bench, fitted):
+    """Split after its frozen layers it gives the same loss as whole, for single texts and side by side."""
+    task, settings = bench("tweets")
+    rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
+    predicted = student._Bench.of(task, settings).train_and_predict(rows, Cell(32, "gold", 0, 7))
+    assert len(predicted) == 40 and set(predicted) <= set(task.labels)
+    [(_, (single, together), _)] = fitted
+    path = assets.model_path("minilm-l6-v2")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    torch.manual_seed(7)
+    whole = AutoModelForSequenceClassification.from_pretrained(path, num_labels=2).eval()
+    with torch.inference_mode():
+        wanted = [functional.cross_entropy(whole(**tokenizer(row.text, return_tensors="pt")).logits,
+                                           torch.tensor([task.labels.index(row.output)])).item() for row in rows[:6]]
+    assert single == pytest.approx(wanted, abs=1e-4) and together == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_writer_reads_texts_side_by_side_as_one_by_one(bench, fitted):
+    task, settings = bench("webnlg")
+    rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
+    student._Bench.of(task, settings).train_and_predict(rows, Cell(32, "gold", 0, 7))
+    [(_, (single, together), _)] = fitted
+    assert together == pytest.approx(single, abs=1e-3) and len({round(value, 3) for value in single}) > 1
+
+
+def scores(task, settings):
+    """The results of the one `full` cell at seed 1."""
+    rows, _ = student.training_rows(task, Cell(len(task.pool), "full", 0, 1), settings)
+    return task.score(list(task.test), student._Bench.of(task, settings).train_and_predict(
+        rows, Cell(len(task.pool), "full", 0, 1)))
+
+
+def test_a_classifier_learns(bench):
+    changes = {"students.learning_rate": 3e-4, "students.frozen_layers": 4}
+    task, settings = bench("tweets", **changes, **{"students.full_steps": 25})
+    balanced = [e for label in task.labels for e in [e for e in task.test if e.target == label][:13]]
+    task = replace(task, test=tuple(balanced))
+    untrained = settings.model_copy(update={"students": settings.students.model_copy(update={"full_steps": 1})})
+    assert scores(task, settings)["macro_f1"] > max(60, scores(task, untrained)["macro_f1"] + 10)
+
+
+def test_a_writer_learns(bench):
+    task, settings = bench("webnlg", **{"students.learning_rate": 1e-3, "students.full_steps": 40,
+                                        "students.decoder_layers": 2, "students.max_new_tokens": 24})
+    untrained = settings.model_copy(update={"students": settings.students.model_copy(update={"full_steps": 1})})
+    before, after = scores(task, untrained), scores(task, settings)
+    assert after["chrf"] > before["chrf"] + 10 and after["bleu"] > before["bleu"]
+
+
+RUN = textwrap.dedent("""
+    import sys, torch
+    torch.set_num_threads(1)
+    sys.path.insert(0, sys.argv[1])
+    from conftest import TINY
+    from synthtune import settings, student, tasks
+    chosen = settings.load("smoke", TINY, run_dir=sys.argv[2]).check(sys.argv[3])
+    student.run_cells(tasks.load(sys.argv[3], chosen), chosen)
+""")
+
+
+@pytest.mark.parametrize("name", ["tweets", "webnlg"])
+def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, bench, fitted, name):
+    _, whole, weights = uninterrupted(name)
+    fitted.clear()
+    assert len(whole) == len(weights) == 9
+    task, settings = bench(name)
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(Path(__file__).parent), str(settings.folder), name],
+                               env={**os.environ, "PYTHONPATH": str(LIB)}, stderr=subprocess.PIPE, text=True)
+    cells = settings.folder / name / "cells"
+    while len(list(cells.glob("*.parquet"))) < 3:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cells.glob("*.parquet")}
+    assert 3 <= len(done) < 9 and not (settings.folder / name / "results.parquet").exists()
+
+    resumed = student.run_cells(task, settings)
+    assert len(fitted) == 9 - len(done)  # only what was missing
+    assert all((path.stat().st_mtime_ns, path.read_bytes()) == before for path, before in done.items())
+    # To the last digit: what a student learns depends on its cell and not on the cells run before it.
+    assert all(torch.equal(learned, weights[cell]) for cell, _, learned in fitted)
+    pd.testing.assert_frame_equal(resumed.drop(columns="train_seconds"), whole.drop(columns="train_seconds"))
+    pd.testing.assert_frame_equal(pd.read_parquet(settings.folder / name / "results.parquet"), resumed)
+
+
+def test_a_row_of_the_results(uninterrupted, tiny):
+    folder, table, _ = uninterrupted("tweets")
+    assert list(table.columns) == [
+        "task", "kind", "budget", "condition", "amount", "seed", "n_gold", "n_annotated", "n_generated", "accuracy",
+        "macro_f1", "bleu", "chrf", "rouge_l", "per_example", "train_seconds", "data_digest", "model", "model_digest",
+        "settings_digest", "settings"]
+    settings = tiny(folder)
+    assert [(row.budget, row.condition, row.amount, row.seed) for row in table.itertuples()] == [
+        (cell.budget, cell.condition, cell.amount, cell.seed)
+        for cell in student.cells(tasks.load("tweets", settings), settings)]
+    for row in table.itertuples():
+        assert len(row.per_example) == 40 and row.accuracy == pytest.approx(100 * sum(row.per_example) / 40)
+        assert row.n_annotated + row.n_generated == row.amount and pd.isna(row.bleu)
+    gold = table[table["condition"] == "gold"]
+    assert list(gold["n_gold"]) == list(gold["budget"]) == [32, 40] and gold["data_digest"].nunique() == 2
+
+
+def test_a_changed_example_or_setting_runs_again_what_it_changes(uninterrupted, tiny, tmp_path, fitted):
+    shutil.copytree(uninterrupted("tweets")[0], tmp_path / "run")
+    fitted.clear()
+    path = tmp_path / "run" / "tweets" / "budget-32" / "annotated.parquet"
+    table = pd.read_parquet(path)
+    table.loc[15, "text"] += " really"  # beyond the 10 that gold+both takes
+    table.to_parquet(path)
+    settings = tiny(tmp_path / "run", **{"students.seeds_full": [1, 2]})
+    student.run_cells(tasks.load("tweets", settings), settings)
+    assert [(cell.budget, cell.condition, cell.seed) for cell, _, _ in fitted] == [
+        (32, "gold+annotated", 1), (160, "full", 2)]
+
+
+@pytest.mark.parametrize(("pieces", "text"), [
+    ("well - known , too .", "well-known, too."),
+    ("it ' s 3 . 5 km ( or 2 , 000 m ) long !", "it's 3.5 km (or 2,000 m) long!"),
+    ("at 10 : 30 , for $ 20 ?", "at 10:30, for $20?"),
+    ("nothing to do", "nothing to do"),
+    ("", ""),
+])
+def test_word_pieces_are_joined(pieces, text):
+    assert student.joined(pieces) == text
