@@ -58,8 +58,8 @@ class LanguageModel:
 def fastest_dtype() -> torch.dtype:
     """bfloat16 where this machine multiplies matrices faster in it, float32 otherwise.
 
-    Processors without bfloat16 instructions emulate them, a hundred times slower than float32: this is measured
-    (a few milliseconds), not guessed from a name.
+    Processors without bfloat16 instructions emulate them and are slower than in float32: this is measured (a few
+    milliseconds), not guessed from a name.
     """
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
