@@ -10,6 +10,7 @@ the clone. A cache copied from another machine is verified once and then works w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import io
@@ -213,10 +214,9 @@ def _verified(folder: Path, digests: dict[str, str] | None = None) -> bool:
             return False
         fresh[file] = entry
     if fresh != noted:
-        try:
+        # A cache shared read-only is as good; its files are verified again next time.
+        with contextlib.suppress(StageError):
             files.write_json(record, fresh)
-        except StageError:
-            pass  # a cache shared read-only is as good; its files are verified again next time
     return True
 
 
