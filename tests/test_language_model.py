@@ -6,9 +6,12 @@ import torch
 from synthtune import language_model
 from synthtune.errors import AssetError
 
-PROMPTS = ["Tweet: what a lovely day\nMood:", "Tweet: no\nMood:",
-           "Tweet: I waited for two hours in the rain and the bus never came, so thanks for nothing\nMood:",
-           "Tweet: ok then, see you tomorrow at the station\nMood:"]
+PROMPTS = [
+    "Tweet: what a lovely day\nMood:",
+    "Tweet: no\nMood:",
+    "Tweet: I waited for two hours in the rain and the bus never came, so thanks for nothing\nMood:",
+    "Tweet: ok then, see you tomorrow at the station\nMood:",
+]
 LABELS = ["good", "very bad indeed", "neither good nor bad", "undecidable", "bad"]
 PREFIX = "Name the mood of each tweet.\n\nTweet: I love it\nMood: good\n\n"
 
@@ -24,14 +27,19 @@ def naive_score(lm, prefix, prompt, label):
 @pytest.mark.parametrize("prefix", ["", PREFIX])
 def test_label_scores_equal_one_pass_a_label(lm, prefix):
     assert {len(lm.encode(" " + label)) for label in LABELS} >= {1, 3, 4}
-    wanted = torch.tensor([[naive_score(lm, prefix, prompt, label) for label in LABELS] for prompt in PROMPTS])
+    wanted = torch.tensor(
+        [[naive_score(lm, prefix, prompt, label) for label in LABELS] for prompt in PROMPTS]
+    )
     for size in (1, 3):
-        torch.testing.assert_close(language_model.score_labels(lm, PROMPTS, LABELS, prefix, size).double(),
-                                   wanted.double(), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            language_model.score_labels(lm, PROMPTS, LABELS, prefix, size).double(),
+            wanted.double(),
+            atol=1e-3,
+            rtol=0,
+        )
     # A label's score depends neither on the other labels nor on the other prompts, nor on their order.
     turned = language_model.score_labels(lm, PROMPTS[::-1], LABELS[:1:-1], prefix, 2)
-    torch.testing.assert_close(turned.double(), wanted.flip(0)[:, 2:].flip(1).double(),
-                               atol=1e-3, rtol=0)
+    torch.testing.assert_close(turned.double(), wanted.flip(0)[:, 2:].flip(1).double(), atol=1e-3, rtol=0)
 
 
 def test_labels_of_one_token(lm):
@@ -47,10 +55,14 @@ def test_no_prompts(lm):
 
 
 # Unequal lengths; two of these end by themselves, after different numbers of tokens.
-STORIES = ["The capital of France is", "1, 2, 3, 4,", "Q: What is two plus two?\nA:",
-           "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n",
-           "<|im_start|>user\nName the capital of Italy.<|im_end|>\n<|im_start|>assistant\n",
-           "Once upon a time, in a small village at the foot of a high mountain, there lived a"]
+STORIES = [
+    "The capital of France is",
+    "1, 2, 3, 4,",
+    "Q: What is two plus two?\nA:",
+    "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>user\nName the capital of Italy.<|im_end|>\n<|im_start|>assistant\n",
+    "Once upon a time, in a small village at the foot of a high mountain, there lived a",
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +71,15 @@ def plain(lm):
     written = []
     for story in STORIES:
         ids = torch.tensor([lm.encode(story)])
-        tokens = lm.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16,
-                                   pad_token_id=lm.end, eos_token_id=lm.end)
-        written.append(tokens[0, ids.shape[1]:].tolist())
+        tokens = lm.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=16,
+            pad_token_id=lm.end,
+            eos_token_id=lm.end,
+        )
+        written.append(tokens[0, ids.shape[1] :].tolist())
     return written
 
 
@@ -91,13 +109,19 @@ def test_a_prefix_is_as_if_it_stood_before_every_prompt(lm):
 def test_writing_stops_at_a_text(lm):
     prompts = ["Q: What is two plus two?\nA:", "One, two, three,"]
     [answer, count], sums, [stopped, other] = language_model.write(lm, prompts, 12, stop="\n")
-    assert stopped and "\n" not in answer and answer == language_model.write(lm, prompts, 12)[0][0].split("\n")[0]
+    assert (
+        stopped
+        and "\n" not in answer
+        and answer == language_model.write(lm, prompts, 12)[0][0].split("\n")[0]
+    )
     assert count and sums[0] < 0
 
 
 def test_sampling_is_fixed_by_its_seed(lm):
     def sampled(seed, **options):
-        return language_model.write(lm, STORIES[:3], 6, batch_size=2, temperature=1.0, top_p=0.95, seed=seed, **options)
+        return language_model.write(
+            lm, STORIES[:3], 6, batch_size=2, temperature=1.0, top_p=0.95, seed=seed, **options
+        )
 
     first = sampled(1)
     torch.manual_seed(99)  # the seed of everything else has no part in it
@@ -122,13 +146,17 @@ def sampled_rows(logits, temperature, top_p, generator):
     return language_model._sample(logits, logits.logsumexp(-1, keepdim=True), temperature, top_p, generator)
 
 
-@pytest.mark.parametrize(("scale", "temperature", "top_p"), [
-    (6.0, 1.0, 0.9),  # a peaked row: the nucleus is among the likeliest 256
-    (6.0, 0.5, 0.9),
-    (0.5, 1.0, 0.5),  # a flat row: it has hundreds of tokens more than those
-    (3.0, 1.0, 1.0),  # no nucleus
-])
-def test_sampling_is_exact(scale, temperature, top_p):
+@pytest.mark.parametrize(
+    ("scale", "temperature", "top_p"),
+    [
+        (6.0, 1.0, 0.9),  # a peaked row: the nucleus is among the likeliest 256
+        (6.0, 0.5, 0.9),
+        (0.5, 1.0, 0.5),  # a flat row: it has hundreds of tokens more than those
+        (3.0, 1.0, 1.0),  # no nucleus
+    ],
+)
+def test_sampling_is_exact(monkeypatch, scale, temperature, top_p):
+    monkeypatch.setattr(language_model, "NUCLEUS_CANDIDATES", 256)
     rng = np.random.default_rng(7)
     row = rng.normal(size=2000) * scale
     wanted = nucleus(row, temperature, top_p)
@@ -153,8 +181,9 @@ def test_rows_of_a_batch_are_sampled_each_from_its_own_nucleus():
     """A flat row makes the whole batch take the long way; a peaked row must not notice."""
     peaked, flat = torch.full((1000,), -50.0), torch.zeros(1000)
     peaked[17] = 50.0
-    drawn = sampled_rows(torch.stack([peaked, flat, peaked]).repeat(200, 1), 1.0, 0.6,
-                         torch.Generator().manual_seed(1)).reshape(200, 3)
+    drawn = sampled_rows(
+        torch.stack([peaked, flat, peaked]).repeat(200, 1), 1.0, 0.6, torch.Generator().manual_seed(1)
+    ).reshape(200, 3)
     assert (drawn[:, [0, 2]] == 17).all() and len(set(drawn[:, 1].tolist())) > 100
 
 
@@ -168,10 +197,15 @@ def test_a_split_model_is_the_whole_model(lm, layer):
         halves = upper(inputs_embeds=states, attention_mask=mask, use_cache=False).logits
     torch.testing.assert_close(halves[mask.bool()], whole[mask.bool()], atol=1e-4, rtol=1e-4)
     # The halves share the model's weights, and the model is as it was.
-    assert len(lower.layers) == layer and len(upper.get_decoder().layers) == len(lm.model.model.layers) - layer == 30 - layer
+    assert (
+        len(lower.layers) == layer
+        and len(upper.get_decoder().layers) == len(lm.model.model.layers) - layer == 30 - layer
+    )
     assert upper.lm_head.weight is lm.model.lm_head.weight
-    assert isinstance(lm.model.model.norm, type(upper.get_decoder().norm)) and lm.model.model.layers[29] is \
-        upper.get_decoder().layers[-1]
+    assert (
+        isinstance(lm.model.model.norm, type(upper.get_decoder().norm))
+        and lm.model.model.layers[29] is upper.get_decoder().layers[-1]
+    )
 
 
 def test_padding_and_batches():
