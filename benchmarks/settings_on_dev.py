@@ -1,11 +1,11 @@
-"""How settings were chosen: train with each value of one, and measure on a task's development examples.
+r"""How settings were chosen: train with each choice, and measure on a task's development examples.
 
-    python benchmarks/settings_on_dev.py --task film_reviews --vary teacher.frozen_layers=0,15,20
-    python benchmarks/settings_on_dev.py --task tweets --vary students.steps=40,80,160 --seeds 17,18
+    python benchmarks/settings_on_dev.py --task film_reviews --try teacher.frozen_layers=0 --try teacher.frozen_layers=15
+    python benchmarks/settings_on_dev.py --task webnlg --conditions gold gold+annotated \
+        --try "students.steps=260 students.gold_steps=160" --try "students.steps=130 students.learning_rate=5e-4"
 
-A setting of the teacher is measured by the fine-tuned teacher, any other (annotate, generate, students) by
-students in every condition. Test examples are never looked at: the development examples stand in their place.
-Rows are added to settings_on_dev.csv beside this file.
+Without conditions the fine-tuned teacher is measured, with them the students. Test examples are never looked at: the
+development examples stand in their place. Rows are added to settings_on_dev.csv beside this file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import torch
 
 from synthtune import language_model, settings as settings_module, stages, student, tasks, teacher
 from synthtune.errors import SettingsError, SynthtuneError
-from synthtune.files import atomic_path
+from synthtune.files import atomic_path, locked
+from synthtune.results import CONDITIONS, FULL
 from synthtune.settings import ROOT, Settings
 from synthtune.tasks import Task
 
@@ -58,16 +59,18 @@ def measure_teacher(name: str, settings: Settings) -> Iterator[dict]:
     }
 
 
-def measure_students(name: str, settings: Settings) -> Iterator[dict]:
-    """Train students in every condition at the smallest budget; one row each."""
+def measure_students(name: str, settings: Settings, conditions: list[str]) -> Iterator[dict]:
+    """Train the students of some conditions at the smallest budget; one row each."""
     task = development(name, settings)
     stages.ensure_synthetic(task, settings)
-    for row in student.run_cells(task, settings).to_dict("records"):
+    wanted = [cell for cell in student.cells(task, settings) if cell.condition in conditions]
+    for row in student.run_cells(task, settings, wanted).to_dict("records"):
         yield {
             "budget": row["budget"],
             "system": f"{row['condition']}, {row['amount']} added, seed {row['seed']}",
             "metric": task.metric,
             "score": row[task.metric],
+            "macro_f1": row["macro_f1"],
             "examples": len(task.test),
             "seconds": row["train_seconds"],
             "settings": row["settings"],
@@ -77,9 +80,10 @@ def measure_students(name: str, settings: Settings) -> Iterator[dict]:
 def add(rows: list[dict]) -> pd.DataFrame:
     """Append rows to the file of results, whole or not at all."""
     table = pd.DataFrame(rows)
-    kept = [pd.read_csv(RESULTS)] if RESULTS.exists() else []
-    with atomic_path(RESULTS) as temporary:
-        pd.concat([*kept, table], ignore_index=True).to_csv(temporary, index=False)
+    with locked(ROOT / "runs" / "dev"):
+        kept = [pd.read_csv(RESULTS)] if RESULTS.exists() else []
+        with atomic_path(RESULTS) as temporary:
+            pd.concat([*kept, table], ignore_index=True).to_csv(temporary, index=False)
     return table
 
 
@@ -88,37 +92,42 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--task", required=True, choices=settings_module.TASKS)
     parser.add_argument(
-        "--vary", required=True, metavar="SETTING=VALUE,VALUE", help="dotted name and its values"
+        "--try",
+        dest="tries",
+        required=True,
+        action="append",
+        metavar="'SETTING=VALUE …'",
+        help="settings to try together, between blanks; give it once for every choice to compare",
+    )
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        metavar="CONDITION",
+        choices=[*CONDITIONS, FULL],
+        help="train students of these conditions; without it, the teacher is measured",
     )
     parser.add_argument("--profile", default="laptop", choices=settings_module.profiles())
-    parser.add_argument(
-        "--seeds", default="17", help="seeds of the run, by commas; each also splits the data anew"
-    )
+    parser.add_argument("--seed", default="17", help="seed of the run; another one splits the data anew")
     chosen = parser.parse_args()
-    setting, found, values = chosen.vary.partition("=")
-    if not found:
-        parser.error(f"--vary: '{chosen.vary}' has no '='; write teacher.frozen_layers=0,15,20.")
-    measure = measure_teacher if setting.startswith("teacher.") else measure_students
     try:
         smallest = settings_module.load(chosen.profile).budgets[0]
-        for seed in chosen.seeds.split(","):
-            for value in values.split(","):
-                # Among the task's own settings, which go before those of all tasks.
-                settings = settings_module.load(
-                    chosen.profile,
-                    [f"per_task.{chosen.task}.{setting}={value}", f"seed={seed}", f"budgets=[{smallest}]"],
-                    run_dir=ROOT / "runs" / "dev",
-                )
-                torch.set_num_threads(settings.threads)
-                shared = {
-                    "task": chosen.task,
-                    "profile": chosen.profile,
-                    "setting": setting,
-                    "value": value,
-                    "seed": seed,
-                }
-                rows = add([shared | row for row in measure(chosen.task, settings)])
-                print(rows.drop(columns="settings").to_string(index=False), flush=True)
+        for tried in chosen.tries:
+            # Among the task's own settings, which go before those of all tasks.
+            changes = [f"per_task.{chosen.task}.{change}" for change in tried.split()]
+            settings = settings_module.load(
+                chosen.profile,
+                [*changes, f"seed={chosen.seed}", f"budgets=[{smallest}]"],
+                run_dir=ROOT / "runs" / f"dev-{chosen.seed}" / ("students" if chosen.conditions else "teacher"),
+            )
+            torch.set_num_threads(settings.threads)
+            shared = {"task": chosen.task, "profile": chosen.profile, "tried": tried, "run_seed": chosen.seed}
+            measured = (
+                measure_students(chosen.task, settings, chosen.conditions)
+                if chosen.conditions
+                else measure_teacher(chosen.task, settings)
+            )
+            rows = add([shared | row for row in measured])
+            print(rows.drop(columns="settings").to_string(index=False), flush=True)
     except SynthtuneError as error:
         print(f"settings_on_dev.py: {error}", file=sys.stderr)
         return 1

@@ -140,6 +140,31 @@ def test_an_input_and_its_output_are_told_apart(lm, tiny, tmp_path, monkeypatch)
     assert generate._malformed(table, task, 32) == ["", "empty", "malformed"]
 
 
+def test_a_text_as_long_as_the_tasks_own_is_cut_as_they_are(study, tiny, tmp_path, monkeypatch):
+    written = ["a story that goes on " * 4, "a story that"]
+    monkeypatch.setattr(language_model, "write", lambda lm, prompts, *_, **__: (written, [-1.0] * 2, [False] * 2))
+    settings = tiny(tmp_path, **{"generate.pairs": 2, "max_characters": 40})
+    table = generate._sample(study.generator, study.task, 32, settings)
+    assert list(table["text"]) == ["a story that goes on a story that goes", "a story that"]
+    assert list(table["finished"]) == [True, False]
+
+
+def test_other_labels_for_the_same_pairs_cost_no_sampling(study, tiny, tmp_path, monkeypatch):
+    def labelled(labels):
+        settings = tiny(tmp_path, **{"generate.pairs": 6, "generate.max_new_tokens": 24, "generate.labels": labels})
+        return generate.generate(study.generator, study.annotator, study.task, 32, settings)
+
+    first = labelled("relabelled")
+    monkeypatch.setattr(generate, "_sample", lambda *_: pytest.fail("sampled again"))
+    assert (labelled("raw")["output"] == first["sampled"]).all()
+    filtered = labelled("filtered")
+    kept = filtered[filtered["dropped"] == ""]
+    assert (kept["sampled"] == kept["relabelled"]).all()
+    differ = (first["dropped"] == "") & (first["sampled"] != first["relabelled"])
+    assert list(filtered.index[filtered["dropped"] == "teacher disagrees"]) == list(first.index[differ])
+    pd.testing.assert_frame_equal(labelled("relabelled"), first, check_dtype=False)
+
+
 def test_examples_to_look_at():
     table = pd.DataFrame({"text": ["one two three four five"] * 8 + ["too short", "dropped as it is a copy"],
                           "output": ["a", "b"] * 5, "dropped": [""] * 9 + ["duplicate"]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task, seed_for, sgd, splits, webnlg
 
-REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", "teacher disagrees")
+DISAGREES = "teacher disagrees"
+REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES)
 """Why a sampled pair is dropped, in the order in which it is checked."""
 
 FEWEST_WORDS = 2
@@ -49,8 +51,13 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
     made_from = {"generator_digest": generator.digest, "annotator_digest": annotator.digest,
                  "data_digest": task.digest, "budget": budget, "settings": settings.for_stage("generate", task.name)}
     record, kept = folder / "generated.json", folder / "generated.parquet"
-    if record.exists() and kept.exists() and read_json(record)["made_from"] == made_from:
-        return pd.read_parquet(kept)
+    if record.exists() and kept.exists():
+        stored = read_json(record)
+        if stored["made_from"] == made_from:
+            return pd.read_parquet(kept)
+        if _but_for_labels(stored["made_from"]) == _but_for_labels(made_from):
+            # What was sampled, and what the annotator says of it, does not depend on which of the two is used.
+            return _kept(_labelled(pd.read_parquet(kept), settings), kept, record, made_from, stored["seconds"])
     start = time.perf_counter()
     table = _sample(generator, task, budget, settings)
     table["dropped"] = _malformed(table, task, budget)
@@ -59,13 +66,30 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
                                                     description="relabel") if len(valid) else ([], [], None)
     table["relabelled"] = pd.Series(outputs, index=valid, dtype=object)
     table["agreement"] = pd.Series(log_probabilities, index=valid, dtype=float)
-    table["output"] = table["relabelled"] if settings.generate.labels == "relabelled" else table["sampled"]
-    if settings.generate.labels == "filtered":
-        differs = table.loc[valid, "relabelled"] != table.loc[valid, "sampled"]
-        table.loc[valid[differs.to_numpy()], "dropped"] = "teacher disagrees"
-    with atomic_path(kept) as temporary:
+    return _kept(_labelled(table, settings), kept, record, made_from, round(time.perf_counter() - start, 2))
+
+
+def _but_for_labels(made_from: dict) -> dict:
+    settings = made_from["settings"]
+    return {**made_from, "settings": {**settings, "generate": {**settings["generate"], "labels": None}}}
+
+
+def _labelled(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The output to train on, and the pairs that the annotator does not agree with dropped, as the settings say."""
+    labels = settings.generate.labels
+    judged = table["relabelled"].notna()
+    table["dropped"] = table["dropped"].replace(DISAGREES, "")
+    table["output"] = table["relabelled"] if labels == "relabelled" else table["sampled"]
+    if labels == "filtered":
+        table.loc[judged & (table["relabelled"] != table["sampled"]), "dropped"] = DISAGREES
+    return table
+
+
+def _kept(table: pd.DataFrame, path: Path, record: Path, made_from: dict, seconds: float) -> pd.DataFrame:
+    record.unlink(missing_ok=True)  # An interruption here must not leave the old record with the new table.
+    with atomic_path(path) as temporary:
         table.to_parquet(temporary)
-    write_json(record, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
+    write_json(record, {"made_from": made_from, "seconds": seconds})
     return table
 
 
@@ -78,7 +102,10 @@ def _sample(generator: LanguageModel, task: Task, budget: int, settings: Setting
         top_p=chosen.top_p, seed=seed_for(settings, task.name, budget, "sample"), description="generate")
     if task.kind == "classification":
         # Several lines are the generator's sign that it went on to a next example.
-        texts, outputs = [text.split("\n")[0].strip() for text in written], labels
+        whole = [text.split("\n")[0].strip() for text in written]
+        texts, outputs = [splits.cut(text, settings.max_characters) for text in whole], labels
+        # Where a task cuts its own texts, one that reaches that length is as good as ended.
+        finished = [done or len(text) > settings.max_characters for done, text in zip(finished, whole, strict=True)]
     else:
         divided = [text.partition(f"\n{task.wording.output}:") for text in written]
         texts, outputs = [part[0].strip() for part in divided], [part[2].strip() for part in divided]

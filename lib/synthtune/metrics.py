@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from sklearn.metrics import accuracy_score, f1_score
@@ -105,6 +104,9 @@ def nlg(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:
     statistics = bleu_statistics(references, predicted)
     # sacrebleu wants one list per reference position, None where an example has fewer references.
     streams = list(itertools.zip_longest(*references))
+    # Loading it takes more than a second, and only NLG needs it.
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(["rougeL"])
     rouge = [
         scorer.score_multi(texts, guess)["rougeL"].fmeasure for texts, guess in zip(references, predicted)

@@ -403,6 +403,9 @@ class Run:
         return found
 
     def _snakemake(self) -> list[str]:
+        from synthtune.settings import NLG
+
+        writing = [f"{task}/results.parquet" for task in self.settings.tasks if task in NLG]
         return [
             sys.executable,
             "-m",
@@ -417,6 +420,8 @@ class Run:
             str(self.settings.jobs),
             "--scheduler",
             "greedy",
+            # The longest first, so that no core waits for one of them at the end.
+            *(["--prioritize", *writing] if writing else []),
             "--rerun-incomplete",
             "--nolock",
             "--rerun-triggers",

@@ -128,7 +128,7 @@ def _synthetic(path: Path) -> list[tuple[str, str]]:
     return list(zip(table["text"], table["output"], strict=True))
 
 
-def run_cells(task: Task, settings: Settings) -> pd.DataFrame:
+def run_cells(task: Task, settings: Settings, wanted: Sequence[Cell] | None = None) -> pd.DataFrame:
     """Run every cell of a task that has not been run, and write `results.parquet`.
 
     Each cell is kept as soon as it is done, under `<task>/cells`, named by the digest of all it depends on: an
@@ -142,7 +142,7 @@ def run_cells(task: Task, settings: Settings) -> pd.DataFrame:
     settings = settings.check(task.name)
     folder = settings.folder / task.name
     bench, rows = None, []
-    plan = [(cell, *training_rows(task, cell, settings)) for cell in cells(task, settings)]
+    plan = [(cell, *training_rows(task, cell, settings)) for cell in wanted or cells(task, settings)]
     for cell, examples, counts in progress(plan, desc="students", unit="cell"):
         made_from = {"cell": asdict(cell), "data": digest([asdict(row) for row in examples]), "task": task.digest,
                      "settings": settings.students.model_dump(mode="json", exclude={"seeds", "seeds_larger", "seeds_full",

@@ -24,9 +24,12 @@ def normalised(text: str) -> str:
 
 def shortened(example: Example, characters: int) -> Example:
     """Cut an example's text at the last word that ends before `characters`."""
-    if len(example.text) <= characters:
-        return example
-    return replace(example, text=example.text[:characters].rsplit(None, 1)[0])
+    return replace(example, text=cut(example.text, characters))
+
+
+def cut(text: str, characters: int) -> str:
+    """Cut a text at the last word that ends before `characters`."""
+    return text if len(text) <= characters else text[:characters].rsplit(None, 1)[0]
 
 
 def near_duplicates(texts: Sequence[str], held: Sequence[str]) -> np.ndarray:
