@@ -1,0 +1,135 @@
+"""The whole study in small, with the real notebooks, models and data: once, once more, and killed twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+PLAN = {**TINY, "tasks": ["tweets"], "budgets": [32], "jobs": 2, "figures.resamples": 100}
+NOTEBOOKS = [
+    "tweets-32-01_teacher",
+    "tweets-32-02_annotate",
+    "tweets-32-03_generate",
+    "tweets-04_students",
+    "05_figures",
+]
+
+
+def start(folder):
+    changes = [f"{name}={json.dumps(value)}" for name, value in {**PLAN, "run_dir": str(folder)}.items()]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "synthtune.reproduce",
+            "--profile",
+            "smoke",
+            *[f"--set={text}" for text in changes],
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "lib")},
+    )
+
+
+def run(folder):
+    process = start(folder)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that nothing interrupted, and what the run said."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(folder)
+
+
+def test_a_run_leaves_everything_it_promises(whole):
+    folder, said = whole
+    assert "[5/5] 05_figures: done in" in said and "report.html" in said
+    for name in NOTEBOOKS:
+        cells = json.loads((folder / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code" and cell["source"]]
+        assert all(cell["execution_count"] for cell in code) and any(cell["outputs"] for cell in code)
+    for name in (
+        "teacher.parquet",
+        "annotated.parquet",
+        "annotation.json",
+        "generated.parquet",
+        "generation.json",
+    ):
+        assert (folder / "tweets/budget-32" / name).stat().st_size > 0
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    # Only tweets were run, so there is nothing for the two figures about NLG.
+    for number in (1, 2, 4, 6, 7):
+        assert {f"figure_{number}.{kind}" for kind in ("pdf", "svg", "png", "csv")} <= figures
+    assert {"table_1.csv", "table_1.md", "table_1.tex", "claims.md", "report.html"} <= figures
+    results = pd.read_parquet(folder / "tweets/results.parquet")
+    assert set(results["condition"]) == {"gold", "gold+annotated", "gold+generated", "gold+both", "full"}
+    minutes = pd.read_csv(folder / "minutes.csv")
+    assert sorted(minutes["notebook"]) == [
+        "01_teacher",
+        "02_annotate",
+        "03_generate",
+        "04_students",
+        "05_figures",
+    ]
+    assert (minutes["peak_rss_gib"] < 8).all()
+
+
+def test_a_second_run_has_nothing_to_do(whole):
+    folder, _ = whole
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name[0] != "."
+    }
+    said = run(folder)
+    assert "Nothing to do: everything is up to date." in said and "report.html" in said
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_run_killed_twice_ends_with_the_same_numbers(whole, tmp_path):
+    folder = tmp_path / "killed"
+    moments = [
+        lambda: (folder / "tweets/budget-32/teacher.parquet").exists(),  # annotating and generating
+        lambda: len(list(folder.glob("tweets/cells/*.parquet"))) >= 2,
+    ]  # among the students
+    for moment in moments:
+        process = start(folder)
+        while not moment():
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (folder / "tweets/results.parquet").exists()
+    teacher, cells = (
+        folder / "tweets/budget-32/teacher.parquet",
+        sorted(folder.glob("tweets/cells/*.parquet")),
+    )
+    kept = {path: path.stat().st_mtime_ns for path in [teacher, *cells]}
+    said = run(folder)
+    assert "of an earlier run are reused" in said
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+    def table(run_folder, name, *timed):
+        return pd.read_parquet(run_folder / "tweets" / name).drop(columns=list(timed))
+
+    for name, timed in (("results.parquet", "train_seconds"), ("budget-32/teacher.parquet", "seconds")):
+        pd.testing.assert_frame_equal(table(folder, name, timed), table(whole[0], name, timed))
+    for name in ("annotated.parquet", "generated.parquet"):
+        assert (folder / "tweets/budget-32" / name).read_bytes() == (
+            whole[0] / "tweets/budget-32" / name
+        ).read_bytes()
+    for name in ("table_1.csv", "figure_2.csv", "figure_4.csv", "figure_6.csv", "claims.csv"):
+        assert (folder / "figures" / name).read_text() == (whole[0] / "figures" / name).read_text()
