@@ -8,11 +8,11 @@ keys (q = h and k = h but for grouped queries), f feed-forward size, w weights o
 text, b texts in a pass, V vocabulary, r LoRA rank, e bytes of a number (2 or 4), N GPUs of one job.
 
 FLOPs. A multiplication and an addition are two.
-    forward       2·w·L·s for the linear maps and 4·q·L·s·c for attention over c positions, c = s without a cache
-                  (Kaplan et al. 2020, arXiv:2001.08361, §2.1; Chowdhery et al. 2022, PaLM, arXiv:2204.02311, app. B,
-                  whose 6·N + 12·L·H·Q·T is this times three). The whole square of attention is counted, as PaLM does;
-                  kernels that skip its masked half do less. The output head, 2·h·V, is applied only where a token is
-                  predicted.
+    forward       2·w·L·s for the linear maps (Kaplan et al. 2020, arXiv:2001.08361, §2.1) and 4·q·L·s·c for attention
+                  over c positions, c = s without a cache (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, app. B, whose
+                  6·N + 12·L·H·Q·T for training is three times this). The whole square of attention is counted, as PaLM
+                  does; kernels that skip its masked half do less. The output head, 2·h·V, is applied only where a token
+                  is predicted.
     backward      twice the forward pass: gradients of inputs and of weights. A frozen weight has no gradient, so under
                   LoRA (Hu et al. 2022, arXiv:2106.09685) the frozen maps cost once, attention twice, the adapters, with
                   r·(inputs + outputs) weights a map, twice.

@@ -7,7 +7,7 @@ Time. Training and reading texts take FLOPs / (N · peak · share of the peak). 
 out, PaLM's hardware utilisation, equal to its MFU where nothing is checkpointed. Training on several GPUs takes no
 less than gathering the weights twice a step over the link. Writing a token takes the longer of its FLOPs and of reading
 all weights and the cache from memory (Williams et al. 2009, the roofline). Each notebook reads the weights from disk
-once. Padding is not counted. The jobs of a stage (its budgets, its cells) that fit on fewer GPUs than there are run side
+once, and so does each student. Padding is not counted. The jobs of a stage (its budgets, its cells) that fit on fewer GPUs than there are run side
 by side, tasks one after the other; GPUs that stand idle meanwhile are not paid for.
 """
 
@@ -56,12 +56,12 @@ class Device:
     link: float
 
 
-# NVIDIA's data sheets of each product (B200: of the HGX B200 board, an eighth); the RTX 4090's is the Ada GPU
-# architecture white paper. Figures given "with sparsity" are halved.
+# NVIDIA's data sheets of each product (B200: an eighth of the DGX B200); the RTX 4090's is the Ada GPU architecture
+# white paper. Figures given "with sparsity" are halved.
 DEVICES = {
     device.name: device
     for device in (
-        Device("B200 180GB", 180, 2250, 7700, 900),
+        Device("B200 180GB", 180, 2250, 8000, 900),
         Device("H200 141GB", 141, 989, 4800, 450),
         Device("H100 80GB", 80, 989, 3350, 450),
         Device("A100 80GB", 80, 312, 2039, 300),
@@ -349,7 +349,7 @@ class _Stages:
         }
         passes = sum(budget * epochs[budget] for budget in epochs)
         steps = sum(math.ceil(budget / chosen.batch_size) * epochs[budget] for budget in epochs)
-        flops = passes * pass_flops + sum(epochs) * once
+        flops = passes * pass_flops + sum(self.settings.budgets) * once
         frozen, trained, _ = sizes(plan.method)
         weights = frozen * self.size + trained * 4
 
@@ -618,7 +618,7 @@ class Plan:
     downloads : dict
         Bytes of each model's weights.
     advice : list of str
-        What to change where a stage does not fit.
+        What to change where a stage does not fit, for the task that needs most.
     """
 
     settings: Settings
@@ -698,7 +698,7 @@ class Plan:
         lines += [
             f"activ., checkp.: activations kept, or checkpointed (total: {way}). batch: set/most that fit",
             "",
-            f"{'Work':<21}{'jobs':>6}{'tokens':>10}{'PFLOP':>10}{'GPU hours':>11}{'hours':>9}{'disk':>10}{'dollars':>10}",
+            f"{'Work':<21}{'jobs':>6}{'tokens':>10}{'FLOP':>10}{'GPU hours':>11}{'hours':>9}{'disk':>10}{'dollars':>10}",
         ]
         lines += [self._work(stage, rows) for stage, rows in table.groupby("stage", sort=False)]
         lines += [self._work("all", table), "", f"{'By task':<21}"]
@@ -712,7 +712,7 @@ class Plan:
     def _work(name: str, rows: pd.DataFrame) -> str:
         sums = rows[["jobs", "tokens", "flops", "gpu_hours", "hours", "disk_bytes", "dollars"]].sum()
         return (
-            f"{name:<21}{sums['jobs']:>6.0f}{_short(sums['tokens']):>10}{sums['flops'] / 1e15:>10,.1f}"
+            f"{name:<21}{sums['jobs']:>6.0f}{_short(sums['tokens']):>10}{_short(sums['flops']):>10}"
             f"{sums['gpu_hours']:>11.2f}{sums['hours']:>9.2f}{_short(sums['disk_bytes']) + 'B':>10}"
             f"{sums['dollars']:>10.2f}"
         )
@@ -741,7 +741,7 @@ def plan(settings: Settings) -> Plan:
     needed = [smallest_gpus(row, limit) for row in rows]
     gpus = 1 if chosen.gpu == "cpu" else chosen.gpus or max((count for count in needed if count), default=1)
     price = settings.cost_per_hour if chosen.price is None else chosen.price
-    records, advice = [], {}
+    records, worst = [], {}
     for row, count in zip(rows, needed, strict=True):
         fits = count is not None and count <= gpus
         # What does not fit is shown on all the GPUs there are.
@@ -778,14 +778,16 @@ def plan(settings: Settings) -> Plan:
                 "dollars": hours * used * price,
             }
         )
-        if not fits:
-            found = remedies(row, gpus, chosen, limit)
-            advice.setdefault(
-                f"{row.stage} does not fit on {gpus} × {machine.name} "
-                f"({memory.total / GIB:,.1f} of {limit / GIB:,.1f} GiB): "
-                + (f"any of {', '.join(found)} would do." if found else "no single setting is enough."),
-                row.task,
-            )
+        if not fits and memory.total > worst.get(row.stage, (0, row))[0]:
+            worst[row.stage] = memory.total, row
+    advice = []
+    for stage, (total, row) in worst.items():
+        found = remedies(row, gpus, chosen, limit)
+        advice.append(
+            f"{stage} ({row.task} needs most) does not fit on {gpus} × {machine.name}, {total / GIB:,.1f} of "
+            f"{limit / GIB:,.1f} GiB: "
+            + (f"any of {', '.join(found)} would do." if found else "no single setting is enough.")
+        )
     names = dict.fromkeys(row.model for row in rows)
     return Plan(
         settings,
@@ -794,7 +796,7 @@ def plan(settings: Settings) -> Plan:
         price,
         pd.DataFrame(records),
         {name: _download(name, rows) for name in names},
-        [f"{task}: {said}" for said, task in advice.items()],
+        advice,
     )
 
 
@@ -807,7 +809,7 @@ def _download(name: str, rows: list[Row]) -> float:
 
 def _short(number: float) -> str:
     """1,234,567 as "1.2 M"."""
-    for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for unit, factor in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= factor:
             return f"{number / factor:.1f} {unit}"
     return f"{number:.0f} "
