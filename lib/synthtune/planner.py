@@ -3,6 +3,9 @@
 `synthtune.model_cost` has the formulae of FLOPs and of memory, and their sources. Texts are not read: `TEXTS` states how
 long they are on average, which is good for sums of tokens; memory is that of the longest texts the settings allow.
 
+A teacher that is not trained takes its weights and its cache, over the GPUs of a job, what one layer would keep for the
+texts it reads, and (e + 8)·V bytes for each token it predicts.
+
 Time. Training and reading texts take FLOPs / (N · peak · share of the peak). The share is that of all FLOPs carried
 out, PaLM's hardware utilisation, equal to its MFU where nothing is checkpointed. Training on several GPUs takes no
 less than gathering the weights twice a step over the link. Writing a token takes the longer of its FLOPs and of reading
@@ -392,12 +395,8 @@ class _Stages:
         rows = sum(number for number, _ in groups)
         kept = rows * (4.5 * (self.texts.input + self.texts.output) + 8 * (self.texts.labels + 2))
         row.batch_setting = "annotate.batch_size" if self.texts.labels else "generate.batch_size"
-        row.jobs, row.tokens, row.flops, row.disk = (
-            jobs,
-            tokens,
-            flops,
-            kept if stage == "annotate" else 8 * rows,
-        )
+        row.jobs, row.tokens, row.flops = jobs, tokens, flops
+        row.disk = kept if stage == "annotate" else 8 * rows
         # Testing follows in the notebook that trained.
         row.seconds = self.timed(spent, 0 if stage == "evaluate" else jobs)
         return row

@@ -126,7 +126,7 @@ class PlanSettings(_Section):
     method: Literal["lora", "full"] = Field("lora", description="what of the teacher is trained")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of frozen weights and of activations")
     activations: Literal["kept", "checkpointed"] = Field(
-        "kept", description="the teacher's, until the backward pass; checkpointed ones are computed again, layer by layer")
+        "kept", description="the teacher's; checkpointed ones are computed again, layer by layer, and need less memory")
     micro_batch: int | None = Field(
         None, ge=1, description="examples per GPU and pass of the teacher; teacher.batch_size over the GPUs if null")
     memory_reserve: float = Field(0.1, ge=0, lt=1, description="share of the memory left to the driver and to gaps")
