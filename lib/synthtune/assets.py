@@ -27,7 +27,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from filelock import FileLock
@@ -86,13 +86,39 @@ class Asset(BaseModel):
     licence: str
     citation: str
     members: tuple[Member, ...] = Field(min_length=1)
+    architecture: dict[str, Any] = Field({}, description="of a model: transformers' names of its sizes")
+
+
+class HubModel(BaseModel):
+    """One entry of `assets.yaml` for a model on the Hugging Face hub: known to the planner, not fetched yet."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["hub model"]
+    repository: str
+    bytes_per_parameter: int = Field(gt=0, description="of the published weights")
+    licence: str
+    citation: str
+    architecture: dict[str, Any]
+
+
+@functools.cache
+def _entries() -> dict[str, Asset | HubModel]:
+    text = Path(__file__).with_suffix(".yaml").read_text("utf-8")
+    return {
+        name: (HubModel if entry["kind"] == "hub model" else Asset).model_validate(entry)
+        for name, entry in yaml.safe_load(text).items()
+    }
 
 
 @functools.cache
 def declared() -> dict[str, Asset]:
-    """Every asset of `assets.yaml`, by name."""
-    text = Path(__file__).with_suffix(".yaml").read_text("utf-8")
-    return {name: Asset.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
+    """Every asset of `assets.yaml` that can be fetched, by name."""
+    return {name: entry for name, entry in _entries().items() if isinstance(entry, Asset)}
+
+
+def models() -> dict[str, Asset | HubModel]:
+    """Every model of `assets.yaml` by name, those on the hub included."""
+    return {name: entry for name, entry in _entries().items() if entry.kind != "corpus"}
 
 
 def digest(name: str) -> str:
@@ -183,6 +209,11 @@ def model_path(name: str, progress: bool = True) -> Path:
 
 
 def _asset(name: str) -> Asset:
+    if name not in declared() and name in _entries():
+        raise AssetError(
+            f"'{name}' is on the Hugging Face hub, which this version does not fetch from: choose one of "
+            f"{', '.join(declared())}, or only plan with ./run_all.sh --plan."
+        )
     if name not in declared():
         raise AssetError(f"No asset is called '{name}': {nearest(name, declared())}")
     return declared()[name]

@@ -189,7 +189,7 @@ def _provenance(results: Results) -> dict[str, Any]:
         "digests": _digests(results),
         "versions": _versions(),
         "settings": json.dumps(
-            settings.model_dump(mode="json", exclude={"run_dir", "data_root"})
+            settings.model_dump(mode="json", exclude={"run_dir", "data_root", "plan"})
             | {"data_root": "a folder of real corpora" if settings.data_root else None},
             indent=1,
             ensure_ascii=False,

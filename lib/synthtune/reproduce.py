@@ -108,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, metavar="N", help="notebooks to run side by side")
     parser.add_argument("--data-root", metavar="DIR", help="folder with the real webnlg/ and sgd/ corpora")
     parser.add_argument("--dry-run", action="store_true", help="list the notebooks that would run, and stop")
+    parser.add_argument(
+        "--plan", action="store_true", help="say what memory, GPUs, hours and money the profile would take, and stop"
+    )
+    parser.add_argument("--gpu", metavar="NAME", help='with --plan: kind of GPU, such as "H100 80GB", or cpu')
+    parser.add_argument("--gpus", metavar="N", help="with --plan: how many there are")
+    parser.add_argument("--price", metavar="DOLLARS", help="with --plan: of one for an hour")
     return parser
 
 
@@ -116,11 +122,10 @@ def _reproduce(chosen: argparse.Namespace) -> int:
 
     overrides = list(chosen.overrides)
     if chosen.only:
-        unknown = next((task for task in chosen.only if task not in settings_module.TASKS), None)
+        known = settings_module.TASKS + settings_module.PLANNED
+        unknown = next((task for task in chosen.only if task not in known), None)
         if unknown is not None:
-            raise SettingsError(
-                f"--only: unknown task '{unknown}': {nearest(unknown, settings_module.TASKS)}"
-            )
+            raise SettingsError(f"--only: unknown task '{unknown}': {nearest(unknown, known)}")
         overrides.append(f"tasks=[{', '.join(dict.fromkeys(chosen.only))}]")
     if chosen.data_root is not None:
         folder = (
@@ -130,7 +135,19 @@ def _reproduce(chosen: argparse.Namespace) -> int:
             raise SettingsError(f"--data-root: there is no folder {folder}.")
         overrides.append(f"data_root={json.dumps(str(folder))}")
     jobs = [] if chosen.jobs is None else [f"jobs={chosen.jobs}"]
-    settings = settings_module.load(chosen.profile, overrides + jobs)
+    given = {name: getattr(chosen, name) for name in ("gpu", "gpus", "price") if getattr(chosen, name) is not None}
+    if given and not chosen.plan:
+        raise SettingsError(f"--{next(iter(given))} is an option of --plan: add --plan.")
+    planned = [f"plan.{name}={value}" for name, value in given.items()]
+    settings = settings_module.load(chosen.profile, overrides + jobs + planned)
+    if chosen.plan:
+        from synthtune import planner
+
+        plan = planner.plan(settings)
+        written = plan.save()
+        print(plan.text())
+        print(f"Written to {' and '.join(_short(path) for path in written)}.")
+        return 0
     for task in settings.tasks:
         for budget in settings.budgets:
             settings.check(task, budget)

@@ -20,6 +20,10 @@ PROFILES = ROOT / "workflow" / "profiles"
 
 TaskName = Literal["film_reviews", "product_reviews", "tweets", "reuters_r8", "webnlg", "sgd"]
 TASKS: tuple[str, ...] = get_args(TaskName)
+PlannedTask = Literal["rte", "mrpc", "boolq", "banking77"]
+PLANNED: tuple[str, ...] = get_args(PlannedTask)
+"""Tasks that a profile may name and `synthtune.planner` prices, but that have no reader yet and cannot be run."""
+AnyTask = Literal[TaskName, PlannedTask]
 CLASSIFICATION = TASKS[:4]
 NLG = TASKS[4:]
 STAGES = ("teacher", "annotate", "generate", "students")
@@ -113,6 +117,28 @@ class EndpointSettings(_Section):
     max_test_examples: int = Field(200, ge=1, description="test examples to ask about")
 
 
+class PlanSettings(_Section):
+    """What `synthtune.planner` assumes of the machines; no result depends on it."""
+
+    gpu: str = Field("cpu", description="kind of GPU, a name in planner.DEVICES; cpu is this machine's processor")
+    gpus: int | None = Field(None, ge=1, description="how many there are; as many as the largest stage needs if null")
+    price: float | None = Field(None, ge=0, description="US dollars for an hour of one; cost_per_hour if null")
+    method: Literal["lora", "full"] = Field("lora", description="what of the teacher is trained")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of frozen weights and of activations")
+    activations: Literal["kept", "checkpointed"] = Field(
+        "kept", description="the teacher's; checkpointed ones are computed again, layer by layer, and need less memory")
+    micro_batch: int | None = Field(
+        None, ge=1, description="examples per GPU and pass of the teacher; teacher.batch_size over the GPUs if null")
+    memory_reserve: float = Field(0.1, ge=0, lt=1, description="share of the memory left to the driver and to gaps")
+    mfu: float = Field(0.4, gt=0, le=1, description="share of the peak FLOP/s that training the teacher reaches")
+    student_mfu: float = Field(0.4, gt=0, le=1, description="the same for students")
+    prefill_mfu: float = Field(0.4, gt=0, le=1, description="the same for reading texts without training")
+    bandwidth_share: float = Field(0.6, gt=0, le=1, description="share of the memory bandwidth that writing reaches")
+    read_rate: float = Field(1.0, gt=0, description="10⁹ bytes of weights read from disk a second")
+    cpu_tflops: float = Field(0.2, gt=0, description="peak 10¹² FLOP/s of gpu=cpu: stated, not measured")
+    cpu_bandwidth: float = Field(20.0, gt=0, description="memory bandwidth of gpu=cpu, 10⁹ bytes/s: stated")
+
+
 class FigureSettings(_Section):
     """Intervals and resampling (`05_figures`)."""
 
@@ -125,7 +151,7 @@ class Settings(_Section):
 
     profile: str
     seed: int = Field(17, description="every other seed is derived from this one and a name")
-    tasks: list[TaskName] = Field(list(TASKS), min_length=1)
+    tasks: list[AnyTask] = Field(list(TASKS), min_length=1)
     budgets: list[int] = Field([125, 250], min_length=1, description="labelled examples, ascending")
     pool_size: int = Field(2500, ge=20, description="training examples a task may have")
     test_size: int = Field(500, ge=20, description="test examples of a classification task")
@@ -141,9 +167,10 @@ class Settings(_Section):
     students: StudentSettings = StudentSettings()
     endpoint: EndpointSettings | None = None
     figures: FigureSettings = FigureSettings()
+    plan: PlanSettings = PlanSettings()
     cost_per_label: float = Field(0.10, ge=0, description="US dollars to have one example labelled by a person")
     cost_per_hour: float = Field(0.10, ge=0, description="US dollars for an hour of this machine")
-    per_task: dict[TaskName, dict[str, Any]] = Field({}, description="dotted settings that differ for a task")
+    per_task: dict[AnyTask, dict[str, Any]] = Field({}, description="dotted settings that differ for a task")
     run_dir: Path | None = Field(None, description="where results go; runs/<profile> if not given")
 
     @field_validator("budgets")
@@ -181,7 +208,7 @@ class Settings(_Section):
             The task; needed for every stage but "figures".
         """
         if stage == "figures":
-            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs"})
+            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs", "plan"})
             return {"figures": relevant}
         mine = self.for_task(task).model_dump(mode="json")
         shared = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads",
@@ -208,6 +235,9 @@ class Settings(_Section):
         SettingsError
             Naming the parameter and the values that would do.
         """
+        if isinstance(task, str) and task in PLANNED:
+            raise SettingsError(f"task: running {task} is not built yet, only planning it: ./run_all.sh --profile "
+                                f"{self.profile} --plan says what it would cost.")
         if not isinstance(task, str) or task not in TASKS:
             raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), TASKS)}")
         if budget is not None:

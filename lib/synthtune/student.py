@@ -75,20 +75,27 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
         If the annotated or generated examples of a budget have not been made.
     """
     settings = settings.check(task.name)
+    there = {}
+    for budget in settings.budgets:
+        folder = settings.folder / task.name / f"budget-{budget}"
+        there[budget] = {route: len(_synthetic(folder / f"{route}.parquet")) for route in ROUTES}
+    return cells_given(there, len(task.pool), task.kind, settings)
+
+
+def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings: Settings) -> list[Cell]:
+    """The cells of a task of which so many examples are there: by budget, and then by route."""
     chosen, found = settings.students, []
     smallest = settings.budgets[0]
     for budget in settings.budgets:
         seeds = chosen.seeds if budget == smallest else chosen.seeds_larger
-        folder = settings.folder / task.name / f"budget-{budget}"
-        there = {route: len(_synthetic(folder / f"{route}.parquet")) for route in ROUTES}
-        most = {route: min(chosen.amount, number) for route, number in there.items()}
+        most = {route: min(chosen.amount, number) for route, number in there[budget].items()}
         equal = min(most.values())
         wanted = [("gold", 0), ("gold+annotated", most["annotated"]), ("gold+generated", most["generated"]),
                   ("gold+both", equal), ("gold+annotated", equal)]
         found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted
                   if amount or condition == "gold"]
-    found += [Cell(len(task.pool), "full", 0, seed) for seed in chosen.seeds_full]
-    if task.kind == "nlg":
+    found += [Cell(pool, "full", 0, seed) for seed in chosen.seeds_full]
+    if kind == "nlg":
         found += [Cell(smallest, "gold+annotated", amount, seed)
                   for seed in chosen.seeds_larger for amount in chosen.sweep]
     return list(dict.fromkeys(found))
