@@ -108,10 +108,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, metavar="N", help="notebooks to run side by side")
     parser.add_argument("--data-root", metavar="DIR", help="folder with the real webnlg/ and sgd/ corpora")
     parser.add_argument("--dry-run", action="store_true", help="list the notebooks that would run, and stop")
+    own = parser.add_argument_group("your own rows")
+    own.add_argument("--task", metavar="FILE", help="a few lines of YAML that say where they are; see README.md")
+    own.add_argument("--check", action="store_true", help="read and check them, and train nothing")
+    own.add_argument("--fix", action="store_true", help="check them, and write repaired copies beside the files")
     return parser
 
 
 def _reproduce(chosen: argparse.Namespace) -> int:
+    if chosen.task is not None or chosen.check or chosen.fix:
+        from synthtune.own_rows import command
+
+        return command.run(chosen.task, chosen.check, chosen.fix)
     from synthtune import settings as settings_module
 
     overrides = list(chosen.overrides)
