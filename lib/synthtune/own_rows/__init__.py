@@ -1,4 +1,4 @@
-"""A user's own rows: read from the files people have, checked before anything is trained, and never silently lost.
+"""A user's own rows: read from the files people have, checked before any training, never silently lost.
 
     own = read("my_task.yaml")
     print(own.report)
@@ -36,13 +36,13 @@ class OwnRows:
     labels : tuple of str
         The classes, sorted, by the names the task file gives them; empty for text-to-text generation.
     gold, unlabelled, test : DataFrame
-        Columns text, text_pair (of pairs only), output (not of unlabelled rows) and row, the row's number in its file.
-        No text is in two of them. Empty where the task file names no such file.
+        Columns text, text_pair (of pairs only), output (not of unlabelled rows) and row, the row's number in
+        its file. No text is in two of them. Empty where the task file names no such file.
     report : Report
         What was guessed, counted and found. Train only if it has no `errors`.
     columns : Columns or None
         Which columns of the labelled file were read.
-    read : dict
+    gathered : dict
         What was read of each file before rows were dropped, by role; `repairs` starts from it.
     """
 
@@ -54,7 +54,7 @@ class OwnRows:
     test: pd.DataFrame
     report: Report
     columns: Columns | None
-    read: dict[str, Gathered]
+    gathered: dict[str, Gathered]
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
@@ -71,7 +71,7 @@ def read(path: str | Path) -> OwnRows:
     Raises
     ------
     SettingsError
-        The task file itself cannot be used. What is wrong with the rows is not raised but in the report, all of it.
+        The task file itself cannot be used. What is wrong with the rows is not raised: it is in the report.
     """
     task = task_file.load(path)
     chosen = settings.load(task.profile)
@@ -80,11 +80,19 @@ def read(path: str | Path) -> OwnRows:
     columns = None
     for role, file in _files(task, report.guesses).items():
         try:
-            table = readers.open_table(task.located(file), file, split="test" if role == "test" else "train",
-                                       separator=task.separator, encoding=task.encoding, sheet=task.sheet)
+            table = readers.open_table(
+                task.located(file),
+                file,
+                split="test" if role == "test" else "train",
+                separator=task.separator,
+                encoding=task.encoding,
+                sheet=task.sheet,
+            )
             report.guesses.extend(table.guesses)
             if role == "rows":
-                found, guesses, problems = gather.choose(table, task.text, task.label, task.target, bool(task.label_names))
+                found, guesses, problems = gather.choose(
+                    table, task.text, task.label, task.target, bool(task.label_names)
+                )
                 columns = found
             elif columns is None:
                 continue  # nothing says which columns to read
@@ -95,7 +103,9 @@ def read(path: str | Path) -> OwnRows:
             if found and not problems:
                 gathered[role] = gather.gather(table, role, found, chosen.seed)
         except RowsError as error:
-            report.problems.append(Problem("error", "file", file, "", (), "row", _without(str(error), file), ""))
+            report.problems.append(
+                Problem("error", "file", file, "", (), "row", _without(str(error), file), "")
+            )
         if role == "rows" and role not in gathered:
             columns = None
     return _checked(task, chosen, report, gathered, columns)
@@ -114,8 +124,13 @@ def _without(sentence: str, file: str) -> str:
     return sentence.removeprefix(file).removeprefix(",").removeprefix(":").strip().rstrip(".")
 
 
-def _checked(task: TaskFile, chosen: settings.Settings, report: Report, gathered: dict[str, Gathered],
-             columns: Columns | None) -> OwnRows:
+def _checked(
+    task: TaskFile,
+    chosen: settings.Settings,
+    report: Report,
+    gathered: dict[str, Gathered],
+    columns: Columns | None,
+) -> OwnRows:
     """Check cells, then rows against each other, and count where each row went."""
     kind = columns.kind if columns else ""
     spelling = checks.spellings(gathered["rows"], task.label_names) if kind == "classification" else {}
@@ -150,14 +165,35 @@ def _checked(task: TaskFile, chosen: settings.Settings, report: Report, gathered
         count = Count(gathered[role].table.file, role, gathered[role].rows_in, len(sieve.frame), dropped)
         report.counts.append(count)
         if not count.used:
-            report.problems.append(Problem("error", "no rows", count.file, "", (), "row", "no row can be used",
-                                           "The reasons are above; correct the file."))
-    gold, unlabelled, test = (_table(sieves[role].frame if role in sieves else None, columns, task.label_names)
-                              for role in ("rows", "unlabelled", "test"))
+            report.problems.append(
+                Problem(
+                    "error",
+                    "no rows",
+                    count.file,
+                    "",
+                    (),
+                    "row",
+                    "no row can be used",
+                    "The reasons are above; correct the file.",
+                )
+            )
+    gold, unlabelled, test = (
+        _table(sieves[role].frame if role in sieves else None, columns, task.label_names)
+        for role in ("rows", "unlabelled", "test")
+    )
     if kind == "classification":
         report.labels.update(gold["output"].value_counts().astype(int).to_dict())
-    return OwnRows(task, kind, tuple(sorted(report.labels)), gold, unlabelled.drop(columns="output", errors="ignore"), test,
-                   report, columns, gathered)
+    return OwnRows(
+        task,
+        kind,
+        tuple(sorted(report.labels)),
+        gold,
+        unlabelled.drop(columns="output", errors="ignore"),
+        test,
+        report,
+        columns,
+        gathered,
+    )
 
 
 def _table(frame: pd.DataFrame | None, columns: Columns | None, names: dict[str, str]) -> pd.DataFrame:

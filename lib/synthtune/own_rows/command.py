@@ -20,10 +20,12 @@ def run(task: str | None, check: bool, fix: bool) -> int:
     Raises
     ------
     SettingsError, RowsError
-        The task file cannot be used; there is nothing to do yet without `check` or `fix`; copies cannot be written.
+        The task file cannot be used; neither `check` nor `fix` is asked for; copies cannot be written.
     """
     if task is None:
-        raise SettingsError("--check and --fix are about your own rows: name their task file with --task FILE.")
+        raise SettingsError(
+            "--check and --fix are about your own rows: name their task file with --task FILE."
+        )
     if not check and not fix:
         raise RowsError("Training on your own rows is not built yet; use --check to read and check them.")
     home = Path(os.environ.get("SYNTHTUNE_STARTED_IN", os.getcwd()))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from synthtune.errors import RowsError, nearest
 from synthtune.own_rows.readers import Table, as_text
-from synthtune.own_rows.report import Guess, Problem, listed
+from synthtune.own_rows.report import Guess, Problem, listed, shown_text
 
 ROW_LIMIT = 200_000
 """Rows of a file that are kept; of a longer one, a random sample of this size, the same in every run."""
@@ -23,12 +23,45 @@ CHARACTER_LIMIT = 500_000_000
 LOOKED_AT = 1000
 """Rows that guesses of columns go by."""
 
-TEXT_PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
-              ("text", "text_pair"))
-TEXT_NAMES = ("text", "texts", "sentence", "review", "message", "comment", "tweet", "post", "utterance", "query",
-              "question", "document", "content", "body", "input", "source", "title")
-LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "intent", "topic", "gold_label", "tag", "stars",
-               "rating")
+TEXT_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text", "text_pair"),
+)
+TEXT_NAMES = (
+    "text",
+    "texts",
+    "sentence",
+    "review",
+    "message",
+    "comment",
+    "tweet",
+    "post",
+    "utterance",
+    "query",
+    "question",
+    "document",
+    "content",
+    "body",
+    "input",
+    "source",
+    "title",
+)
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "class",
+    "category",
+    "sentiment",
+    "intent",
+    "topic",
+    "gold_label",
+    "tag",
+    "stars",
+    "rating",
+)
 TARGET_NAMES = ("target", "summary", "translation", "response", "completion", "paraphrase")
 OUTPUT_NAMES = ("output", "answer", "y")
 """Names of columns that hold labels in some files and longer texts in others."""
@@ -56,7 +89,8 @@ class Columns:
     def roles(self) -> dict[str, str]:
         """The name of each used column in the tables, and its name in the file."""
         return dict(zip(("text", "text_pair"), self.text, strict=False)) | (
-            {"output": self.output} if self.output else {})
+            {"output": self.output} if self.output else {}
+        )
 
 
 @dataclass(frozen=True)
@@ -127,15 +161,18 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
                 continue
         characters += sum(map(len, values))
         if characters > CHARACTER_LIMIT:
-            raise RowsError(f"{table.file}, {table.unit} {record.row}: more than {CHARACTER_LIMIT:,} characters of text up "
-                            "to here; give a smaller file.")
+            raise RowsError(
+                f"{table.file}, {table.unit} {record.row}: more than {CHARACTER_LIMIT:,} characters of text "
+                "up to here; give a smaller file."
+            )
     frame = pd.DataFrame(sorted(kept, key=lambda row: row[0]), columns=["row", *columns.roles, "notes"])
     frame = frame.astype({"row": int} | dict.fromkeys(columns.roles, str))
     return Gathered(table, role, columns, frame, rows_in, dropped)
 
 
-def choose(table: Table, text: list[str] | None, label: str | None, target: str | None,
-           named: bool) -> tuple[Columns | None, list[Guess], list[Problem]]:
+def choose(
+    table: Table, text: list[str] | None, label: str | None, target: str | None, named: bool
+) -> tuple[Columns | None, list[Guess], list[Problem]]:
     """Find the columns of the labelled rows: those the user names, and a guess for the others.
 
     Parameters
@@ -162,28 +199,66 @@ def choose(table: Table, text: list[str] | None, label: str | None, target: str 
     if not output:
         output, guessed_kind, why = _guess_output(values, text or [], classification=named)
         if not output:
-            return None, [], [_ask(table, "label", "which column holds the labels cannot be guessed",
-                                   "Name it in the task file with 'label:', or with 'target:' if it holds texts to be "
-                                   f"written. Columns: {listed(table.columns, most=12)}")]
+            return (
+                None,
+                [],
+                [
+                    _ask(
+                        table,
+                        "which label",
+                        "which column holds the labels cannot be guessed",
+                        "Name it in the task file with 'label:', or with 'target:' if it holds texts to be "
+                        f"written. Columns: {listed(table.columns, most=12)}",
+                    )
+                ],
+            )
         kind = kind or guessed_kind
         guesses.append(Guess(table.file, "label" if kind == "classification" else "target", output, why))
-        guesses.append(Guess(table.file, "kind of task", "classification" if kind == "classification" else
-                             "text-to-text generation", "labels repeat and are short" if kind == "classification" else
-                             f"most values of '{output}' are different texts"))
+        guesses.append(
+            Guess(
+                table.file,
+                "kind of task",
+                "classification" if kind == "classification" else "text-to-text generation",
+                "labels repeat and are short"
+                if kind == "classification"
+                else f"most values of '{output}' are different texts",
+            )
+        )
     if not text:
         text, why = _guess_text(values, output)
         if not text:
-            return None, guesses, [_ask(table, "text", "which column holds the texts cannot be guessed",
-                                        f"Name it in the task file with 'text:'. Columns: "
-                                        f"{listed(table.columns, most=12)}")]
+            return (
+                None,
+                guesses,
+                [
+                    _ask(
+                        table,
+                        "which text",
+                        "which column holds the texts cannot be guessed",
+                        f"Name it in the task file with 'text:'. Columns: {listed(table.columns, most=12)}",
+                    )
+                ],
+            )
         guesses.append(Guess(table.file, "text", " and ".join(text), why))
-    return Columns(tuple(text), output, kind), guesses, missing(table, [*text, output])
+    problems = missing(table, [*text, output])
+    if output in values[output]:
+        advice = "Write a line with the names of the columns above it"
+        what = f"the file seems to begin with a row, for its column name {shown_text(output)} is also a value"
+        problems.append(_ask(table, "no header", what, advice))
+    return Columns(tuple(text), output, kind), guesses, problems
 
 
-def choose_like(first: Columns, table: Table, labelled: bool) -> tuple[Columns | None, list[Guess], list[Problem]]:
+def choose_like(
+    first: Columns, table: Table, labelled: bool
+) -> tuple[Columns | None, list[Guess], list[Problem]]:
     """Find in a further file the columns that the labelled rows have."""
     output = first.output if labelled else ""
-    if not labelled and len(first.text) == 1 and len(table.columns) == 1 and first.text[0] not in table.columns:
+    if (
+        not labelled
+        and len(first.text) == 1
+        and len(table.columns) == 1
+        and first.text[0] not in table.columns
+    ):
         columns = Columns((table.columns[0],), "", first.kind)
         return columns, [Guess(table.file, "text", table.columns[0], "the only column")], []
     problems = missing(table, [*first.text, *filter(None, [output])])
@@ -197,17 +272,46 @@ def missing(table: Table, wanted: list[str]) -> list[Problem]:
         found = table.columns.count(name)
         if not found:
             hint = nearest(name, dict.fromkeys(table.columns[:50]))
-            problems.append(Problem("error", "missing column", table.file, name, rows, table.unit, "no such column",
-                                    hint[:1].upper() + hint[1:]))
+            problems.append(
+                Problem(
+                    "error",
+                    "missing column",
+                    table.file,
+                    name,
+                    rows,
+                    table.unit,
+                    "no such column",
+                    hint[:1].upper() + hint[1:],
+                )
+            )
         elif found > 1:
-            problems.append(Problem("error", "column twice", table.file, name, rows, table.unit,
-                                    f"{found} columns have this name", "Rename all but the one that is meant."))
+            problems.append(
+                Problem(
+                    "error",
+                    "column twice",
+                    table.file,
+                    name,
+                    rows,
+                    table.unit,
+                    f"{found} columns have this name",
+                    "Rename all but the one that is meant.",
+                )
+            )
     return problems
 
 
 def _ask(table: Table, name: str, what: str, advice: str) -> Problem:
-    return Problem("error", f"which {name}", table.file, "", (table.header,) if table.header else (), table.unit, what,
-                   advice + ".")
+    """An error about the header."""
+    return Problem(
+        "error",
+        name,
+        table.file,
+        "",
+        (table.header,) if table.header else (),
+        table.unit,
+        what,
+        advice + ".",
+    )
 
 
 def _first_values(table: Table) -> dict[str, list[str]]:
@@ -221,7 +325,9 @@ def _first_values(table: Table) -> dict[str, list[str]]:
     return values
 
 
-def _guess_output(values: dict[str, list[str]], text: list[str], classification: bool) -> tuple[str, str, str]:
+def _guess_output(
+    values: dict[str, list[str]], text: list[str], classification: bool
+) -> tuple[str, str, str]:
     """Name the column of labels or targets, the kind of task, and the reason."""
     left = {name: found for name, found in values.items() if name not in text and any(found)}
     by_name = {name.lower(): name for name in reversed(left)}

@@ -1,7 +1,7 @@
 """Rows one by one from the files people have: every row comes out, or a reason why it cannot be read.
 
-Nothing is executed and nothing is fetched: formats that can hold code (pickles, macros, loading scripts) are refused
-or read as data. Files are streamed, so that one of ten million rows needs no more memory than a small one.
+Nothing is executed and nothing is fetched: formats that can hold code (pickles, macros, loading scripts) are
+refused or read as data. Files are streamed, so that one of ten million rows needs little memory.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from synthtune.own_rows.report import Guess, Problem, listed
 LINE_LIMIT = 16 * 2**20
 """Characters of the longest line, and of the longest cell with line ends in it, that are looked at as one."""
 
+CELL_LINES = 100_000
+"""Lines that one row may have, by line ends inside quotes."""
+
 BROKEN_LIMIT = 100
 """Quotes that are not closed, in one file, before the file as a whole is taken to be broken."""
 
@@ -43,12 +46,21 @@ SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 ONE_COLUMN = "\x1f"
 """The separator of a file that has none: a character that is in no text."""
 
-FORMATS = "CSV (.csv), TSV (.tsv, .tab), JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), Excel (.xlsx, .xlsm) " \
-    "or a folder written by datasets' save_to_disk"
+FORMATS = (
+    "CSV (.csv), TSV (.tsv, .tab), JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), Excel "
+    "(.xlsx, .xlsm) or a folder written by datasets' save_to_disk"
+)
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".dill", ".npy", ".npz", ".ckpt"}
-ELSEWHERE = {".xls": "save it as .xlsx", ".xlsb": "save it as .xlsx", ".ods": "save it as .xlsx", ".arrow":
-             "give the folder it is in, or save it as Parquet", ".txt": "write a first line with a column name and "
-             "name the file .csv, or .tsv where the texts have commas", ".zip": "unpack it", ".gz": "unpack it"}
+ELSEWHERE = {
+    ".xls": "save it as .xlsx",
+    ".xlsb": "save it as .xlsx",
+    ".ods": "save it as .xlsx",
+    ".arrow": "give the folder it is in, or save it as Parquet",
+    ".txt": "write a first line with a column name and "
+    "name the file .csv, or .tsv where the texts have commas",
+    ".zip": "unpack it",
+    ".gz": "unpack it",
+}
 
 
 @dataclass(frozen=True)
@@ -115,8 +127,15 @@ class Table:
     encoding: str = "utf-8"
 
 
-def open_table(path: Path, file: str, *, split: str = "train", separator: str | None = None,
-               encoding: str | None = None, sheet: str | None = None) -> Table:
+def open_table(
+    path: Path,
+    file: str,
+    *,
+    split: str = "train",
+    separator: str | None = None,
+    encoding: str | None = None,
+    sheet: str | None = None,
+) -> Table:
     """Recognise a file and find its columns.
 
     Parameters
@@ -143,12 +162,16 @@ def open_table(path: Path, file: str, *, split: str = "train", separator: str | 
         if stat.S_ISDIR(mode):
             return _datasets_folder(path, file, split)
         if not stat.S_ISREG(mode):
-            raise RowsError(f"{file}: neither a file nor a folder (a device or a pipe); copy its content to a file.")
+            raise RowsError(
+                f"{file}: neither a file nor a folder (a device or a pipe); copy its content to a file."
+            )
         with open(path, "rb") as handle:
             head = handle.read(4096)
         if suffix in PICKLES or re.match(rb"\x80[\x02-\x05]", head):
-            raise RowsError(f"{file}: a pickle, or a file that may hold one. Reading one can run any code in it, so none "
-                            f"is read here. Save the table as {FORMATS}.")
+            raise RowsError(
+                f"{file}: a pickle, or a file that may hold one. Reading one can run any code in it, so none "
+                f"is read here. Save the table as {FORMATS}."
+            )
         if not head:
             raise RowsError(f"{file}: empty; it needs a line of column names and rows.")
         if suffix in (".csv", ".tsv", ".tab"):
@@ -165,13 +188,29 @@ def open_table(path: Path, file: str, *, split: str = "train", separator: str | 
     raise RowsError(f"{file}: files that end in '{suffix}' are not read; {hint or f'save it as {FORMATS}'}.")
 
 
-# -- text: encoding and lines ------------------------------------------------------------------------------------
+# -- text: encoding and lines ----------------------------------------------------------------------
 
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
-_OTHER_SCRIPTS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
-"""Encodings that are told apart where most letters are not ASCII; they share few letters, so a guess is safe."""
+_OTHER_SCRIPTS = [
+    "cp1251",
+    "koi8_r",
+    "cp1253",
+    "cp1255",
+    "cp1256",
+    "cp932",
+    "euc_jp",
+    "gb18030",
+    "big5",
+    "cp949",
+]
+"""Encodings that are told apart where most letters are not ASCII; they share few letters."""
 
 
 @dataclass(frozen=True)
@@ -188,16 +227,31 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
         try:
             "".encode(given)
         except (LookupError, ValueError) as error:
-            raise RowsError(f"encoding: '{given}' is not one that Python knows; examples: utf-8, cp1252, latin-1, "
-                            "shift_jis.") from error
+            raise RowsError(
+                f"encoding: '{given}' is not one that Python knows; examples: utf-8, cp1252, latin-1, "
+                "shift_jis."
+            ) from error
         return _Encoding(given, [], [])
     with open(path, "rb") as handle:
         head = handle.read(4096)
         for mark, name in _MARKS:
             if head.startswith(mark):
-                return _Encoding(name, [Guess(file, "encoding", name, "its byte-order mark")], [
-                    Problem("warning", "byte-order mark", file, "", (1,), "line", "starts with a byte-order mark",
-                            "It is not part of the first column's name; --fix removes it.")])
+                return _Encoding(
+                    name,
+                    [Guess(file, "encoding", name, "its byte-order mark")],
+                    [
+                        Problem(
+                            "warning",
+                            "byte-order mark",
+                            file,
+                            "",
+                            (1,),
+                            "line",
+                            "starts with a byte-order mark",
+                            "It is not part of the first column's name; --fix removes it.",
+                        )
+                    ],
+                )
         for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
             if len(head) >= 8 and head[first::2].count(0) > 0.4 * len(head):
                 return _Encoding(name, [Guess(file, "encoding", name, "every second byte is NUL")], [])
@@ -221,10 +275,23 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
         why = f"{fits:,} of {fits + len(other):,} lines with other than ASCII letters fit"
         return _Encoding("utf-8", [Guess(file, "encoding", "utf-8", why)], [])
     name, why = _by_letters(sample)
-    return _Encoding(name, [Guess(file, "encoding", name, why)], [
-        Problem("warning", "wrong encoding", file, "", tuple(other), "line", f"not UTF-8; read as {name}",
-                "Check the letters of these lines, and name the right 'encoding:' in the task file if they are wrong; "
-                "--fix writes UTF-8.")])
+    return _Encoding(
+        name,
+        [Guess(file, "encoding", name, why)],
+        [
+            Problem(
+                "warning",
+                "wrong encoding",
+                file,
+                "",
+                tuple(other),
+                "line",
+                f"not UTF-8; read as {name}",
+                "Check the letters of these lines, and name the right 'encoding:' in the task file if they "
+                "are wrong; --fix writes UTF-8.",
+            )
+        ],
+    )
 
 
 def _by_letters(sample: bytes) -> tuple[str, str]:
@@ -253,13 +320,16 @@ def _lines(path: Path, file: str, encoding: str) -> Iterator[tuple[int, str, boo
                 if not line:
                     return
                 if len(line) == LINE_LIMIT and not line.endswith(("\n", "\r")):
-                    raise RowsError(f"{file}, line {number}: more than {LINE_LIMIT:,} characters without a line end; "
-                                    "this is not a table of texts.")
+                    raise RowsError(
+                        f"{file}, line {number}: more than {LINE_LIMIT:,} characters without a line end; "
+                        "this is not a table of texts."
+                    )
                 decoded = mostly_utf8 and _NOT_UTF8.search(line) is not None
                 yield number, _NOT_UTF8.sub(_as_windows_1252, line) if decoded else line, decoded
     except UnicodeError as error:
-        raise RowsError(f"{file}: not {encoding} ({error}); correct 'encoding', or leave it out to have it "
-                        "guessed.") from error
+        raise RowsError(
+            f"{file}: not {encoding} ({error}); correct 'encoding', or leave it out to have it guessed."
+        ) from error
 
 
 _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
@@ -269,48 +339,74 @@ def _as_windows_1252(found: re.Match[str]) -> str:
     return found[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace")
 
 
-# -- delimited text ----------------------------------------------------------------------------------------------
+# -- delimited text --------------------------------------------------------------------------------
+
 
 def _delimited(path: Path, file: str, separator: str | None, given: str | None) -> Table:
     found = _encoding(path, file, given)
     encoding, guesses = found.name, list(found.guesses)
     if separator is None:
         separator = _separator(path, file, encoding)
-        guesses.append(Guess(file, "separator", SEPARATORS.get(separator, "none: one column"), "the header and most rows "
-                             "have the same number of cells" if separator != ONE_COLUMN else "it is in no header"))
+        guesses.append(
+            Guess(
+                file,
+                "separator",
+                SEPARATORS.get(separator, "none: one column"),
+                "the header and most rows have the same number of cells"
+                if separator != ONE_COLUMN
+                else "it is in no header",
+            )
+        )
     quoted = _is_quoted(path, file, encoding, separator)
     if not quoted:
-        guesses.append(Guess(file, "quotes", "part of the text", "read as marks around cells, they leave rows broken"))
+        guesses.append(
+            Guess(file, "quotes", "part of the text", "read as marks around cells, they leave rows broken")
+        )
 
     def all_records() -> Iterator[Record]:
-        return (record for record in _split(_lines(path, file, encoding), file, separator, quoted)
-                if record.cells is None or any(cell.strip() for cell in record.cells))
+        return (
+            record
+            for record in _split(_lines(path, file, encoding), file, separator, quoted)
+            if record.cells is None or any(cell.strip() for cell in record.cells)
+        )
 
     first = next(all_records(), None)
     if first is None or first.cells is None:
-        raise RowsError(f"{file}{f', line {first.row}: {first.reason}' if first else ''}: no line of column names.")
-    columns = [cell.replace("\0", "").strip() or f"column {number}" for number, cell in enumerate(first.cells, 1)]
+        raise RowsError(
+            f"{file}{f', line {first.row}: {first.reason}' if first else ''}: no line of column names."
+        )
+    columns = [
+        cell.replace("\0", "").strip() or f"column {number}" for number, cell in enumerate(first.cells, 1)
+    ]
 
     def read() -> Iterator[Record]:
         for record in itertools.islice(all_records(), 1, None):
             cells = record.cells
-            if cells is not None and len(cells) > len(columns) and not any(cells[len(columns):]):
+            if cells is not None and len(cells) > len(columns) and not any(cells[len(columns) :]):
                 cells = cells[: len(columns)]
             if cells is not None and len(cells) != len(columns):
                 yield Record(record.row, None, _uneven(separator, quoted))
             else:
                 yield Record(record.row, cells, record.reason, record.notes)
 
-    return Table(file, "delimited", "line", columns, first.row, read, guesses, separator, found.warnings, encoding)
+    return Table(
+        file, "delimited", "line", columns, first.row, read, guesses, separator, found.warnings, encoding
+    )
 
 
 def _uneven(separator: str, quoted: bool) -> str:
     name = SEPARATORS.get(separator, f"'{separator}'")
-    return (f"with another number of cells than the header (a {name} or a line end inside a text needs quotes around "
-            "the text)" if quoted else f"with another number of cells than the header (a {name} inside a text)")
+    return (
+        f"with another number of cells than the header (a {name} or a line end inside a text needs quotes "
+        "around the text)"
+        if quoted
+        else f"with another number of cells than the header (a {name} inside a text)"
+    )
 
 
-def _split(lines: Iterator[tuple[int, str, bool]], file: str, separator: str, quoted: bool) -> Iterator[Record]:
+def _split(
+    lines: Iterator[tuple[int, str, bool]], file: str, separator: str, quoted: bool
+) -> Iterator[Record]:
     """Split lines into cells. A broken quote costs the line it is on, not what follows."""
     held: list[tuple[int, str, bool]] = []  # the lines of the record under way
     again: deque[tuple[int, str, bool]] = deque()
@@ -318,11 +414,14 @@ def _split(lines: Iterator[tuple[int, str, bool]], file: str, separator: str, qu
     def feed() -> Iterator[str]:
         while item := again.popleft() if again else next(lines, None):
             held.append(item)
+            if len(held) > CELL_LINES:
+                raise csv.Error("a cell of too many lines")
             yield item[1]
 
     def reader() -> Iterator[list[str]]:
-        return csv.reader(feed(), delimiter=separator, strict=True,
-                          quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+        return csv.reader(
+            feed(), delimiter=separator, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        )
 
     rows, broken = reader(), 0
     while True:
@@ -333,9 +432,13 @@ def _split(lines: Iterator[tuple[int, str, bool]], file: str, separator: str, qu
         except csv.Error as error:
             broken += 1
             if broken > BROKEN_LIMIT:
-                raise RowsError(f"{file}, line {held[0][0]}: the {broken}th quote that is not closed or has letters right "
-                                "after it; write a quote inside a quoted text twice (\"\"), then check again.") from error
-            yield Record(held[0][0], None, 'with a quote (") that is not closed, or has letters right after it')
+                raise RowsError(
+                    f"{file}, line {held[0][0]}: the {broken}th quote that is not closed or has letters "
+                    'right after it; write a quote inside a quoted text twice (""), then check again.'
+                ) from error
+            yield Record(
+                held[0][0], None, 'with a quote (") that is not closed, or has letters right after it'
+            )
             again.extendleft(reversed(held[1:]))
             rows = reader()
             continue
@@ -374,13 +477,14 @@ def _is_quoted(path: Path, file: str, encoding: str, separator: str) -> bool:
                 if record.cells is None or (record.cells and len(record.cells) != widths):
                     wrong[quoted] += 1
         except RowsError:
-            wrong[quoted] = 2**62
+            wrong[quoted] = BROKEN_LIMIT
         if not wrong[quoted]:
             return quoted
     return wrong[True] <= wrong[False]
 
 
-# -- JSON lines --------------------------------------------------------------------------------------------------
+# -- JSON lines ------------------------------------------------------------------------------------
+
 
 def _json_lines(path: Path, file: str, given: str | None) -> Table:
     found = _encoding(path, file, given)
@@ -407,15 +511,27 @@ def _json_lines(path: Path, file: str, given: str | None) -> Table:
     for _, value in itertools.islice(objects(), LOOKED_AT):
         columns.update(dict.fromkeys(value))
     if not columns:
-        raise RowsError(f"{file}: none of the first lines is a JSON object; write one object ({{\"text\": …}}) a line, not "
-                        "one list over all lines.")
+        raise RowsError(
+            f'{file}: none of the first lines is a JSON object; write one object ({{"text": …}}) a line, not '
+            "one list over all lines."
+        )
 
     def read() -> Iterator[Record]:
         for record, value in objects():
             cells = None if record.cells is None else [value.get(name) for name in columns]
             yield Record(record.row, cells, record.reason, record.notes)
 
-    return Table(file, "jsonl", "line", list(columns), 0, read, found.guesses, warnings=found.warnings, encoding=found.name)
+    return Table(
+        file,
+        "jsonl",
+        "line",
+        list(columns),
+        0,
+        read,
+        found.guesses,
+        warnings=found.warnings,
+        encoding=found.name,
+    )
 
 
 class _Twice(ValueError):
@@ -429,7 +545,8 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-# -- Parquet and datasets folders --------------------------------------------------------------------------------
+# -- Parquet and datasets folders ------------------------------------------------------------------
+
 
 @contextlib.contextmanager
 def _damaged(file: str, kind: str) -> Iterator[None]:
@@ -440,7 +557,9 @@ def _damaged(file: str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise RowsError(f"{file}: cannot be read as {kind} ({said[:200]}); write it anew, or save it as CSV.") from error
+        raise RowsError(
+            f"{file}: cannot be read as {kind} ({said[:200]}); write it anew, or save it as CSV."
+        ) from error
 
 
 def _parquet(path: Path, file: str) -> Table:
@@ -462,8 +581,10 @@ def _arrow_records(batches: Iterator[Any], names: dict[int, list[str]]) -> Itera
     for batch in batches:
         columns = [column.to_pylist() for column in batch.columns]
         for place, known in names.items():
-            columns[place] = [known[value] if value is not None and 0 <= value < len(known) else None
-                              for value in columns[place]]
+            columns[place] = [
+                known[value] if value is not None and 0 <= value < len(known) else None
+                for value in columns[place]
+            ]
         for cells in zip(*columns, strict=True):
             row += 1
             yield Record(row, list(cells))
@@ -471,8 +592,10 @@ def _arrow_records(batches: Iterator[Any], names: dict[int, list[str]]) -> Itera
 
 def _datasets_folder(path: Path, file: str, split: str) -> Table:
     if not any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        raise RowsError(f"{file}: a folder that datasets' save_to_disk did not write (no dataset_dict.json or "
-                        "state.json in it); give a file, or such a folder.")
+        raise RowsError(
+            f"{file}: a folder that datasets' save_to_disk did not write (no dataset_dict.json or "
+            "state.json in it); give a file, or such a folder."
+        )
     import datasets
 
     guesses = []
@@ -481,13 +604,18 @@ def _datasets_folder(path: Path, file: str, split: str) -> Table:
         if isinstance(loaded, datasets.DatasetDict):
             chosen = split if split in loaded or len(loaded) > 1 else next(iter(loaded))
             if chosen not in loaded:
-                raise RowsError(f"{file}: has the splits {listed(sorted(loaded))} and no '{split}'; name one of them, as in "
-                                f"{Path(file) / min(loaded)}.")
+                raise RowsError(
+                    f"{file}: has the splits {listed(sorted(loaded))} and no '{split}'; name one of them, as "
+                    f"in {Path(file) / min(loaded)}."
+                )
             guesses.append(Guess(file, "split", chosen, f"of {listed(sorted(loaded))}"))
             loaded = loaded[chosen]
         columns = list(loaded.column_names)
-        names = {place: list(loaded.features[name].names) for place, name in enumerate(columns)
-                 if isinstance(loaded.features[name], datasets.ClassLabel)}
+        names = {
+            place: list(loaded.features[name].names)
+            for place, name in enumerate(columns)
+            if isinstance(loaded.features[name], datasets.ClassLabel)
+        }
 
     def read() -> Iterator[Record]:
         with _damaged(file, "a datasets folder"):
@@ -504,7 +632,8 @@ def splits(path: Path) -> list[str]:
         return []
 
 
-# -- Excel -------------------------------------------------------------------------------------------------------
+# -- Excel -----------------------------------------------------------------------------------------
+
 
 def _excel(path: Path, file: str, sheet: str | None) -> Table:
     import openpyxl
@@ -512,23 +641,29 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
     guesses = []
     with _damaged(file, "an Excel workbook"):
         if not zipfile.is_zipfile(path):
-            raise RowsError(f"{file}: not an .xlsx workbook, or one with a password; save it anew as .xlsx without one.")
+            raise RowsError(
+                f"{file}: not an .xlsx workbook, or one with a password; save it anew as .xlsx without one."
+            )
         with zipfile.ZipFile(path) as packed:
             if sum(member.file_size for member in packed.infolist()) > EXCEL_BYTES:
-                raise RowsError(f"{file}: unpacks to more than {EXCEL_BYTES // 2**20:,} MiB; save the sheet as CSV.")
+                raise RowsError(
+                    f"{file}: unpacks to more than {EXCEL_BYTES // 2**20:,} MiB; save the sheet as CSV."
+                )
         with contextlib.closing(openpyxl.load_workbook(path, read_only=True, keep_links=False)) as book:
             sheets = [each.title for each in book.worksheets]
     if sheet is None:
         if not sheets:
             raise RowsError(f"{file}: has no sheet with cells.")
         sheet = sheets[0]
-        guesses.append(Guess(file, "sheet", sheet, f"the first of {listed(sheets)}" if sheets[1:] else "the only one"))
+        guesses.append(
+            Guess(file, "sheet", sheet, f"the first of {listed(sheets)}" if sheets[1:] else "the only one")
+        )
     elif sheet not in sheets:
         raise RowsError(f"{file}: has no sheet '{sheet}'; it has {listed(sheets, most=10)}.")
 
     def all_records() -> Iterator[Record]:
         with _damaged(file, "an Excel workbook"), contextlib.ExitStack() as stack:
-            # The same rows twice: what was typed in tells formulas, and what the spreadsheet computed from them is read.
+            # The same rows twice: as typed in, which tells formulas, and with the values computed from them.
             pages = []
             for values in (False, True):
                 book = openpyxl.load_workbook(path, read_only=True, data_only=values, keep_links=False)
@@ -538,9 +673,13 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
                 pages.append(page.iter_rows())
             for number, (typed, computed) in enumerate(zip(*pages, strict=True), 1):
                 if number > EXCEL_ROWS:
-                    raise RowsError(f"{file}, row {number}: more rows than a sheet can have; save the sheet as CSV.")
+                    raise RowsError(
+                        f"{file}, row {number}: more rows than a sheet can have; save the sheet as CSV."
+                    )
                 cells = [None if cell.data_type == "e" else cell.value for cell in computed]
-                formulas = tuple(f"formula:{place}" for place, cell in enumerate(typed) if cell.data_type == "f")
+                formulas = tuple(
+                    f"formula:{place}" for place, cell in enumerate(typed) if cell.data_type == "f"
+                )
                 if formulas or any(str(cell).strip() for cell in cells if cell is not None):
                     yield Record(number, cells, notes=formulas)
 
@@ -552,7 +691,7 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
     def read() -> Iterator[Record]:
         for record in itertools.islice(all_records(), 1, None):
             cells = (record.cells + [None] * len(columns))[: len(columns)]
-            if any(cell is not None for cell in record.cells[len(columns):]):
+            if any(cell is not None for cell in record.cells[len(columns) :]):
                 yield Record(record.row, None, "with cells beyond the last column that has a name")
             else:
                 yield Record(record.row, cells, notes=record.notes)
@@ -560,7 +699,7 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
     return Table(file, "excel", "row", columns, first.row, read, guesses)
 
 
-# -- cells -------------------------------------------------------------------------------------------------------
+# -- cells -----------------------------------------------------------------------------------------
 
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a letter: JSON can name one, no file can hold it."""
@@ -594,4 +733,3 @@ def as_text(value: Any) -> tuple[str, str]:
         return value.isoformat(), ""
     names = {list: "a list", dict: "an object", bytes: "bytes"}
     return "", names.get(type(value), f"a {type(value).__name__}")
-

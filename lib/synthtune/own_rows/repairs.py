@@ -1,8 +1,8 @@
 """Repairs that change no meaning, written to copies beside the user's files, with a record of every change.
 
-Labels lose the spaces around them and get one spelling; rows with an empty text or label and exact duplicates go; so do
-byte-order marks and NUL bytes; text is written as UTF-8; cells that a spreadsheet would run are escaped in CSV. What
-needs a decision (two labels for one text, a class with few rows) is left to the user.
+Labels lose the spaces around them and get one spelling; rows with an empty text or label and exact duplicates
+go; so do byte-order marks and NUL bytes; text is written as UTF-8; cells that a spreadsheet would run are
+escaped in CSV. What needs a decision (two labels for one text, a class with few rows) is left to the user.
 """
 
 from __future__ import annotations
@@ -41,15 +41,17 @@ def fix(own: OwnRows) -> list[Path]:
     Raises
     ------
     RowsError
-        The labelled rows cannot be read; a file has more rows than are read; or a file that would be replaced was
-        changed since it was written here.
+        The labelled rows cannot be read; a file has more rows than are read; or a file that would be replaced
+        was changed since it was written here.
     """
-    if "rows" not in own.read:
-        raise RowsError(f"{own.task.rows}: nothing is repaired, for the labelled rows cannot be read; solve the errors "
-                        "above first.")
+    if "rows" not in own.gathered:
+        raise RowsError(
+            f"{own.task.rows}: nothing is repaired, for the labelled rows cannot be read; solve the errors "
+            "above first."
+        )
     names = own.task.label_names
-    spelling = checks.spellings(own.read["rows"], names) if own.kind == "classification" else {}
-    repairs = {role: _Repair(own, role, spelling) for role in own.read}
+    spelling = checks.spellings(own.gathered["rows"], names) if own.kind == "classification" else {}
+    repairs = {role: _Repair(own, role, spelling) for role in own.gathered}
     if not any(repair.needed for repair in repairs.values()):
         return []
     folder, name = own.task.path.parent, own.task.name
@@ -61,11 +63,14 @@ def fix(own: OwnRows) -> list[Path]:
         repair.write()
     with atomic_path(task_file) as temporary:
         temporary.write_text(_task_file(own, repairs), "utf-8")
-    write_json(record, {
-        "task": own.task.path.name,
-        "files": {role: repair.record() for role, repair in repairs.items()},
-        "written": {str(path): digest(path) for path in [task_file, *written]},
-    })
+    write_json(
+        record,
+        {
+            "task": own.task.path.name,
+            "files": {role: repair.record() for role, repair in repairs.items()},
+            "written": {str(path): digest(path) for path in [task_file, *written]},
+        },
+    )
     return [task_file, record, *written]
 
 
@@ -73,14 +78,18 @@ class _Repair:
     """The repair of one file."""
 
     def __init__(self, own: OwnRows, role: str, spelling: dict[str, str]):
-        self.gathered: Gathered = own.read[role]
+        self.gathered: Gathered = own.gathered[role]
         self.table, self.role = self.gathered.table, role
         if self.gathered.rows_in > ROW_LIMIT:
-            raise RowsError(f"{self.table.file}: {self.gathered.rows_in:,} rows, more than the {ROW_LIMIT:,} that are read; "
-                            "--fix repairs only files that are read whole. Give a smaller file.")
+            raise RowsError(
+                f"{self.table.file}: {self.gathered.rows_in:,} rows, more than the {ROW_LIMIT:,} that are "
+                "read; --fix repairs only files that are read whole. Give a smaller file."
+            )
         self.source = own.task.located(self.table.file)
         self.path = self._beside()
-        self.separator = own.task.separator or ("," if self.table.separator == ONE_COLUMN else self.table.separator)
+        self.separator = own.task.separator or (
+            "," if self.table.separator == ONE_COLUMN else self.table.separator
+        )
         sieve = checks.Sieve(self.gathered, checks.cleaned(self.gathered, spelling))
         sieve.without_empty()
         sieve.without_duplicates()
@@ -90,7 +99,10 @@ class _Repair:
     @property
     def needed(self) -> bool:
         """Whether a copy would differ from the file in more than its form."""
-        decoded = self.table.encoding not in PLAIN or self.gathered.frame["notes"].map(lambda notes: DECODED in notes).any()
+        decoded = (
+            self.table.encoding not in PLAIN
+            or self.gathered.frame["notes"].map(lambda notes: DECODED in notes).any()
+        )
         return bool(self.changes or decoded or len(self.kept) < len(self.gathered.frame))
 
     def _beside(self) -> Path:
@@ -118,14 +130,18 @@ class _Repair:
         places = {self.table.columns.index(name): role for role, name in self.gathered.columns.roles.items()}
         for record in self.table.read():
             if record.row in self.kept.index:
-                yield [self._written(self.kept.at[record.row, places[place]]) if place in places else cell
-                       for place, cell in enumerate(record.cells)]
+                yield [
+                    self._written(self.kept.at[record.row, places[place]]) if place in places else cell
+                    for place, cell in enumerate(record.cells)
+                ]
 
     def write(self) -> None:
         """Write the copy."""
         with atomic_path(self.path) as temporary:
             if self.table.kind == "arrow":
-                pd.DataFrame(list(self._rows()), columns=self.table.columns).to_parquet(temporary, index=False)
+                pd.DataFrame(list(self._rows()), columns=self.table.columns).to_parquet(
+                    temporary, index=False
+                )
                 return
             # Half a letter, which only JSON can name, is written as JSON names it.
             with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as handle:
@@ -136,8 +152,14 @@ class _Repair:
                 writer = csv.writer(handle, delimiter=self.separator, lineterminator="\n")
                 writer.writerow(self.table.columns)
                 for row in self._rows():
-                    writer.writerow([self._written(checks.STRAY.sub("", as_text(cell)[0])) if place not in self._used
-                                     else cell for place, cell in enumerate(row)])
+                    writer.writerow(
+                        [
+                            self._written(checks.STRAY.sub("", as_text(cell)[0]))
+                            if place not in self._used
+                            else cell
+                            for place, cell in enumerate(row)
+                        ]
+                    )
 
     @property
     def _used(self) -> set[int]:
@@ -145,10 +167,15 @@ class _Repair:
 
     def record(self) -> dict[str, Any]:
         """What was done, with every row number."""
-        return {"file": self.table.file, "sha256": digest(self.source) if self.source.is_file() else None,
-                "written": self.path.name, "encoding": {"before": self.table.encoding, "after": "utf-8"},
-                "rows": {"in": self.gathered.rows_in, "written": len(self.kept)}, "changes": self.changes,
-                "dropped": self.dropped}
+        return {
+            "file": self.table.file,
+            "sha256": digest(self.source) if self.source.is_file() else None,
+            "written": self.path.name,
+            "encoding": {"before": self.table.encoding, "after": "utf-8"},
+            "rows": {"in": self.gathered.rows_in, "written": len(self.kept)},
+            "changes": self.changes,
+            "dropped": self.dropped,
+        }
 
 
 def _refuse_to_replace(paths: list[Path], record: Path) -> None:
@@ -161,15 +188,20 @@ def _refuse_to_replace(paths: list[Path], record: Path) -> None:
             raise RowsError(f"{record}: not a record that --fix wrote; rename or remove it.") from error
     changed = [path for path in paths if path.exists() and known.get(str(path)) != digest(path)]
     if changed:
-        raise RowsError(f"{listed(map(str, changed))}: there already, and not as --fix wrote it; rename or remove it, then "
-                        "run again.")
+        raise RowsError(
+            f"{listed(map(str, changed))}: there already, and not as --fix wrote it; rename or remove "
+            "it, then run again."
+        )
 
 
 def _task_file(own: OwnRows, repairs: dict[str, _Repair]) -> str:
     """The task file that names the copies, and the columns that were guessed."""
     task, columns = own.task, own.columns
     values = task.model_dump(exclude_defaults=True, exclude={"encoding", "sheet"})
-    values |= {"text": list(columns.text), "label" if own.kind == "classification" else "target": columns.output}
+    values |= {
+        "text": list(columns.text),
+        "label" if own.kind == "classification" else "target": columns.output,
+    }
     for role, repair in repairs.items():
         given = Path(repair.table.file)
         values[role] = str(given.with_name(repair.path.name))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -33,7 +32,7 @@ class Problem:
     Attributes
     ----------
     severity : str
-        "error": nothing can be trained before it is solved. "warning": it can, and `advice` says what happens.
+        "error": nothing can be trained before it is solved. "warning": it can, as `advice` says.
     name : str
         Short name of the check, the same in every version of its sentence.
     file, column : str
@@ -150,10 +149,6 @@ class Report:
             with pd.option_context("display.max_colwidth", None):
                 tables.append(pd.DataFrame(rows).to_html(index=False, escape=True))
         return "\n".join(tables)
-
-    def as_json(self) -> dict[str, Any]:
-        """The report as plain JSON, with every row number."""
-        return json.loads(json.dumps(asdict(self)))
 
 
 def numbered(unit: str, rows: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from synthtune.errors import SettingsError, nearest
 from synthtune.settings import profiles
 
-MOST_CHARACTERS = 65_536
+BYTE_LIMIT = 16_384
 """Longest task file, in bytes; ten lines are the idea."""
 
 MOST_CLASSES = 100
@@ -28,8 +28,12 @@ class TaskFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path = Field(description="the task file itself; paths in it start from its folder", exclude=True)
-    rows: str = Field(min_length=1, description="labelled rows: CSV, TSV, JSONL, Parquet, .xlsx, or a datasets folder")
-    text: list[str] | None = Field(None, min_length=1, max_length=2, description="text column, or a pair of them")
+    rows: str = Field(
+        min_length=1, description="labelled rows: CSV, TSV, JSONL, Parquet, .xlsx, or a datasets folder"
+    )
+    text: list[str] | None = Field(
+        None, min_length=1, max_length=2, description="text column, or a pair of them"
+    )
     label: str | None = Field(None, description="classification: the column of labels")
     target: str | None = Field(None, description="text-to-text generation: the column of texts to be written")
     unlabelled: str | None = Field(None, description="more inputs, without labels")
@@ -37,7 +41,9 @@ class TaskFile(BaseModel):
     label_names: dict[str, str] = Field({}, description="labels in words, by label as it is in the files")
     description: str | None = Field(None, max_length=300, description="what the task is, in one sentence")
     profile: str = Field("laptop", description="a file of workflow/profiles, without .yaml")
-    separator: str | None = Field(None, min_length=1, max_length=1, description="of columns in CSV and TSV files")
+    separator: str | None = Field(
+        None, min_length=1, max_length=1, description="of columns in CSV and TSV files"
+    )
     encoding: str | None = Field(None, description="of CSV, TSV and JSONL files, such as utf-8 or cp1252")
     sheet: str | None = Field(None, description="sheet of Excel files")
 
@@ -97,8 +103,8 @@ def load(path: str | Path) -> TaskFile:
     Raises
     ------
     SettingsError
-        The file is missing or no YAML, a key is unknown (with the nearest valid one), or a value cannot be used;
-        every such problem at once, with its line.
+        The file is missing or no YAML, a key is unknown (with the nearest valid one), or a value cannot be
+        used; every such problem at once, with its line.
     """
     path = Path(path).expanduser().absolute()
     lines, values = _read(path)
@@ -112,12 +118,16 @@ def load(path: str | Path) -> TaskFile:
             problems.append((line, f"'{key}' is also on line {seen[key]}; keep one of the two."))
         seen[key] = line
     try:
-        return _no_problems(path, problems, TaskFile(path=path, **{key: values[key] for key in values if key in KEYS}))
+        return _no_problems(
+            path, problems, TaskFile(path=path, **{key: values[key] for key in values if key in KEYS})
+        )
     except ValidationError as error:
         for problem in error.errors():
             key = str(problem["loc"][0]) if problem["loc"] else ""
             said = problem["msg"].removeprefix("Value error, ").replace("Field required", "is missing")
-            given = "" if problem["type"] == "missing" or not key else f", not {reprlib.repr(problem['input'])}"
+            given = (
+                "" if problem["type"] == "missing" or not key else f", not {reprlib.repr(problem['input'])}"
+            )
             problems.append((seen.get(key, 1), f"{key + ': ' if key else ''}{said}{given}."))
     return _no_problems(path, problems, None)
 
@@ -129,18 +139,20 @@ def _no_problems(path: Path, problems: list[tuple[int, str]], task: TaskFile | N
 
 
 def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    """The keys with their lines, and the values. YAML's plain loader: texts, lists and mappings, nothing else."""
+    """The keys with their lines, and the values. The loader builds texts, lists and mappings only."""
     if not path.is_file():
         raise SettingsError(f"--task: there is no file {path}.")
     try:
         with open(path, "rb") as handle:
-            content = handle.read(MOST_CHARACTERS + 1)
-        if len(content) > MOST_CHARACTERS:
-            raise SettingsError(f"{path.name}: longer than {MOST_CHARACTERS:,} bytes; a task file is a few lines.")
+            content = handle.read(BYTE_LIMIT + 1)
+        if len(content) > BYTE_LIMIT:
+            raise SettingsError(f"{path.name}: longer than {BYTE_LIMIT:,} bytes; a task file is a few lines.")
         text = content.decode("utf-8-sig")
         node = yaml.compose(text, Loader=yaml.BaseLoader)
         if not isinstance(node, yaml.MappingNode):
-            raise SettingsError(f"{path.name}: no 'key: value' lines; the least it needs is 'rows: my_file.csv'.")
+            raise SettingsError(
+                f"{path.name}: no 'key: value' lines; the least it needs is 'rows: my_file.csv'."
+            )
         values = yaml.load(text, Loader=yaml.BaseLoader)  # builds only str, list and dict
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -149,7 +161,9 @@ def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', error)}.") from error
+        raise SettingsError(
+            f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', error)}."
+        ) from error
     except (RecursionError, ValueError, TypeError) as error:
         raise SettingsError(f"{path.name}: not 'key: value' lines as a task file needs them.") from error
     lines = [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
