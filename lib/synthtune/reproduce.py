@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 (a notebook or a download failed), 2 (bad usage), 130 (interrupted).
+        Exit status: 0, 1 (a notebook or a download failed, own rows have errors), 2 (bad usage), 130 (interrupted).
     """
     chosen = _parser().parse_args(arguments)
     try:

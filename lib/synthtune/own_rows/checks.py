@@ -290,12 +290,10 @@ class Sieve:
         keys = self.frame["text"].map(str.strip)
         return keys + "\0" + self.frame["text_pair"].map(str.strip) if "text_pair" in self.frame else keys
 
-    def warn(self, name: str, rows: Iterable[int], what: str, advice: str, column: str = "") -> None:
-        """Note a problem of some rows."""
-        columns = self.gathered.columns
-        self.problems.append(
-            _warning(self.gathered, name, column or "' and '".join(columns.text), rows, what, advice)
-        )
+    def warn(self, name: str, rows: Iterable[int], what: str, advice: str) -> None:
+        """Note a problem of some rows' texts."""
+        columns = "' and '".join(self.gathered.columns.text)
+        self.problems.append(_warning(self.gathered, name, columns, rows, what, advice))
 
     def drop(self, out: pd.Series, reason: str) -> None:
         """Take rows out."""

@@ -110,7 +110,9 @@ class _Repair:
         if kind == "arrow":
             name = f"{source.name}.{self.role}" if source.is_dir() else source.stem
             return source.with_name(f"{name}.fixed.parquet")
-        return source.with_name(f"{source.stem}.fixed{'.csv' if kind == 'excel' else source.suffix}")
+        if kind == "excel":  # with its ending, for a CSV file of the same name may be there too
+            return source.with_name(f"{source.name}.fixed.csv")
+        return source.with_name(f"{source.stem}.fixed{source.suffix}")
 
     def _changes(self) -> Iterator[dict[str, Any]]:
         before = self.gathered.frame.set_index("row")
