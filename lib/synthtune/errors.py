@@ -22,6 +22,10 @@ class CorpusError(SynthtuneError):
     """A corpus file is missing or malformed; the message names the file and the line."""
 
 
+class RowsError(SynthtuneError):
+    """A file of the user's own rows cannot be read or written; the message names the file and the row."""
+
+
 class StageError(SynthtuneError):
     """A stage cannot go on: its inputs are missing, or its outputs cannot be written."""
 

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 (a notebook or a download failed), 2 (bad usage), 130 (interrupted).
+        Exit status: 0, 1 (a notebook or a download failed, own rows have errors), 2 (bad usage), 130 (interrupted).
     """
     chosen = _parser().parse_args(arguments)
     try:
@@ -114,10 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu", metavar="NAME", help='with --plan: kind of GPU, such as "H100 80GB", or cpu')
     parser.add_argument("--gpus", metavar="N", help="with --plan: how many there are")
     parser.add_argument("--price", metavar="DOLLARS", help="with --plan: of one for an hour")
+    own = parser.add_argument_group("your own rows")
+    own.add_argument("--task", metavar="FILE", help="a few lines of YAML that say where they are; see README.md")
+    own.add_argument("--check", action="store_true", help="read and check them, and train nothing")
+    own.add_argument("--fix", action="store_true", help="check them, and write repaired copies beside the files")
     return parser
 
 
 def _reproduce(chosen: argparse.Namespace) -> int:
+    if chosen.task is not None or chosen.check or chosen.fix:
+        from synthtune.own_rows import command
+
+        return command.run(chosen.task, chosen.check, chosen.fix)
     from synthtune import settings as settings_module
 
     overrides = list(chosen.overrides)

@@ -1,0 +1,207 @@
+"""A user's own rows: read from the files people have, checked before any training, never silently lost.
+
+    own = read("my_task.yaml")
+    print(own.report)
+    own.gold, own.unlabelled, own.test
+
+Reading imports no model and no training library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from synthtune import settings
+from synthtune.errors import RowsError
+from synthtune.own_rows import checks, gather, readers, task_file
+from synthtune.own_rows.gather import Columns, Gathered
+from synthtune.own_rows.report import Count, Guess, Problem, Report
+from synthtune.own_rows.task_file import TaskFile
+
+__all__ = ["Columns", "OwnRows", "Problem", "Report", "TaskFile", "read"]
+
+
+@dataclass(frozen=True)
+class OwnRows:
+    """What a task file names, read, checked and clean.
+
+    Attributes
+    ----------
+    task : TaskFile
+    kind : str
+        "classification" or "nlg"; "" if the labelled rows cannot be read.
+    labels : tuple of str
+        The classes, sorted, by the names the task file gives them; empty for text-to-text generation.
+    gold, unlabelled, test : DataFrame
+        Columns text, text_pair (of pairs only), output (not of unlabelled rows) and row, the row's number in
+        its file. No text is in two of them. Empty where the task file names no such file.
+    report : Report
+        What was guessed, counted and found. Train only if it has no `errors`.
+    columns : Columns or None
+        Which columns of the labelled file were read.
+    gathered : dict
+        What was read of each file before rows were dropped, by role; `repairs` starts from it.
+    """
+
+    task: TaskFile
+    kind: str
+    labels: tuple[str, ...]
+    gold: pd.DataFrame
+    unlabelled: pd.DataFrame
+    test: pd.DataFrame
+    report: Report
+    columns: Columns | None
+    gathered: dict[str, Gathered]
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
+
+def read(path: str | Path) -> OwnRows:
+    """Read and check everything a task file names.
+
+    Parameters
+    ----------
+    path : path
+        The task file.
+
+    Raises
+    ------
+    SettingsError
+        The task file itself cannot be used. What is wrong with the rows is not raised: it is in the report.
+    """
+    task = task_file.load(path)
+    chosen = settings.load(task.profile)
+    report = Report(f"{task.name}: {task.description or 'no description'}")
+    gathered: dict[str, Gathered] = {}
+    columns = None
+    for role, file in _files(task, report.guesses).items():
+        try:
+            table = readers.open_table(
+                task.located(file),
+                file,
+                split="test" if role == "test" else "train",
+                separator=task.separator,
+                encoding=task.encoding,
+                sheet=task.sheet,
+            )
+            report.guesses.extend(table.guesses)
+            if role == "rows":
+                found, guesses, problems = gather.choose(
+                    table, task.text, task.label, task.target, bool(task.label_names)
+                )
+                columns = found
+            elif columns is None:
+                continue  # nothing says which columns to read
+            else:
+                found, guesses, problems = gather.choose_like(columns, table, labelled=role == "test")
+            report.guesses.extend(guesses)
+            report.problems.extend(problems)
+            if found and not problems:
+                gathered[role] = gather.gather(table, role, found, chosen.seed)
+        except RowsError as error:
+            report.problems.append(
+                Problem("error", "file", file, "", (), "row", _without(str(error), file), "")
+            )
+        if role == "rows" and role not in gathered:
+            columns = None
+    return _checked(task, chosen, report, gathered, columns)
+
+
+def _files(task: TaskFile, guesses: list[Guess]) -> dict[str, str]:
+    """The files by role, the labelled rows first; a datasets folder may hold the test rows too."""
+    files = {"rows": task.rows, "unlabelled": task.unlabelled, "test": task.test}
+    if not task.test and {"train", "test"} <= set(readers.splits(task.located(task.rows))):
+        files["test"] = task.rows
+        guesses.append(Guess(task.rows, "test", f"{task.rows}, split test", "the folder has such a split"))
+    return {role: file for role, file in files.items() if file}
+
+
+def _without(sentence: str, file: str) -> str:
+    return sentence.removeprefix(file).removeprefix(",").removeprefix(":").strip().rstrip(".")
+
+
+def _checked(
+    task: TaskFile,
+    chosen: settings.Settings,
+    report: Report,
+    gathered: dict[str, Gathered],
+    columns: Columns | None,
+) -> OwnRows:
+    """Check cells, then rows against each other, and count where each row went."""
+    kind = columns.kind if columns else ""
+    spelling = checks.spellings(gathered["rows"], task.label_names) if kind == "classification" else {}
+    sieves = {}
+    for role, each in gathered.items():
+        report.problems.extend(checks.cells(each))
+        if spelling and each.columns.output:
+            report.problems.extend(checks.label_case(each, spelling))
+        sieves[role] = sieve = checks.Sieve(each, checks.cleaned(each, spelling))
+        sieve.without_empty()
+        sieve.without_duplicates()
+        if spelling and each.columns.output:
+            sieve.without_contradictions()
+    # In the order of what is worth most: test rows stay as they are, gold rows are not also unlabelled.
+    for role, other, advice in (
+        ("rows", "test", "It is used for testing only."),
+        ("unlabelled", "test", "It is used for testing only."),
+        ("unlabelled", "rows", "It is used with its label only."),
+    ):
+        if role in sieves and other in sieves:
+            sieves[role].without_known(sieves[other], advice)
+    if "rows" in sieves:
+        sieves["rows"].check_near()
+        if kind == "classification":
+            report.problems.extend(checks.labels(sieves["rows"], task.label_names))
+            if "test" in sieves:
+                report.problems.extend(checks.unknown_labels(sieves["test"], sieves["rows"]))
+    for role, sieve in sieves.items():
+        sieve.check_length(chosen.students.max_tokens)
+        report.problems.extend(sieve.problems)
+        dropped = {reason: len(rows) for reason, rows in sieve.dropped.items()}
+        count = Count(gathered[role].table.file, role, gathered[role].rows_in, len(sieve.frame), dropped)
+        report.counts.append(count)
+        if not count.used:
+            report.problems.append(
+                Problem(
+                    "error",
+                    "no rows",
+                    count.file,
+                    "",
+                    (),
+                    "row",
+                    "no row can be used",
+                    "The reasons are above; correct the file.",
+                )
+            )
+    gold, unlabelled, test = (
+        _table(sieves[role].frame if role in sieves else None, columns, task.label_names)
+        for role in ("rows", "unlabelled", "test")
+    )
+    if kind == "classification":
+        report.labels.update(gold["output"].value_counts().astype(int).to_dict())
+    return OwnRows(
+        task,
+        kind,
+        tuple(sorted(report.labels)),
+        gold,
+        unlabelled.drop(columns="output", errors="ignore"),
+        test,
+        report,
+        columns,
+        gathered,
+    )
+
+
+def _table(frame: pd.DataFrame | None, columns: Columns | None, names: dict[str, str]) -> pd.DataFrame:
+    """A table as it is handed on: label names in words, rows numbered anew."""
+    if frame is None:
+        roles = columns.roles if columns else ("text", "output")
+        return pd.DataFrame({name: [] for name in roles}, dtype=str).assign(row=pd.Series(dtype=int))
+    frame = frame[[*(name for name in frame if name != "row"), "row"]].reset_index(drop=True)
+    if names and "output" in frame:
+        frame["output"] = frame["output"].map(lambda label: names.get(label, label))
+    return frame

@@ -1,0 +1,597 @@
+"""What can be wrong with labelled rows, looked for all at once before anything is trained.
+
+Cells are checked as they are in the file, by a pandera schema; rows are then cleaned in the ways that change
+no meaning, and checked against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from synthtune.own_rows.gather import Gathered
+from synthtune.own_rows.readers import DECODED
+from synthtune.own_rows.report import Problem, listed, shown_text
+from synthtune.own_rows.task_file import MOST_CLASSES
+from synthtune.tasks.splits import NEAR, normalised
+
+FEW = 4
+"""Rows a class should have at least: fewer cannot be split into some to learn from and some to test."""
+
+NEAR_ROWS = 10_000
+NEAR_CHARACTERS = 500
+"""Rows of a file, and characters of a text, up to which near-duplicates are looked for."""
+
+CHARACTERS_A_PIECE = 4.4
+"""Characters of English text that make a word piece, roughly: tells texts longer than the model reads."""
+
+IDS_FROM = 10
+"""Labelled rows from which a label column with hardly a value twice is taken for an id."""
+
+MOST_NUMBERS = 20
+"""Different whole numbers that a label column may hold before it is taken for a score."""
+
+STRAY = re.compile("[\0\ufeff]")
+SPREADSHEET_START = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a cell that starts with one of these for a formula."""
+
+ESCAPED = re.compile(r"'(?=[=+\-@\t\r])")
+_NUMBER = re.compile(r"[+-]?\d[\d.,]*%?")
+_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]\d{1,2}:\d{2}\S*)?")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|&(amp|lt|gt|quot|nbsp|#\d+);")
+_PLACEHOLDERS = {"nan", "none", "null", "n/a", "na", "#n/a", "nil", "undefined", "tbd"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A check of single cells: what is wrong where `finds` says so, and what is done about it."""
+
+    what: str
+    advice: str
+    finds: Callable[[str], Any]
+
+
+TEXT_RULES = {
+    "empty text": Rule(
+        "an empty text", "These rows are left out; --fix removes them.", lambda cell: not _bare(cell)
+    ),
+    "number as text": Rule(
+        "a number where a text should be",
+        "It is read as the text it is; check that this is the right column.",
+        lambda cell: is_number(cell),
+    ),
+    "date as text": Rule(
+        "a date where a text should be",
+        "It is read as the text it is; check that this is the right column.",
+        lambda cell: _DATE.fullmatch(cell.strip()),
+    ),
+    "placeholder": Rule(
+        "a word that stands for a missing value in many files",
+        "It is read as a text; remove the row if it is none.",
+        lambda cell: cell.strip().lower() in _PLACEHOLDERS,
+    ),
+    "spreadsheet formula": Rule(
+        "a text that a spreadsheet would run as a formula",
+        "It is escaped with a ' in front wherever it is written as CSV.",
+        lambda cell: cell.startswith(SPREADSHEET_START),
+    ),
+    "HTML": Rule(
+        "HTML tags or entities",
+        "They are read as they are, and escaped in reports; remove them if they are "
+        "not part of what the model should read.",
+        _TAG.search,
+    ),
+}
+LABEL_RULES = {
+    "empty label": Rule(
+        "no label",
+        "These rows are left out; --fix removes them. Put them into the unlabelled file if "
+        "they should be used.",
+        lambda cell: not _bare(cell),
+    ),
+    "spaces around label": Rule(
+        "a label with spaces around it",
+        "It is read without them; --fix removes them.",
+        lambda cell: cell.strip() and cell != cell.strip(),
+    ),
+    "formula as label": Rule(
+        "a label that a spreadsheet would run as a formula",
+        "It is escaped with a ' in front wherever it is written as CSV.",
+        lambda cell: cell.startswith(SPREADSHEET_START) and not is_number(cell),
+    ),
+}
+CELL_RULES = {
+    "NUL byte": Rule(
+        "NUL bytes or byte-order marks inside",
+        "They are removed; --fix removes them in the file.",
+        STRAY.search,
+    ),
+    "damaged letters": Rule(
+        "letters that could not be decoded (\ufffd)",
+        "Correct them, or name the file's 'encoding'.",
+        lambda cell: "\ufffd" in cell,
+    ),
+}
+
+
+def is_number(cell: str) -> bool:
+    """Say whether a cell holds a number and nothing else."""
+    return _NUMBER.fullmatch(cell.strip()) is not None
+
+
+def _bare(cell: str) -> str:
+    return STRAY.sub("", cell).strip()
+
+
+def cells(gathered: Gathered) -> list[Problem]:
+    """Check every cell of a file as it is there."""
+    frame, roles = gathered.frame, gathered.columns.roles
+    labels = gathered.columns.kind == "classification"
+    rules = {
+        "text": TEXT_RULES | CELL_RULES,
+        "text_pair": TEXT_RULES | CELL_RULES,
+        "output": (LABEL_RULES if labels else TEXT_RULES) | CELL_RULES,
+    }
+    schema = pa.DataFrameSchema(
+        {
+            role: pa.Column(
+                str,
+                [
+                    pa.Check(lambda cell, finds=rule.finds: not finds(cell), element_wise=True, error=name)
+                    for name, rule in rules[role].items()
+                ],
+            )
+            for role in roles
+        }
+    )
+    problems = []
+    try:
+        schema.validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as found:
+        for (role, name), cases in found.failure_cases.groupby(["column", "check"], sort=False):
+            rule = rules[role][name]
+            example = frame[role][cases["index"].iloc[0]]
+            shown = f", {shown_text(example)}" if example.strip() else ""
+            problems.append(
+                _warning(
+                    gathered, name, roles[role], frame["row"][cases["index"]], rule.what + shown, rule.advice
+                )
+            )
+    for role, place in zip(roles, map(gathered.table.columns.index, roles.values()), strict=True):
+        computed = frame["notes"].map(lambda notes, mark=f"formula:{place}": mark in notes).astype(bool)
+        if computed.any():
+            problems.append(
+                _warning(
+                    gathered,
+                    "formula",
+                    roles[role],
+                    frame["row"][computed],
+                    "a formula",
+                    "It is not run: the value that the spreadsheet last computed is read.",
+                )
+            )
+    decoded = frame["notes"].map(lambda notes: DECODED in notes).astype(bool)
+    if decoded.any():
+        problems.append(
+            _warning(
+                gathered,
+                "mixed encodings",
+                "",
+                frame["row"][decoded],
+                f"not UTF-8, unlike the rest of the file ({shown_text(frame['text'][decoded].iloc[0])})",
+                "It is read as Windows-1252; check its letters. --fix writes all rows as UTF-8.",
+            )
+        )
+    for reason, rows in gathered.dropped.items():
+        problems.append(
+            _warning(
+                gathered,
+                "row left out",
+                "",
+                rows,
+                f"a row {reason}",
+                "Left out; correct the row if it matters."
+                if "sample" not in reason
+                else "Left out, by chance and not by content.",
+            )
+        )
+    problems.extend(gathered.table.warnings)
+    return problems
+
+
+def cleaned(gathered: Gathered, spelling: dict[str, str]) -> pd.DataFrame:
+    """The cells without what carries no meaning; labels in one spelling.
+
+    Parameters
+    ----------
+    gathered : Gathered
+    spelling : dict
+        How to write each label, by the label in lower case; see `spellings`.
+
+    Returns
+    -------
+    DataFrame
+        The frame's rows and columns. NUL bytes, byte-order marks, the ' that keeps a spreadsheet from running
+        a cell, and the spaces around outputs are gone.
+    """
+    frame = gathered.frame.drop(columns="notes").copy()
+    for role in gathered.columns.roles:
+        frame[role] = frame[role].map(lambda cell: STRAY.sub("", cell))
+        if gathered.table.kind == "delimited":
+            frame[role] = frame[role].map(
+                lambda cell: ESCAPED.sub("", cell, count=1) if cell[:1] == "'" else cell
+            )
+        if role == "output":
+            frame[role] = frame[role].map(str.strip)
+            if gathered.columns.kind == "classification":
+                frame[role] = frame[role].map(lambda label: spelling.get(label.casefold(), label))
+    return frame
+
+
+def spellings(gathered: Gathered, names: Iterable[str]) -> dict[str, str]:
+    """How to write each label of the labelled rows, by the label in lower case.
+
+    Labels that differ only in case are one: as the task file's `label_names` write it, else as most rows do.
+    """
+    counts = Counter(STRAY.sub("", label).strip() for label in gathered.frame["output"])
+    found: dict[str, str] = {}
+    for label, _ in counts.most_common():
+        found.setdefault(label.casefold(), label)
+    return found | {name.casefold(): name for name in names}
+
+
+def label_case(gathered: Gathered, spelling: dict[str, str]) -> list[Problem]:
+    """Labels that differ from others only in case."""
+    bare = gathered.frame["output"].map(_bare)
+    problems = []
+    for label in sorted(set(bare)):
+        meant = spelling.get(label.casefold(), label)
+        if label and meant != label:
+            problems.append(
+                _warning(
+                    gathered,
+                    "case of label",
+                    gathered.columns.output,
+                    gathered.frame["row"][bare == label],
+                    f"the label {shown_text(label)} differs from {shown_text(meant)} only in case",
+                    "It is read as that; --fix writes it so.",
+                )
+            )
+    return problems
+
+
+class Sieve:
+    """The rows of one file on their way to being used; every row that is taken out leaves a reason.
+
+    Parameters
+    ----------
+    gathered : Gathered
+    frame : DataFrame
+        From `cleaned`.
+    """
+
+    def __init__(self, gathered: Gathered, frame: pd.DataFrame):
+        self.gathered = gathered
+        self.frame = frame
+        self.dropped = {reason: list(rows) for reason, rows in gathered.dropped.items()}
+        self.problems: list[Problem] = []
+
+    @property
+    def keys(self) -> pd.Series:
+        """What makes two inputs the same: the text, or both of a pair, without spaces around."""
+        keys = self.frame["text"].map(str.strip)
+        return keys + "\0" + self.frame["text_pair"].map(str.strip) if "text_pair" in self.frame else keys
+
+    def warn(self, name: str, rows: Iterable[int], what: str, advice: str) -> None:
+        """Note a problem of some rows' texts."""
+        columns = "' and '".join(self.gathered.columns.text)
+        self.problems.append(_warning(self.gathered, name, columns, rows, what, advice))
+
+    def drop(self, out: pd.Series, reason: str) -> None:
+        """Take rows out."""
+        if out.any():
+            self.dropped.setdefault(reason, []).extend(map(int, self.frame["row"][out]))
+            self.frame = self.frame[~out]
+
+    def without_empty(self) -> None:
+        """Take out rows with an empty text or output; `cells` has named them."""
+        for role in self.gathered.columns.roles:
+            self.drop(
+                self.frame[role].map(str.strip) == "",
+                "without a label" if role == "output" and self._labels else "with an empty text",
+            )
+
+    def without_duplicates(self) -> None:
+        """Take out all but the first of rows that are the same in every used column."""
+        keys = self.keys + ("\0" + self.frame["output"] if "output" in self.frame else "")
+        again = keys.duplicated()
+        if again.any():
+            first = dict(zip(keys[::-1], self.frame["row"][::-1], strict=True))
+            self.warn(
+                "exact duplicate",
+                self.frame["row"][again],
+                f"the same as an earlier row ({self._first(again)}, "
+                f"{self._unit} {first[keys[again].iloc[0]]})",
+                "Only the first is used; --fix removes the others.",
+            )
+        self.drop(again, "exact duplicates")
+
+    def without_contradictions(self) -> None:
+        """Take out rows whose text has more than one label."""
+        keys = self.keys
+        out = self.frame.groupby(keys)["output"].transform("nunique") > 1
+        if out.any():
+            both = self.frame[keys == keys[out].iloc[0]]
+            shown = " and ".join(
+                f"{shown_text(row.output)} ({self._unit} {row.row})" for row in both[:3].itertuples()
+            )
+            self.warn(
+                "two labels",
+                self.frame["row"][out],
+                f"a text that has two labels, {shown}",
+                "None of these rows is used; decide which label is right and remove the others.",
+            )
+        self.drop(out, "with a text that has two labels")
+
+    def without_known(self, other: Sieve, advice: str) -> None:
+        """Take out rows whose text is one of another file; name those whose text nearly is."""
+        held = dict(zip(other.keys[::-1], other.frame["row"][::-1], strict=True))
+        role, file = other.gathered.role, other.gathered.table.file
+        known = self.keys.isin(held)
+        if known.any():
+            there = held[self.keys[known].iloc[0]]
+            self.warn(
+                f"also in {role}",
+                self.frame["row"][known],
+                f"a text that is also in {file} ({self._first(known)}, {other._unit} {there} there)",
+                advice,
+            )
+        self.drop(known, f"also in {file}")
+        close = self._near(other)
+        if (close >= 0).any():
+            there = other.frame["row"].iloc[close[close >= 0].iloc[0]]
+            self.warn(
+                f"nearly in {role}",
+                self.frame["row"][close >= 0],
+                f"nearly the same text as one in {file} "
+                f"({self._first(close >= 0)}, {other._unit} {there} there)",
+                "They are used; if they are copies, remove them from one of the files.",
+            )
+
+    def check_near(self) -> None:
+        """Rows whose text is nearly that of an earlier one; they are used."""
+        close = self._near(self)
+        if (close >= 0).any():
+            there = self.frame["row"].iloc[close[close >= 0].iloc[0]]
+            self.warn(
+                "near duplicate",
+                self.frame["row"][close >= 0],
+                f"nearly the same text as an earlier row ({self._first(close >= 0)}, {self._unit} {there})",
+                "They are used; they teach little more than one of them.",
+            )
+        if len(self.frame) > NEAR_ROWS:
+            self.warn(
+                "near duplicates not looked for",
+                [],
+                f"near-duplicates were looked for among the first {NEAR_ROWS:,} rows only",
+                "Exact duplicates were looked for among all.",
+            )
+
+    def check_length(self, pieces: int) -> None:
+        """Texts of which the model reads only the start."""
+        characters = self.frame["text"].map(len)
+        if "text_pair" in self.frame:
+            characters += self.frame["text_pair"].map(len)
+        long = characters > pieces * CHARACTERS_A_PIECE
+        if long.any():
+            self.warn(
+                "long text",
+                self.frame["row"][long],
+                f"{long.sum():,} of {len(long):,} texts are longer than the "
+                f"{pieces} word pieces that the student reads (estimated at {CHARACTERS_A_PIECE:g} "
+                f"characters a word piece: {int(pieces * CHARACTERS_A_PIECE):,} characters; the longest has "
+                f"{characters.max():,})",
+                "What is beyond is not read; raise students.max_tokens in the profile, or shorten the texts.",
+            )
+
+    @property
+    def _labels(self) -> bool:
+        return self.gathered.columns.kind == "classification"
+
+    @property
+    def _unit(self) -> str:
+        return self.gathered.table.unit
+
+    def _first(self, where: pd.Series) -> str:
+        return f"{self._unit} {self.frame['row'][where].iloc[0]}"
+
+    def _near(self, other: Sieve) -> pd.Series:
+        """Where in the other's frame (of its own: before it) a near-duplicate of each row is, or -1."""
+        mine, held = self.keys[:NEAR_ROWS], other.keys[:NEAR_ROWS]
+        found = pd.Series(-1, index=self.frame.index)
+        if len(mine) and len(held):
+            found.iloc[: len(mine)] = near(list(mine), None if other is self else list(held))
+        return found
+
+
+def near(texts: Sequence[str], held: Sequence[str] | None = None, chunk: int = 250) -> np.ndarray:
+    """Find near-duplicates: texts whose five-character shingles have a cosine of `NEAR` or more.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    held : sequence of str, optional
+        What to compare with; if missing, the texts before each.
+    chunk : int
+        Texts compared at once; bounds memory.
+
+    Returns
+    -------
+    ndarray of int, shape (len(texts),)
+        Position of the first near-duplicate, -1 where there is none.
+    """
+    shingles = HashingVectorizer(
+        analyzer="char_wb", ngram_range=(5, 5), binary=True, norm="l2", n_features=2**18
+    )
+    mine = shingles.transform(normalised(text[:NEAR_CHARACTERS]) for text in texts)
+    others = mine if held is None else shingles.transform(normalised(text[:NEAR_CHARACTERS]) for text in held)
+    first = np.full(len(texts), others.shape[0])
+    for start in range(0, len(texts), chunk):
+        cosine = (mine[start : start + chunk] @ others.T).tocoo()
+        rows, places = cosine.row[cosine.data >= NEAR] + start, cosine.col[cosine.data >= NEAR]
+        if held is None:
+            rows, places = rows[places < rows], places[places < rows]
+        np.minimum.at(first, rows, places)
+    return np.where(first < others.shape[0], first, -1)
+
+
+def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
+    """Check the classes of the labelled rows: how many there are, how often each, and if they are classes."""
+    frame, gathered, column = gold.frame, gold.gathered, gold.gathered.columns.output
+    counts = frame["output"].value_counts()
+    if not len(counts):
+        return []
+    numbers = pd.to_numeric(pd.Series(counts.index), errors="coerce")
+    if numbers.notna().all() and ((numbers % 1 != 0).any() or len(counts) > MOST_NUMBERS):
+        return [
+            _error(
+                gathered,
+                "label is a number",
+                column,
+                [],
+                f"the labels are {len(counts):,} different numbers, "
+                f"{listed(counts.index[:3])} among them: a score, not a class",
+                "Name another column with 'label:', "
+                "or put the scores into a few classes such as low and high.",
+            )
+        ]
+    if len(frame) >= IDS_FROM and len(counts) >= 0.9 * len(frame):
+        return [
+            _error(
+                gathered,
+                "label is an id",
+                column,
+                [],
+                f"{len(counts):,} different labels in {len(frame):,} rows: "
+                "an id, a date or a text, not a class",
+                "Name another column with 'label:', or with 'target:' if these are texts to be written.",
+            )
+        ]
+    problems = []
+    if len(counts) == 1:
+        problems.append(
+            _error(
+                gathered,
+                "one class",
+                column,
+                frame["row"],
+                f"the only label is {shown_text(counts.index[0])}",
+                "Add rows of at least one other class.",
+            )
+        )
+    few = counts[counts < FEW]
+    if len(few) and len(counts) > 1:
+        shown = listed([f"{shown_text(label)} ({number})" for label, number in few.items()])
+        problems.append(
+            _warning(
+                gathered,
+                "few rows",
+                column,
+                frame["row"][frame["output"].isin(few.index)],
+                f"{len(few):,} classes have fewer than {FEW} rows: {shown}"
+                if len(few) > 1
+                else f"one class has fewer than {FEW} rows: {shown}",
+                "Label more rows of each, or join the class to another; results for it will mean little.",
+            )
+        )
+    if len(counts) > MOST_CLASSES:
+        problems.append(
+            _warning(
+                gathered,
+                "many classes",
+                column,
+                [],
+                f"{len(counts):,} classes, more than the {MOST_CLASSES} this is made for",
+                "Expect low accuracy, or join classes.",
+            )
+        )
+    if names:
+        unnamed = frame[~frame["output"].isin(names)]
+        if len(unnamed):
+            problems.append(
+                _error(
+                    gathered,
+                    "label without a name",
+                    column,
+                    unnamed["row"],
+                    f"label_names has no name for {listed(map(shown_text, unnamed['output'].unique()))}",
+                    "Add it to label_names in the task file.",
+                )
+            )
+        unused = [name for name in names if name not in counts.index]
+        if unused:
+            problems.append(
+                _warning(
+                    gathered,
+                    "name without a label",
+                    column,
+                    [],
+                    f"no row has the label {listed(map(shown_text, unused))} that label_names names",
+                    "Nothing can be learnt about it.",
+                )
+            )
+    elif numbers.notna().all():
+        problems.append(
+            _warning(
+                gathered,
+                "labels are numbers",
+                column,
+                [],
+                f"the labels are the numbers {listed(map(str, counts.index), most=12)}",
+                "They are read as class names; say in words "
+                "what they mean with 'label_names:', for the teacher reads the words.",
+            )
+        )
+    return problems
+
+
+def unknown_labels(test: Sieve, gold: Sieve) -> list[Problem]:
+    """Labels of the test file that no labelled row has."""
+    unknown = test.frame[~test.frame["output"].isin(gold.frame["output"])]
+    if not len(unknown):
+        return []
+    return [
+        _warning(
+            test.gathered,
+            "unknown label",
+            test.gathered.columns.output,
+            unknown["row"],
+            "a label that no row of "
+            f"{gold.gathered.table.file} has, {listed(map(shown_text, unknown['output'].unique()))}",
+            "No model can learn it: these rows will count as wrong. Add rows of that class, or correct it.",
+        )
+    ]
+
+
+def _warning(
+    gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str
+) -> Problem:
+    return Problem(
+        "warning", name, gathered.table.file, column, tuple(map(int, rows)), gathered.table.unit, what, advice
+    )
+
+
+def _error(
+    gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str
+) -> Problem:
+    return Problem(
+        "error", name, gathered.table.file, column, tuple(map(int, rows)), gathered.table.unit, what, advice
+    )

@@ -1,0 +1,170 @@
+"""What was found in a user's files: guesses that were made, rows that were counted, problems to act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+SHOWN_ROWS = 5
+"""Row numbers that a sentence names before it says how many more there are."""
+
+SHOWN_CHARACTERS = 40
+"""Characters of a cell that a sentence quotes."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Something the task file leaves out, what was taken for it, and why."""
+
+    file: str
+    what: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of problem in one column of one file.
+
+    Attributes
+    ----------
+    severity : str
+        "error": nothing can be trained before it is solved. "warning": it can, as `advice` says.
+    name : str
+        Short name of the check, the same in every version of its sentence.
+    file, column : str
+        `column` is empty where the whole row or file is meant.
+    rows : tuple of int
+        Every row concerned, as the user counts them: lines of a text file (the header is line 1), rows of a
+        spreadsheet, rows of a table from 1. Empty where the whole file or column is meant.
+    unit : str
+        "line" or "row": what `rows` counts.
+    what, advice : str
+        What is wrong, and what to do or what is done about it.
+    """
+
+    severity: Literal["error", "warning"]
+    name: str
+    file: str
+    column: str
+    rows: tuple[int, ...]
+    unit: str
+    what: str
+    advice: str
+
+    def __str__(self) -> str:
+        place = [self.file]
+        if self.rows:
+            place.append(numbered(self.unit, self.rows))
+        if self.column:
+            place.append(f"column '{self.column}'")
+        return f"{', '.join(place)}: {self.what}. {self.advice}".rstrip()
+
+
+@dataclass(frozen=True)
+class Count:
+    """Where the rows of a file went.
+
+    Attributes
+    ----------
+    file, role : str
+        `role` is "rows", "unlabelled" or "test".
+    rows_in, used : int
+        Blank lines are not rows.
+    dropped : dict
+        Number of rows by the reason they are not used; these and `used` add up to `rows_in`.
+    """
+
+    file: str
+    role: str
+    rows_in: int
+    used: int
+    dropped: dict[str, int]
+
+    def __str__(self) -> str:
+        reasons = "; ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
+        out = f", {self.rows_in - self.used:,} dropped ({reasons})" if self.dropped else ""
+        return f"{self.role}: {self.file}: {self.rows_in:,} rows in, {self.used:,} used{out}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that reading a task's files found.
+
+    Attributes
+    ----------
+    title : str
+    guesses : list of Guess
+    counts : list of Count
+    labels : dict
+        Gold rows of each label; empty for text-to-text generation.
+    problems : list of Problem
+    """
+
+    title: str
+    guesses: list[Guess] = field(default_factory=list)
+    counts: list[Count] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """Problems that must be solved before anything is trained."""
+        return [problem for problem in self.problems if problem.severity == "error"]
+
+    @property
+    def warnings(self) -> list[Problem]:
+        """Problems that training goes on with, in the way each one's advice says."""
+        return [problem for problem in self.problems if problem.severity == "warning"]
+
+    def __str__(self) -> str:
+        lines = [self.title]
+        if self.guesses:
+            lines += ["", "Guessed, because the task file does not say:"]
+            lines += [f"  {guess.file}: {guess.what}: {guess.value} ({guess.why})" for guess in self.guesses]
+        if self.counts:
+            lines += ["", "Rows:", *(f"  {count}" for count in self.counts)]
+        if self.labels:
+            shown = [f"{shown_text(label)} {number:,}" for label, number in self.labels.items()]
+            lines += ["", f"Labels ({len(shown)}): {listed(shown, most=12)}"]
+        for name, problems in (("Errors", self.errors), ("Warnings", self.warnings)):
+            if problems:
+                lines += ["", f"{name} ({len(problems)}):", *(f"  {problem}" for problem in problems)]
+        if not self.problems:
+            lines += ["", "No problems found."]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook; whatever texts and labels hold is shown and not run as HTML."""
+        tables = [
+            pd.DataFrame([asdict(item) for item in items]).to_html(index=False, escape=True)
+            for items in (self.guesses, self.counts)
+            if items
+        ]
+        rows = [{"": problem.severity, "problem": str(problem)} for problem in self.errors + self.warnings]
+        if rows:
+            with pd.option_context("display.max_colwidth", None):
+                tables.append(pd.DataFrame(rows).to_html(index=False, escape=True))
+        return "\n".join(tables)
+
+
+def numbered(unit: str, rows: Sequence[int]) -> str:
+    """Row numbers in words: "lines 3, 4 and 12", or the first few and how many more."""
+    return f"{unit}{'s' * (len(rows) > 1)} {listed(map(str, rows))}"
+
+
+def listed(items: Iterable[str], most: int = SHOWN_ROWS) -> str:
+    """Join words as in a sentence: the first few, and how many more there are."""
+    items = list(items)
+    if len(items) > most + 1:
+        items = [*items[:most], f"{len(items) - most:,} more"]
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def shown_text(text: str) -> str:
+    """Quote the start of a cell, with nothing in it that a terminal would act on."""
+    cut = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+    return "'" + "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut) + "'"

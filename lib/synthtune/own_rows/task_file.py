@@ -1,0 +1,171 @@
+"""The task file: a few lines of YAML that say where a user's own rows are and which columns matter."""
+
+from __future__ import annotations
+
+import reprlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from synthtune.errors import SettingsError, nearest
+from synthtune.settings import profiles
+
+BYTE_LIMIT = 16_384
+"""Longest task file, in bytes; ten lines are the idea."""
+
+MOST_CLASSES = 100
+"""Classes up to which the models here are meant."""
+
+
+class TaskFile(BaseModel):
+    """What a task file may say. Only `rows` must be there; the rest is guessed, and the guesses are shown.
+
+    Every value is read as text: `no` and `1` are label names like any other.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path = Field(description="the task file itself; paths in it start from its folder", exclude=True)
+    rows: str = Field(
+        min_length=1, description="labelled rows: CSV, TSV, JSONL, Parquet, .xlsx, or a datasets folder"
+    )
+    text: list[str] | None = Field(
+        None, min_length=1, max_length=2, description="text column, or a pair of them"
+    )
+    label: str | None = Field(None, description="classification: the column of labels")
+    target: str | None = Field(None, description="text-to-text generation: the column of texts to be written")
+    unlabelled: str | None = Field(None, description="more inputs, without labels")
+    test: str | None = Field(None, description="labelled rows to measure with, in no other file")
+    label_names: dict[str, str] = Field({}, description="labels in words, by label as it is in the files")
+    description: str | None = Field(None, max_length=300, description="what the task is, in one sentence")
+    profile: str = Field("laptop", description="a file of workflow/profiles, without .yaml")
+    separator: str | None = Field(
+        None, min_length=1, max_length=1, description="of columns in CSV and TSV files"
+    )
+    encoding: str | None = Field(None, description="of CSV, TSV and JSONL files, such as utf-8 or cp1252")
+    sheet: str | None = Field(None, description="sheet of Excel files")
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_or_a_pair(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("rows", "unlabelled", "test")
+    @classmethod
+    def _a_path(cls, value: str | None) -> str | None:
+        if value and ("://" in value or value.startswith(("hf:", "s3:", "gs:"))):
+            raise ValueError("is an address; download it and give the path: nothing is fetched here")
+        if value and "\0" in value:
+            raise ValueError("is no path: it has a NUL byte")
+        return value
+
+    @field_validator("profile")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in profiles():
+            raise ValueError(f"unknown profile; {nearest(value, profiles())}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_output(self) -> TaskFile:
+        if self.label and self.target:
+            raise ValueError("give label (classification) or target (text-to-text generation), not both")
+        if self.label_names and self.target:
+            raise ValueError("label_names are for classification; leave them out where there is a target")
+        columns = [*(self.text or []), *filter(None, [self.label, self.target])]
+        if len(set(columns)) < len(columns):
+            raise ValueError("text, label and target must be different columns")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the task: the task file's, without its ending."""
+        return self.path.stem
+
+    def located(self, given: str) -> Path:
+        """The absolute path of a file named in the task file."""
+        return self.path.parent / Path(given).expanduser()
+
+
+KEYS = tuple(name for name in TaskFile.model_fields if name != "path")
+
+
+def load(path: str | Path) -> TaskFile:
+    """Read a task file.
+
+    Parameters
+    ----------
+    path : path
+        A YAML file of `key: value` lines; see `TaskFile` for the keys.
+
+    Raises
+    ------
+    SettingsError
+        The file is missing or no YAML, a key is unknown (with the nearest valid one), or a value cannot be
+        used; every such problem at once, with its line.
+    """
+    path = Path(path).expanduser().absolute()
+    lines, values = _read(path)
+    problems = []
+    for key, line in lines:
+        if key not in KEYS:
+            problems.append((line, f"unknown key '{reprlib.repr(key)[1:-1]}'; {nearest(key, KEYS)}"))
+    seen: dict[str, int] = {}
+    for key, line in lines:
+        if key in seen:
+            problems.append((line, f"'{key}' is also on line {seen[key]}; keep one of the two."))
+        seen[key] = line
+    try:
+        return _no_problems(
+            path, problems, TaskFile(path=path, **{key: values[key] for key in values if key in KEYS})
+        )
+    except ValidationError as error:
+        for problem in error.errors():
+            key = str(problem["loc"][0]) if problem["loc"] else ""
+            said = problem["msg"].removeprefix("Value error, ").replace("Field required", "is missing")
+            given = (
+                "" if problem["type"] == "missing" or not key else f", not {reprlib.repr(problem['input'])}"
+            )
+            problems.append((seen.get(key, 1), f"{key + ': ' if key else ''}{said}{given}."))
+    return _no_problems(path, problems, None)
+
+
+def _no_problems(path: Path, problems: list[tuple[int, str]], task: TaskFile | None) -> TaskFile:
+    if problems or task is None:
+        raise SettingsError("\n".join(f"{path.name}, line {line}: {said}" for line, said in sorted(problems)))
+    return task
+
+
+def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """The keys with their lines, and the values. The loader builds texts, lists and mappings only."""
+    if not path.is_file():
+        raise SettingsError(f"--task: there is no file {path}.")
+    try:
+        with open(path, "rb") as handle:
+            content = handle.read(BYTE_LIMIT + 1)
+        if len(content) > BYTE_LIMIT:
+            raise SettingsError(f"{path.name}: longer than {BYTE_LIMIT:,} bytes; a task file is a few lines.")
+        text = content.decode("utf-8-sig")
+        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        if not isinstance(node, yaml.MappingNode):
+            raise SettingsError(
+                f"{path.name}: no 'key: value' lines; the least it needs is 'rows: my_file.csv'."
+            )
+        values = yaml.load(text, Loader=yaml.BaseLoader)  # builds only str, list and dict
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path.name}: not UTF-8; save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise SettingsError(
+            f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', error)}."
+        ) from error
+    except (RecursionError, ValueError, TypeError) as error:
+        raise SettingsError(f"{path.name}: not 'key: value' lines as a task file needs them.") from error
+    lines = [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
+    # A key with nothing after it is as good as left out.
+    return lines, {str(key): value for key, value in values.items() if value != ""}
