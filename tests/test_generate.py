@@ -40,13 +40,13 @@ def test_the_seed_fixes_the_pairs(study, tiny, tmp_path):
 
 def test_pairs_are_kept_until_a_setting_of_theirs_changes(study, tiny, monkeypatch):
     sampled = []
-    monkeypatch.setattr(language_model, "write", lambda *_, **__: sampled.append(1) or pytest.skip("sampled"))
+    monkeypatch.setattr(language_model, "write", lambda *_, **__: sampled.append(1) or pytest.fail("sampled"))
     for changes in ({}, {"students.steps": 9}):
         again = generate.generate(study.generator, study.annotator, study.task, 32,
                                   tiny(study.settings.folder, **changes))
         assert list(again["text"]) == list(study.generated["text"])
         assert list(again["dropped"]) == list(study.generated["dropped"])
-    with pytest.raises(pytest.skip.Exception):
+    with pytest.raises(pytest.fail.Exception):
         generate.generate(study.generator, study.annotator, study.task, 32,
                           tiny(study.settings.folder, **{"generate.temperature": 0.8}))
 

@@ -160,7 +160,8 @@ def written(tmp_path, kind, frame):
                 book.active.cell(book.active.max_row, place).data_type = "s"
         book.save(path)
     else:
-        datasets = pytest.importorskip("datasets")
+        import datasets
+
         datasets.Dataset.from_pandas(frame, preserve_index=False).save_to_disk(str(path))
     return path.name
 
@@ -249,7 +250,8 @@ def test_quotes_that_are_part_of_the_text(check):
 
 
 def test_label_names_of_a_datasets_folder_and_its_splits(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     features = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
     )
