@@ -20,7 +20,8 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from synthtune import own_rows, reproduce
 from synthtune.errors import RowsError, SettingsError
-from synthtune.own_rows import checks, gather, readers, repairs, task_file
+from synthtune.own_rows import gather, readers, repairs, task_file
+from synthtune.tasks import splits
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SYNTHTUNE_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -660,8 +661,8 @@ def test_near_duplicates_by_hand():
         "🎉",
         "🎉🎉",
     ]
-    assert list(checks.near(texts)) == [-1, -1, 0, -1, -1]
-    assert list(checks.near(texts, texts[2:3], chunk=2)) == [0, -1, 0, -1, -1]
+    assert list(splits.first_near(texts)) == [-1, -1, 0, -1, -1]
+    assert list(splits.first_near(texts, texts[2:3], chunk=2)) == [0, -1, 0, -1, -1]
 
 
 # -- repairs ---------------------------------------------------------------------------------------

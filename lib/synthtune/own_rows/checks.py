@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pandera.pandas as pa
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from synthtune.own_rows.gather import Gathered
 from synthtune.own_rows.readers import DECODED
 from synthtune.own_rows.report import Problem, listed, shown_text
 from synthtune.own_rows.task_file import MOST_CLASSES
-from synthtune.tasks.splits import NEAR, normalised
+from synthtune.tasks.splits import first_near
 
 FEW = 4
 """Rows a class should have at least: fewer cannot be split into some to learn from and some to test."""
@@ -418,39 +416,9 @@ class Sieve:
         mine, held = self.keys[:NEAR_ROWS], other.keys[:NEAR_ROWS]
         found = pd.Series(-1, index=self.frame.index)
         if len(mine) and len(held):
-            found.iloc[: len(mine)] = near(list(mine), None if other is self else list(held))
+            cut = [[text[:NEAR_CHARACTERS] for text in texts] for texts in (mine, held)]
+            found.iloc[: len(mine)] = first_near(cut[0], None if other is self else cut[1])
         return found
-
-
-def near(texts: Sequence[str], held: Sequence[str] | None = None, chunk: int = 250) -> np.ndarray:
-    """Find near-duplicates: texts whose five-character shingles have a cosine of `NEAR` or more.
-
-    Parameters
-    ----------
-    texts : sequence of str
-    held : sequence of str, optional
-        What to compare with; if missing, the texts before each.
-    chunk : int
-        Texts compared at once; bounds memory.
-
-    Returns
-    -------
-    ndarray of int, shape (len(texts),)
-        Position of the first near-duplicate, -1 where there is none.
-    """
-    shingles = HashingVectorizer(
-        analyzer="char_wb", ngram_range=(5, 5), binary=True, norm="l2", n_features=2**18
-    )
-    mine = shingles.transform(normalised(text[:NEAR_CHARACTERS]) for text in texts)
-    others = mine if held is None else shingles.transform(normalised(text[:NEAR_CHARACTERS]) for text in held)
-    first = np.full(len(texts), others.shape[0])
-    for start in range(0, len(texts), chunk):
-        cosine = (mine[start : start + chunk] @ others.T).tocoo()
-        rows, places = cosine.row[cosine.data >= NEAR] + start, cosine.col[cosine.data >= NEAR]
-        if held is None:
-            rows, places = rows[places < rows], places[places < rows]
-        np.minimum.at(first, rows, places)
-    return np.where(first < others.shape[0], first, -1)
 
 
 def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:

@@ -39,11 +39,38 @@ def near_duplicates(texts: Sequence[str], held: Sequence[str]) -> np.ndarray:
     -------
     ndarray of bool, shape (len(texts),)
     """
-    if not texts or not held:
-        return np.zeros(len(texts), dtype=bool)
+    return first_near(texts, held) >= 0
+
+
+def first_near(texts: Sequence[str], held: Sequence[str] | None = None, chunk: int = 250) -> np.ndarray:
+    """Find near-duplicates: texts whose five-character shingles have a cosine of `NEAR` or more.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    held : sequence of str, optional
+        What to compare with; if missing, the texts before each.
+    chunk : int
+        Texts compared at once; bounds memory.
+
+    Returns
+    -------
+    ndarray of int, shape (len(texts),)
+        Position of the first near-duplicate, -1 where there is none.
+    """
+    if not texts or (held is not None and not held):
+        return np.full(len(texts), -1)
     shingles = HashingVectorizer(analyzer="char_wb", ngram_range=(5, 5), binary=True, norm="l2", n_features=2**18)
-    cosine = shingles.transform(map(normalised, texts)) @ shingles.transform(map(normalised, held)).T
-    return np.asarray(cosine.max(axis=1).todense()).ravel() >= NEAR
+    mine = shingles.transform(map(normalised, texts))
+    others = mine if held is None else shingles.transform(map(normalised, held))
+    first = np.full(len(texts), others.shape[0])
+    for start in range(0, len(texts), chunk):
+        cosine = (mine[start: start + chunk] @ others.T).tocoo()
+        rows, places = cosine.row[cosine.data >= NEAR] + start, cosine.col[cosine.data >= NEAR]
+        if held is None:
+            rows, places = rows[places < rows], places[places < rows]
+        np.minimum.at(first, rows, places)
+    return np.where(first < others.shape[0], first, -1)
 
 
 def distinct(examples: Sequence[Example]) -> tuple[list[Example], int]:
