@@ -64,6 +64,8 @@ def measure_students(name: str, settings: Settings, conditions: list[str]) -> It
     task = development(name, settings)
     stages.ensure_synthetic(task, settings)
     wanted = [cell for cell in student.cells(task, settings) if cell.condition in conditions]
+    if not wanted:
+        raise SettingsError(f"--conditions: {name} has no cells of {', '.join(conditions)} with these settings.")
     for row in student.run_cells(task, settings, wanted).to_dict("records"):
         yield {
             "budget": row["budget"],

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from synthtune import teacher
-from synthtune.files import atomic_path, read_json, write_json
+from synthtune.files import read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task
@@ -51,9 +51,8 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     if scores is not None:
         for number, label in enumerate(task.labels):
             table[f"log P({label})"] = scores[:, number].numpy()
-    with atomic_path(folder / "annotated.parquet") as temporary:
-        table.to_parquet(temporary)
-    write_json(folder / "annotated.json", {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
+    write_table(folder / "annotated.parquet", table,
+                {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
     return table
 
 

@@ -10,11 +10,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from synthtune.errors import StageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextlib.contextmanager
@@ -97,6 +100,18 @@ def read_json(path: str | Path) -> Any:
         raise StageError(f"{path} is missing: run the stage that writes it first.") from error
     except ValueError as error:
         raise StageError(f"{path} is damaged ({error}): delete it and run again to make it anew.") from error
+
+
+def write_table(path: Path, table: pd.DataFrame, record: Any) -> None:
+    """Write a table as Parquet, and as JSON beside it what it was made from.
+
+    A reader takes the table for what the record says, so an older record goes first: an interruption must not leave it
+    with the new table.
+    """
+    path.with_suffix(".json").unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary)
+    write_json(path.with_suffix(".json"), record)
 
 
 def write_if_changed(path: str | Path, content: Any) -> bool:

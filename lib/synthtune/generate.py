@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from synthtune import language_model, metrics, teacher
-from synthtune.files import atomic_path, read_json, write_json
+from synthtune.files import read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task, seed_for, sgd, splits, webnlg
@@ -57,7 +56,9 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
             return pd.read_parquet(kept)
         if _but_for_labels(stored["made_from"]) == _but_for_labels(made_from):
             # What was sampled, and what the annotator says of it, does not depend on which of the two is used.
-            return _kept(_labelled(pd.read_parquet(kept), settings), kept, record, made_from, stored["seconds"])
+            table, seconds = _labelled(pd.read_parquet(kept), settings), stored["seconds"]
+            write_table(kept, table, {"made_from": made_from, "seconds": seconds})
+            return table
     start = time.perf_counter()
     table = _sample(generator, task, budget, settings)
     table["dropped"] = _malformed(table, task, budget)
@@ -66,7 +67,9 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
                                                     description="relabel") if len(valid) else ([], [], None)
     table["relabelled"] = pd.Series(outputs, index=valid, dtype=object)
     table["agreement"] = pd.Series(log_probabilities, index=valid, dtype=float)
-    return _kept(_labelled(table, settings), kept, record, made_from, round(time.perf_counter() - start, 2))
+    table = _labelled(table, settings)
+    write_table(kept, table, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
+    return table
 
 
 def _but_for_labels(made_from: dict) -> dict:
@@ -82,14 +85,6 @@ def _labelled(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     table["output"] = table["relabelled"] if labels == "relabelled" else table["sampled"]
     if labels == "filtered":
         table.loc[judged & (table["relabelled"] != table["sampled"]), "dropped"] = DISAGREES
-    return table
-
-
-def _kept(table: pd.DataFrame, path: Path, record: Path, made_from: dict, seconds: float) -> pd.DataFrame:
-    record.unlink(missing_ok=True)  # An interruption here must not leave the old record with the new table.
-    with atomic_path(path) as temporary:
-        table.to_parquet(temporary)
-    write_json(record, {"made_from": made_from, "seconds": seconds})
     return table
 
 

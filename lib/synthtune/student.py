@@ -141,15 +141,22 @@ def run_cells(task: Task, settings: Settings, wanted: Sequence[Cell] | None = No
     Each cell is kept as soon as it is done, under `<task>/cells`, named by the digest of all it depends on: an
     interrupted run loses at most the cell in flight, and a changed setting or example runs again what it changes.
 
+    Parameters
+    ----------
+    task : Task
+    settings : Settings
+    wanted : sequence of Cell, optional
+        At least one of them; all of `cells` if not given.
+
     Returns
     -------
     DataFrame
-        One row per cell, in the order of `cells`.
+        One row per cell, in the order of `cells` or `wanted`.
     """
     settings = settings.check(task.name)
     folder = settings.folder / task.name
     bench, rows = None, []
-    plan = [(cell, *training_rows(task, cell, settings)) for cell in wanted or cells(task, settings)]
+    plan = [(cell, *training_rows(task, cell, settings)) for cell in (cells(task, settings) if wanted is None else wanted)]
     for cell, examples, counts in progress(plan, desc="students", unit="cell"):
         made_from = {"cell": asdict(cell), "data": digest([asdict(row) for row in examples]), "task": task.digest,
                      "settings": settings.students.model_dump(mode="json", exclude={"seeds", "seeds_larger", "seeds_full",

@@ -86,6 +86,8 @@ class _Repair:
                 "read; --fix repairs only files that are read whole. Give a smaller file."
             )
         self.source = own.task.located(self.table.file)
+        roles = self.gathered.columns.roles
+        self.places = {self.table.columns.index(name): role for role, name in roles.items()}
         self.path = self._beside()
         self.separator = own.task.separator or (
             "," if self.table.separator == ONE_COLUMN else self.table.separator
@@ -129,11 +131,10 @@ class _Repair:
 
     def _rows(self) -> Iterator[list[Any]]:
         """The rows of the copy: repaired in the columns that are used, as they are in the others."""
-        places = {self.table.columns.index(name): role for role, name in self.gathered.columns.roles.items()}
         for record in self.table.read():
             if record.row in self.kept.index:
                 yield [
-                    self._written(self.kept.at[record.row, places[place]]) if place in places else cell
+                    self._written(self.kept.at[record.row, self.places[place]]) if place in self.places else cell
                     for place, cell in enumerate(record.cells)
                 ]
 
@@ -157,15 +158,11 @@ class _Repair:
                     writer.writerow(
                         [
                             self._written(checks.STRAY.sub("", as_text(cell)[0]))
-                            if place not in self._used
+                            if place not in self.places
                             else cell
                             for place, cell in enumerate(row)
                         ]
                     )
-
-    @property
-    def _used(self) -> set[int]:
-        return {self.table.columns.index(name) for name in self.gathered.columns.roles.values()}
 
     def record(self) -> dict[str, Any]:
         """What was done, with every row number."""
