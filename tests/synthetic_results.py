@@ -162,7 +162,7 @@ def _write_teacher(folder, task, budget, quality, hardness, generator, made):
         ]
     ).to_parquet(folder / "teacher.parquet")
     (folder / "annotation.json").write_text(
-        json.dumps({"task": task, "budget": budget, "n": made["amount"], "seconds": 90.0})
+        json.dumps({"task": task, "budget": budget, "kept": made["amount"], "seconds": 90.0})
     )
     (folder / "generation.json").write_text(
         json.dumps(

@@ -33,10 +33,42 @@ def test_texts_are_written_from_inputs_alone(lm, tiny, tmp_path):
     task = tasks.load("webnlg", settings)
     table = annotate.annotate(lm, sealed(task, 32), 32, settings)
     assert list(table["text"]) == [example.text for example in task.pool[32:37]]
-    assert list(table.columns) == ["id", "text", "output", "log_probability"]
+    assert list(table.columns) == ["id", "text", "output", "log_probability", "dropped"]
+    assert set(table["dropped"]) == {""}
     assert all(output and "\n" not in output for output in table["output"]) and (table["log_probability"] < 0).all()
     report = annotate.check(table, lm, task, 32, settings)
     assert report["metric"] == "bleu" and report["n"] == 5 and 0 <= report["value"] < 60
+
+
+@pytest.mark.parametrize(("name", "text", "output", "left_out"), [
+    ("webnlg", "Barium | atomic number | 56 && Barium | symbol | Ba", "Barium (Ba) is element number 56.", []),
+    ("webnlg", "Barium | atomic number | 56 && Barium | symbol | Ba", "Barium is element number 5.", ["56", "Ba"]),
+    ("sgd", "service: Hotels, rooms && inform date (day) = 20 May && inform name (name) = Old Star or Blue Inn",
+     "The OLD STAR has a room on 20 May, and so has the Blue Inn.", []),
+    ("sgd", "service: Hotels, rooms && inform date (day) = 20 May && request guests (number)", "For how many?", ["20 May"]),
+    ("tweets", "no values here", "positive", []),
+])
+def test_values_left_out(study, name, text, output, left_out):
+    assert replace(study.task, name=name).left_out(text, output) == left_out
+
+
+@pytest.mark.parametrize("name", ["webnlg", "sgd"])
+def test_our_own_corpora_leave_nothing_out(tiny, tmp_path, name):
+    task = tasks.load(name, tiny(tmp_path))
+    assert not [example for example in task.pool if any(
+        task.left_out(example.text, reference) for reference in example.references or (example.target,))]
+
+
+def test_texts_that_leave_out_a_value_are_dropped_on_demand(lm, tiny, tmp_path, monkeypatch):
+    task = tasks.load("webnlg", tiny(tmp_path))
+    inputs = task.unlabelled(32)[:2]
+    whole = next(example.target for example in task.pool if example.id == inputs[0].id)
+    monkeypatch.setattr(teacher, "answers", lambda *_, **__: ([whole, "Something else."], [-1.0, -2.0], None))
+    changes = {"annotate.inputs": 2, "annotate.outputs": "complete"}
+    table = annotate.annotate(lm, task, 32, tiny(tmp_path, **changes))
+    assert list(table["dropped"]) == ["", "leaves out a value"]
+    report = annotate.check(table, lm, task, 32, tiny(tmp_path, **changes))
+    assert report["n"] == 2 and report["kept"] == 1
 
 
 def test_every_input_gets_a_label_and_a_distribution(study):

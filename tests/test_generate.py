@@ -118,6 +118,24 @@ def test_whose_label_a_pair_gets(hand_made, labels, outputs, dropped):
     assert report["label_agreement"] == pytest.approx(100 / 3)  # of the three that the annotator saw
 
 
+@pytest.mark.parametrize(("labels", "outputs", "dropped"), [
+    ("raw", ["Barium has the symbol Ba.", "Zinc has the symbol Zn."], {"leaves out a value": 2}),
+    # The sampled output steps in where the annotator's leaves something out.
+    ("relabelled", ["Barium has the symbol Ba.", "Zinc is Zn.", "Tin is Sn."], {"leaves out a value": 1}),
+])
+def test_pairs_that_leave_out_a_value_are_dropped_on_demand(study, tiny, tmp_path, monkeypatch, labels, outputs, dropped):
+    settings = tiny(tmp_path, **{"generate.labels": labels, "generate.pairs": 4, "annotate.outputs": "complete"})
+    task = tasks.load("webnlg", settings)
+    monkeypatch.setattr(generate, "_sample", lambda *_: pairs(
+        ("Barium | symbol | Ba", "Barium has the symbol Ba.", True), ("Zinc | symbol | Zn", "Zinc has the symbol Zn.", True),
+        ("Tin | symbol | Sn", "Tin is a metal.", True), ("Iron | symbol | Fe", "Iron it is.", True)))
+    monkeypatch.setattr(teacher, "answers", lambda *_, **__: (
+        ["A symbol.", "Zinc is Zn.", "Tin is Sn.", "Iron."], [-1.0] * 4, None))
+    table = generate.generate(study.generator, study.annotator, task, 32, settings)
+    assert list(table.loc[table["dropped"] == "", "output"]) == outputs
+    assert generate.audit(table, study.generator, task, 32, settings)["dropped"] == dropped
+
+
 def test_nothing_to_keep_is_no_error(study, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "_sample", lambda *_: pairs(("", "positive", True), ("word", "negative", False)))
     settings = tiny(tmp_path, **{"generate.pairs": 2})

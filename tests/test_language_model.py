@@ -106,6 +106,19 @@ def test_a_prefix_is_as_if_it_stood_before_every_prompt(lm):
     assert with_prefix[0] == whole[0] and with_prefix[1] == pytest.approx(whole[1], abs=1e-2)
 
 
+def test_an_output_layer_for_some_tokens_writes_no_others(lm):
+    ids = torch.tensor([lm.encode(STORIES[0])])
+    kept = torch.tensor(sorted({*lm.encode("0 1 2 3 4 5 6 7 8 9"), lm.end}))
+    narrow = language_model.writing_only(lm, kept)
+    with torch.inference_mode():
+        torch.testing.assert_close(narrow.model(ids).logits, lm.model(ids).logits[..., kept])
+    for temperature in (0.0, 1.0):
+        texts, sums, _ = language_model.write(narrow, STORIES, 6, temperature=temperature, seed=1)
+        assert set("".join(texts)) <= set("0123456789 ") and max(sums) < 0
+    everything = language_model.writing_only(lm, torch.arange(lm.model.config.vocab_size))
+    assert language_model.write(everything, STORIES, 8) == language_model.write(lm, STORIES, 8)
+
+
 def test_writing_stops_at_a_text(lm):
     prompts = ["Q: What is two plus two?\nA:", "One, two, three,"]
     [answer, count], sums, [stopped, other] = language_model.write(lm, prompts, 12, stop="\n")

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import warnings
 from dataclasses import replace
 
 import pandas as pd
@@ -51,6 +52,28 @@ def test_an_adapter_is_kept_as_safetensors_with_its_settings(study):
         layers = {name.split(".layers.")[1].split(".")[0] for name in load_file(
             adapter.folder / "adapter_model.safetensors")}
         assert layers == {str(number) for number in range(15, 30)}  # the lowest 15 of 30 are frozen
+
+
+def test_the_generator_learns_and_writes_with_the_commonest_tokens_and_those_of_gold(study, lm, tiny, tmp_path):
+    from synthtune import language_model
+
+    settings = tiny(tmp_path, **{"teacher.vocabulary": 2048, "teacher.epochs": 2})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        adapter = teacher.fine_tune(lm, study.task, study.budget, "generate", settings)
+        generator = teacher.with_adapter(lm, adapter)
+    gold = {token for example in study.task.gold(study.budget)
+            for part in teacher.training_text(study.task, example, "generate") for token in lm.encode(part)}
+    assert max(gold) > 2048 and set(adapter.vocabulary.tolist()) == {*range(2048), *gold, lm.end}
+    by_epoch = adapter.losses.groupby("epoch")["loss"].mean()
+    assert by_epoch[2] < 0.95 * by_epoch[1]
+    assert generator.model(torch.tensor([[1]])).logits.shape[-1] == len(adapter.vocabulary)
+    prompts = [teacher.generation_prompt(study.task, label) for label in study.task.labels]
+    assert all(language_model.write(generator, prompts, 8, temperature=1.0, seed=1)[0])
+    # What is kept is read back, and labels are still scored among all tokens.
+    assert torch.equal(teacher.fine_tune(lm, study.task, study.budget, "generate", settings).vocabulary,
+                       adapter.vocabulary)
+    assert teacher.fine_tune(lm, study.task, study.budget, "annotate", settings).vocabulary is None
 
 
 def test_a_finished_adapter_is_reused(study, lm, copied, monkeypatch):

@@ -15,6 +15,10 @@ from synthtune.settings import Settings
 from synthtune.tasks import Task
 
 
+INCOMPLETE = "leaves out a value"
+"""Why an output is dropped that does not mention every value of its input."""
+
+
 def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
     """Annotate unlabelled inputs, or read back what this run annotated with the same settings.
 
@@ -33,7 +37,8 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     -------
     DataFrame
         Columns id, text, output, log_probability (of the output given the input, in nats; for classification
-        normalised over the labels) and, for classification, one column `log P(label)` a label.
+        normalised over the labels), dropped (a reason not to train on it, or "") and, for classification, one column
+        `log P(label)` a label.
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder / task.name / f"budget-{budget}"
@@ -48,6 +53,8 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
                                                          description="annotate")
     table = pd.DataFrame({"id": [item.id for item in inputs], "text": [item.text for item in inputs],
                           "output": outputs, "log_probability": log_probabilities})
+    table["dropped"] = [INCOMPLETE if chosen.outputs == "complete" and task.left_out(text, output) else ""
+                        for text, output in zip(table["text"], table["output"], strict=True)]
     if scores is not None:
         for number, label in enumerate(task.labels):
             table[f"log P({label})"] = scores[:, number].numpy()
@@ -78,7 +85,8 @@ def check(annotated: pd.DataFrame, lm: LanguageModel, task: Task, budget: int, s
     true = {example.id: example for example in task.pool[budget:]}
     scores = task.score([true[name] for name in annotated["id"]], list(annotated["output"]))
     scores.pop("per_example")
-    report = {"task": task.name, "budget": budget, "n": len(annotated), "metric": task.metric,
+    report = {"task": task.name, "budget": budget, "n": len(annotated),
+              "kept": int((annotated["dropped"] == "").sum()), "metric": task.metric,
               "value": scores[task.metric], "scores": scores,
               "mean_logprob": float(np.mean(annotated["log_probability"])),
               "seconds": read_json(folder / "annotated.json")["seconds"], "model_digest": lm.digest,

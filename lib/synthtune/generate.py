@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from synthtune import language_model, metrics, teacher
+from synthtune.annotate import INCOMPLETE
 from synthtune.files import read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task, seed_for, sgd, splits, webnlg
 
 DISAGREES = "teacher disagrees"
-REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES)
+REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES, INCOMPLETE)
 """Why a sampled pair is dropped, in the order in which it is checked."""
 
 FEWEST_WORDS = 2
@@ -36,7 +37,9 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
     budget : int
     settings : Settings
         `settings.generate.labels` says which output a kept pair has: the sampled one ("raw"), the sampled one of
-        pairs whose label the annotator shares ("filtered"), or the annotator's ("relabelled").
+        pairs whose label the annotator shares ("filtered"), or the annotator's ("relabelled"). With
+        `settings.annotate.outputs` "complete", NLG outputs are to mention every value of their input: relabelled ones
+        that do not give way to the sampled ones, and pairs with neither are dropped.
 
     Returns
     -------
@@ -56,7 +59,7 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
             return pd.read_parquet(kept)
         if _but_for_labels(stored["made_from"]) == _but_for_labels(made_from):
             # What was sampled, and what the annotator says of it, does not depend on which of the two is used.
-            table, seconds = _labelled(pd.read_parquet(kept), settings), stored["seconds"]
+            table, seconds = _labelled(pd.read_parquet(kept), task, settings), stored["seconds"]
             write_table(kept, table, {"made_from": made_from, "seconds": seconds})
             return table
     start = time.perf_counter()
@@ -67,24 +70,30 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
                                                     description="relabel") if len(valid) else ([], [], None)
     table["relabelled"] = pd.Series(outputs, index=valid, dtype=object)
     table["agreement"] = pd.Series(log_probabilities, index=valid, dtype=float)
-    table = _labelled(table, settings)
+    table = _labelled(table, task, settings)
     write_table(kept, table, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
     return table
 
 
 def _but_for_labels(made_from: dict) -> dict:
     settings = made_from["settings"]
-    return {**made_from, "settings": {**settings, "generate": {**settings["generate"], "labels": None}}}
+    return {**made_from, "settings": {**settings, "generate": {**settings["generate"], "labels": None},
+                                      "annotate": {**settings["annotate"], "outputs": None}}}
 
 
-def _labelled(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """The output to train on, and the pairs that the annotator does not agree with dropped, as the settings say."""
+def _labelled(table: pd.DataFrame, task: Task, settings: Settings) -> pd.DataFrame:
+    """The output to train on, and the pairs dropped that the annotator does not agree with or that leave out a value."""
     labels = settings.generate.labels
     judged = table["relabelled"].notna()
-    table["dropped"] = table["dropped"].replace(DISAGREES, "")
+    table["dropped"] = table["dropped"].replace([DISAGREES, INCOMPLETE], "")
     table["output"] = table["relabelled"] if labels == "relabelled" else table["sampled"]
     if labels == "filtered":
         table.loc[judged & (table["relabelled"] != table["sampled"]), "dropped"] = DISAGREES
+    if settings.annotate.outputs == "complete":
+        for row in table[table["dropped"] == ""].itertuples():
+            if task.left_out(row.text, row.output):
+                whole = labels == "relabelled" and not task.left_out(row.text, row.sampled)
+                table.loc[row.Index, ["output", "dropped"]] = (row.sampled, "") if whole else (row.output, INCOMPLETE)
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,12 +32,15 @@ class LanguageModel:
     tokenizer : PreTrainedTokenizerBase
     name, digest : str
         The asset's name and the SHA-256 of its weights as they were published.
+    vocabulary : LongTensor or None
+        The token ids that the output layer knows, ascending, one for each of its rows; None if it knows all.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     digest: str
+    vocabulary: torch.Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -138,6 +141,35 @@ def _twin(module: nn.Module) -> nn.Module:
     return twin
 
 
+def writing_only(lm: LanguageModel, vocabulary: torch.Tensor) -> LanguageModel:
+    """The same model with an output layer for some tokens only; it reads all tokens as before.
+
+    The output layer is the widest matrix of a small model. Its probabilities are then those of the tokens given,
+    renormalised.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        Shares its modules with what is returned, but for the output layer.
+    vocabulary : LongTensor
+        Token ids, ascending; the end token must be one of them.
+    """
+    head = lm.model.get_output_embeddings()
+    narrow = nn.Linear(head.in_features, len(vocabulary), bias=head.bias is not None, device=head.weight.device,
+                       dtype=head.weight.dtype).requires_grad_(False)
+    narrow.weight.copy_(head.weight[vocabulary])
+    if head.bias is not None:
+        narrow.bias.copy_(head.bias[vocabulary])
+    model = _twin(lm.model)
+    # The embeddings keep all tokens, so the two are no longer one matrix.
+    model.config = copy.deepcopy(model.config)
+    model.config.tie_word_embeddings = False
+    for name, module in lm.model.named_children():
+        if module is head:
+            setattr(model, name, narrow)
+    return replace(lm, model=model, vocabulary=vocabulary)
+
+
 def padded(rows: Sequence[Sequence[int]], fill: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad token rows to one length.
 
@@ -186,6 +218,7 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
     Parameters
     ----------
     lm : LanguageModel
+        With its whole vocabulary.
     prompts : sequence of str
         Texts that end where the label begins, without the space before it.
     labels : sequence of str
@@ -316,6 +349,8 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
                 total = logits.logsumexp(-1, keepdim=True)
                 token = _sample(logits, total, temperature, top_p, generator) if temperature else logits.argmax(-1)
                 logs = (logits.gather(1, token[:, None]) - total).squeeze(1).tolist()
+                if lm.vocabulary is not None:
+                    token = lm.vocabulary[token]
                 stay = []
                 for number, (index, chosen) in enumerate(zip(alive, token.tolist(), strict=True)):
                     sums[index] += logs[number]

@@ -314,6 +314,7 @@ class _Stages:
 
         length = min(chosen.max_tokens, WORDING_TOKENS + self.texts.input + self.texts.output)
         labelling = direction == "annotate" and self.texts.labels > 0
+        known = self.generator_vocabulary if direction == "generate" else model.vocabulary
         learned = self.texts.output + (0 if self.texts.labels else 1)
         if direction == "generate":
             learned = min(length, self.texts.input + 1 + (0 if self.texts.labels else self.texts.output))
@@ -335,14 +336,14 @@ class _Stages:
                     model.norms,
                     shape.activations == "checkpointed",
                 ),
-                logits=12 * model.vocabulary * predicted,
+                logits=12 * known * predicted,
                 gathered=gathered(model, self.size, shape.gpus),
             )
 
         below, above = replace(stack, layers=stack.layers - layers), replace(stack, layers=layers)
         per_text, once = (part.forward(length, length) for part in (above, below))
         attention = layers * stack.attention(length, length)
-        head = 2 * model.head * learned
+        head = 2 * model.head * known / model.vocabulary * learned
         adapters = 2 * layers * stack.adapter(rank) * length if lora else 0
         again = per_text + adapters if plan.activations == "checkpointed" else 0
         pass_flops = training_flops(per_text, attention, head, adapters, lora) + again
@@ -401,6 +402,11 @@ class _Stages:
         row.seconds = self.timed(spent, 0 if stage == "evaluate" else jobs)
         return row
 
+    @property
+    def generator_vocabulary(self) -> int:
+        """Tokens that the P(X,Y) teacher writes, but for the few of gold that are not among the commonest."""
+        return min(self.settings.teacher.vocabulary or self.teacher.vocabulary, self.teacher.vocabulary)
+
     def generate(self) -> Row:
         """New pairs, and the annotator's label for each."""
         chosen, stack, model = self.settings.generate, self.teacher.decoder, self.teacher
@@ -410,7 +416,8 @@ class _Stages:
             chosen.max_new_tokens, self.texts.input + (0 if self.texts.labels else self.texts.output) + 1
         )
         read = stack.forward(pairs * WORDING_TOKENS, WORDING_TOKENS)
-        wrote = stack.forward(pairs * new, WORDING_TOKENS + new / 2) + 2 * model.head * pairs * new
+        head = 2 * model.head * self.generator_vocabulary / model.vocabulary
+        wrote = stack.forward(pairs * new, WORDING_TOKENS + new / 2) + head * pairs * new
         spent = self.writing(pairs, new, WORDING_TOKENS + new / 2, read, wrote, chosen.batch_size)
         more_tokens, more_flops, more = self.answering([(chosen.pairs, 0)] * jobs)
         row = self.inference(

@@ -117,10 +117,7 @@ class Results:
             for folder in sorted((run_dir / task).glob("budget-*")):
                 if (folder / "teacher.parquet").exists():
                     teachers.append(_parquet(folder / "teacher.parquet"))
-                for route, name, made in (
-                    ("annotated", "annotation.json", "n"),
-                    ("generated", "generation.json", "kept"),
-                ):
+                for route, name in (("annotated", "annotation.json"), ("generated", "generation.json")):
                     if (folder / name).exists():
                         record = read_json(folder / name)
                         synthetic.append(
@@ -128,7 +125,7 @@ class Results:
                                 "task": task,
                                 "budget": int(record["budget"]),
                                 "route": route,
-                                "examples": int(record[made]),
+                                "examples": int(record["kept"]),
                                 "seconds": float(record["seconds"]),
                             }
                         )

@@ -54,6 +54,8 @@ class TeacherSettings(_Section):
     epochs_larger: int = Field(2, ge=1, description="the same at larger budgets, where a pass has more steps")
     batch_size: int = Field(8, ge=1, description="examples per optimizer step, over all processes")
     max_tokens: int = Field(64, ge=8, description="longest sequence the teacher reads, in tokens")
+    vocabulary: int | None = Field(
+        None, ge=1, description="commonest tokens that the P(X,Y) teacher writes, besides those of gold; all if null")
     processes: int = Field(1, ge=1, description="data-parallel training processes")
     shots: int = Field(5, ge=0, description="gold examples in the few-shot prompt of the untuned model")
     test_examples: int = Field(500, ge=10, description="test examples the fine-tuned teacher answers")
@@ -67,6 +69,8 @@ class AnnotateSettings(_Section):
     inputs_larger: int = Field(400, ge=1, description="the same at larger budgets")
     batch_size: int = Field(32, ge=1, description="inputs per forward pass")
     max_new_tokens: int = Field(48, ge=1, description="longest text the teacher writes (NLG)")
+    outputs: Literal["all", "complete"] = Field(
+        "all", description="keep every text the teacher writes, or those that mention all values of their input (NLG)")
 
 
 class GenerateSettings(_Section):

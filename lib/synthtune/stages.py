@@ -33,7 +33,7 @@ def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
         rows.append(
             {
                 "gold": len(task.gold(budget)),
-                "annotated": read_json(folder / FILES["annotated"])["n"],
+                "annotated": read_json(folder / FILES["annotated"])["kept"],
                 "generated": read_json(folder / FILES["generated"])["kept"],
             }
         )

@@ -65,7 +65,7 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
     """The cells of a task, in the order in which they are run.
 
     Every condition at every budget and seed; the ceiling; and, for NLG, the sweep over amounts (figure 5) at the
-    smallest budget. A route that gave fewer examples than the settings' amount, or none, is used as far as it goes, and
+    smallest budget. A route that gave fewer examples than an amount asks for, or none, is used as far as it goes, and
     then annotated examples are tried at that smaller amount as well, so that the routes can be compared at equal
     amounts (figure 6).
 
@@ -96,8 +96,9 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
                   if amount or condition == "gold"]
     found += [Cell(pool, "full", 0, seed) for seed in chosen.seeds_full]
     if kind == "nlg":
-        found += [Cell(smallest, "gold+annotated", amount, seed)
-                  for seed in chosen.seeds_larger for amount in chosen.sweep]
+        most = there[smallest]["annotated"]
+        found += [Cell(smallest, "gold+annotated", min(amount, most), seed)
+                  for seed in chosen.seeds_larger for amount in chosen.sweep if most]
     return list(dict.fromkeys(found))
 
 
@@ -232,7 +233,9 @@ class _Bench(abc.ABC):
     def fit(self, module: nn.Module, rows: list[Row], cell: Cell, loss) -> None:
         """AdamW with warm-up and linear decay, for a number of steps that the settings fix.
 
-        `loss` maps a batch of rows to a loss for each of them, shape (batch,).
+        `loss` maps a batch of rows to the summed loss of each and to the number of its predictions, each of shape
+        (batch,). Every prediction counts alike: were every text to, then the words of short texts would count more than
+        those of long ones, and writers would learn to stop early.
         """
         chosen = self.chosen
         steps = chosen.gold_steps if cell.condition == "gold" else chosen.steps
@@ -250,7 +253,8 @@ class _Bench(abc.ABC):
             for group in optimizer.param_groups:
                 group["lr"] = chosen.learning_rate * warm_up_and_decay(step, steps)
             weights = torch.tensor([row.weight for row in batch])
-            value = (loss(batch) * weights).sum() / weights.sum()
+            sums, numbers = loss(batch)
+            value = (sums * weights).sum() / (numbers * weights).sum()
             value.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
@@ -287,11 +291,12 @@ class _Classifier(_Bench):
         model.bert.embeddings = _Given()
         model.bert.encoder.layer = model.bert.encoder.layer[self.chosen.frozen_layers:]
 
-        def loss(batch: list[Row]) -> torch.Tensor:
+        def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             states, mask = self.batch([row.text for row in batch])
-            return functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits,
+            each = functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits,
                                             torch.tensor([labels.index(row.output) for row in batch]),
                                             reduction="none", label_smoothing=self.chosen.label_smoothing)
+            return each, torch.ones(len(batch))
 
         self.fit(model, rows, cell, loss)
         predicted = [""] * len(test)
@@ -330,7 +335,7 @@ class _Writer(_Bench):
         torch.manual_seed(cell.seed)
         model = self._model(pieces, place)
 
-        def loss(batch: list[Row]) -> torch.Tensor:
+        def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             states, mask = self.batch([row.text for row in batch])
             wanted = pad_sequence([targets[row.output] for row in batch], batch_first=True, padding_value=IGNORED)
             # Given `labels`, the model would shift them itself, warn of it, and compute a loss that nobody reads.
@@ -339,7 +344,7 @@ class _Writer(_Bench):
                            decoder_attention_mask=(read != model.config.pad_token_id).long()).logits
             each = functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
                                             label_smoothing=self.chosen.label_smoothing)
-            return each.sum(1) / (wanted != IGNORED).sum(1)
+            return each.sum(1), (wanted != IGNORED).sum(1)
 
         self.fit(model.decoder, rows, cell, loss)
         predicted = [""] * len(test)

@@ -84,12 +84,15 @@ class Adapter:
         Columns epoch, step, loss: mean loss a target token, in nats, before each optimizer step.
     seconds : float
         Time to train.
+    vocabulary : LongTensor or None
+        The tokens that the output layer was trained with, ascending; None if all.
     """
 
     folder: Path
     digest: str
     losses: pd.DataFrame
     seconds: float
+    vocabulary: torch.Tensor | None
 
 
 def adapter_folder(settings: Settings, task: str, budget: int, direction: Direction) -> Path:
@@ -142,7 +145,8 @@ def _kept(folder: Path, made_from: dict) -> Adapter | None:
     weights = folder / "adapter_model.safetensors"
     if stored["made_from"] != made_from or not weights.exists() or digest(weights) != stored["digest"]:
         return None
-    return Adapter(folder, stored["digest"], pd.read_csv(folder / "losses.csv"), stored["seconds"])
+    vocabulary = _tokens(stored["vocabulary"]) if stored["vocabulary"] else None
+    return Adapter(folder, stored["digest"], pd.read_csv(folder / "losses.csv"), stored["seconds"], vocabulary)
 
 
 class _TargetLoss(nn.Module):
@@ -162,6 +166,26 @@ class _TargetLoss(nn.Module):
         return functional.cross_entropy(logits.float(), targets[wanted], reduction="sum")
 
 
+def _vocabulary(lm: LanguageModel, rows: list[tuple[list[int], torch.Tensor]], commonest: int) -> dict:
+    """The tokens that the generating teacher writes: the commonest ones, all of gold's, and the end.
+
+    Byte-pair encoding numbers tokens in the order of its merges (Sennrich et al. 2016), which is that of their
+    frequency in what the tokenizer was trained on: the commonest are the first. Words that need others are spelled in
+    pieces.
+    """
+    used = {token for ids, _ in rows for token in ids} | {lm.end}
+    return {"commonest": commonest, "besides": sorted(token for token in used if token >= commonest)}
+
+
+def _tokens(written: dict) -> torch.Tensor:
+    return torch.cat([torch.arange(written["commonest"]), torch.tensor(written["besides"], dtype=torch.long)])
+
+
+def _places(targets: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
+    """Targets as rows of an output layer that knows `vocabulary` only."""
+    return torch.where(targets == IGNORED, targets, torch.searchsorted(vocabulary, targets.clamp(min=0)))
+
+
 def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, settings: Settings, folder: Path) -> None:
     """Train in this process, which may be one of several; the first one writes the adapter."""
     chosen = settings.teacher
@@ -169,6 +193,12 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     accelerator = Accelerator(cpu=lm.device.type == "cpu")
     seed = seed_for(settings, task.name, budget, direction)
     torch.manual_seed(seed)
+    rows = [_encoded(lm, task, example, direction, chosen.max_tokens) for example in task.gold(budget)]
+    written = None
+    if direction == "generate" and chosen.vocabulary and chosen.vocabulary < lm.model.config.vocab_size:
+        written = _vocabulary(lm, rows, chosen.vocabulary)
+        lm = language_model.writing_only(lm, _tokens(written))
+        rows = [(ids, _places(targets, lm.vocabulary)) for ids, targets in rows]
     model = copy.deepcopy(lm.model)
     layers = len(model.get_decoder().layers)
     first = min(chosen.frozen_layers, layers - 1)
@@ -176,7 +206,6 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
         r=chosen.lora_rank, lora_alpha=chosen.lora_alpha, lora_dropout=chosen.lora_dropout, task_type="CAUSAL_LM",
         target_modules=linear_names(model), layers_to_transform=list(range(first, layers))))
     lower, upper = language_model.split_at(model, first)
-    rows = [_encoded(lm, task, example, direction, chosen.max_tokens) for example in task.gold(budget)]
     states = _frozen_states(lower, [ids for ids, _ in rows], lm)
     module = _TargetLoss(upper).train()
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
@@ -210,7 +239,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
             pd.DataFrame(losses, columns=["epoch", "step", "loss"]).to_csv(temporary / "losses.csv", index=False)
             write_json(temporary / "settings.json", {
                 "made_from": _made_from(lm.digest, task, budget, direction, settings),
-                "digest": digest(temporary / "adapter_model.safetensors"),
+                "digest": digest(temporary / "adapter_model.safetensors"), "vocabulary": written,
                 "processes": accelerator.num_processes, "seconds": round(time.perf_counter() - start, 1)})
     accelerator.wait_for_everyone()
 
@@ -290,8 +319,10 @@ def _launch(task: str, budget: int, direction: Direction, settings: Settings) ->
 
 def with_adapter(lm: LanguageModel, adapter: Adapter) -> LanguageModel:
     """A copy of the model with an adapter merged into its weights: as fast as the model without one."""
+    if adapter.vocabulary is not None:
+        lm = language_model.writing_only(lm, adapter.vocabulary)
     model = PeftModel.from_pretrained(copy.deepcopy(lm.model), adapter.folder).merge_and_unload().eval()
-    return LanguageModel(model, lm.tokenizer, lm.name, adapter.digest)
+    return LanguageModel(model, lm.tokenizer, lm.name, adapter.digest, lm.vocabulary)
 
 
 def answers(lm: LanguageModel, task: Task, texts: list[str], settings: Settings, prefix: str = "",

@@ -23,44 +23,25 @@ from synthtune.tasks import sgd
 SHORTEST, LONGEST = 4, 30
 """Words a system utterance may have."""
 
-CITIES = ("Paris", "Rome", "Vienna", "Berlin", "Lisbon", "Dublin", "Oslo", "Athens", "Madrid", "London")
+# Many values of each kind: 125 examples show a student few of them, and what it has not seen it must learn to copy.
+CITIES = (
+    *("Paris", "Rome", "Vienna", "Berlin", "Lisbon", "Dublin", "Oslo", "Athens", "Madrid", "London"),
+    *("Prague", "Warsaw", "Budapest", "Zagreb", "Geneva", "Hamburg", "Milan", "Naples", "Seville", "Porto"),
+    *("Bergen", "Helsinki", "Tallinn", "Riga", "Krakow", "Munich", "Lyon", "Bruges", "Utrecht", "Glasgow"),
+    *("Cardiff", "Leeds", "Bristol", "Toronto", "Boston", "Chicago", "Denver", "Lima", "Cairo", "Nairobi"),
+)
 DAYS = (
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-    "1 May",
-    "4 May",
-    "12 May",
-    "20 May",
-    "2 June",
-    "9 June",
-    "15 June",
-    "30 June",
+    *("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+    *(f"{day} {month}" for month in ("March", "April", "May", "June", "July") for day in (1, 3, 6, 9, 12, 17, 20, 24, 28)),
 )
 HOURS = (
-    "8 am",
-    "9 am",
-    "10 am",
-    "11 am",
-    "noon",
-    "1 pm",
-    "2 pm",
-    "3 pm",
-    "4 pm",
-    "5 pm",
-    "6 pm",
-    "7 pm",
-    "8 pm",
-    "9 pm",
-    "10 pm",
+    *("8 am", "8:30 am", "9 am", "9:15 am", "10 am", "10:30 am", "11 am", "11:45 am", "noon"),
+    *("12:30 pm", "1 pm", "1:45 pm", "2 pm", "2:30 pm", "3 pm", "3:15 pm", "4 pm", "4:45 pm", "5 pm", "5:30 pm"),
+    *("6 pm", "6:15 pm", "7 pm", "7:30 pm", "8 pm", "8:45 pm", "9 pm", "9:30 pm", "10 pm"),
 )
 STREETS = tuple(
     f"{number} {name}"
-    for number in (1, 3, 5, 8, 12, 20, 30)
+    for number in (1, 3, 5, 8, 12, 17, 20, 26, 30, 41)
     for name in (
         "Mill Street",
         "Bridge Road",
@@ -72,10 +53,27 @@ STREETS = tuple(
         "King Street",
         "River Walk",
         "School Road",
+        "Castle Hill",
+        "Orchard Lane",
+        "Harbour Street",
+        "Queen Street",
+        "Forest Road",
+        "Chapel Lane",
+        "Meadow Walk",
+        "Victoria Square",
+        "Abbey Road",
+        "Tower Street",
+        "Valley Road",
+        "Windmill Lane",
+        "Cathedral Square",
+        "Canal Street",
     )
 )
 PHONES = tuple(f"555 01{number}" for number in range(10, 50))
-PRICES = tuple(f"{number} dollars" for number in (5, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 90))
+PRICES = tuple(
+    f"{number} dollars"
+    for number in (5, 6, 8, 9, 10, 11, 12, 14, 15, 18, 20, 22, 25, 28, 30, 35, 40, 45, 50, 55, 60, 70, 80, 90)
+)
 PEOPLE = ("2", "3", "4", "5", "6", "7", "8")
 ADJECTIVES = (
     "Blue",
@@ -90,6 +88,24 @@ ADJECTIVES = (
     "Royal",
     "Grand",
     "Quiet",
+    "Bright",
+    "Hidden",
+    "Happy",
+    "Merry",
+    "Wild",
+    "Crystal",
+    "Copper",
+    "Ivory",
+    "Crimson",
+    "Amber",
+    "Velvet",
+    "Northern",
+    "Southern",
+    "Secret",
+    "Sunny",
+    "Winding",
+    "Ancient",
+    "Noble",
 )
 
 
@@ -173,7 +189,7 @@ DINNER_TIME, DAY_TIME = (
         ask=("At what time should it be?", "What time would you like?"),
         piece="at {v}",
     )
-    for hours in (HOURS[4:], HOURS[1:10])
+    for hours in (HOURS[8:], HOURS[2:18])
 )
 GUESTS = Slot(
     "number of people",
@@ -355,11 +371,11 @@ SERVICES = {
                 "at {v}",
             ),
             "price": Slot(
-                "cost of a ticket", PRICES[:6], "the price", ("costs {v} a ticket", "has tickets for {v}")
+                "cost of a ticket", PRICES[:12], "the price", ("costs {v} a ticket", "has tickets for {v}")
             ),
             "show_time": Slot(
                 "hour it starts",
-                HOURS[6:],
+                HOURS[12:],
                 "the starting time",
                 ("starts at {v}", "begins at {v}"),
                 ("At what time should it start?", "When would you like to see it?"),
@@ -402,14 +418,14 @@ SERVICES = {
             ),
             "opening_time": Slot(
                 "hour it opens",
-                HOURS[:4],
+                HOURS[:7],
                 "the opening time",
                 ("opens at {v}", "opens its doors at {v}"),
                 ("At what time should it open?", "From what hour should it be open?"),
                 "open from {v}",
             ),
             "entry_price": Slot(
-                "cost of a visit", PRICES[:7], "the entry price", ("costs {v}", "asks {v} for a visit")
+                "cost of a visit", PRICES[:14], "the entry price", ("costs {v}", "asks {v} for a visit")
             ),
             "street_address": STREET,
             "date": DATE,
@@ -444,7 +460,7 @@ SERVICES = {
             ),
             "price": Slot(
                 "cost of a day",
-                PRICES[:8],
+                PRICES[:16],
                 "the price",
                 ("charges {v} a day", "asks {v} for a day"),
                 ("What price would you like to pay?", "How much may a day cost?"),

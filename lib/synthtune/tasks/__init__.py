@@ -107,6 +107,15 @@ class Task:
             return metrics.classification([example.target for example in examples], predicted)
         return metrics.nlg([example.references or (example.target,) for example in examples], predicted)
 
+    def left_out(self, text: str, output: str) -> list[str]:
+        """Values of an NLG input that an output does not mention: its slot errors (Wen et al. 2015); [] for labels.
+
+        Compared in lower case and without punctuation, so "10 May" is found in "on 10 May." and not in "on May 10".
+        """
+        values = {"webnlg": webnlg.values, "sgd": sgd.values}.get(self.name)
+        said = f" {splits.normalised(output)} "
+        return [value for value in (values(text) if values else []) if f" {splits.normalised(value)} " not in said]
+
     @property
     def metric(self) -> str:
         """Name of the metric that figures show."""

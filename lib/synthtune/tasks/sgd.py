@@ -134,6 +134,12 @@ def is_input(text: str) -> bool:
         re.fullmatch(r"[a-z][a-z ]*(\([^()]+\))?( = .+)?", action) for action in actions)
 
 
+def values(text: str) -> list[str]:
+    """The slot values of a linearised input: what its utterance is to mention, each once."""
+    given = [part.partition(" = ")[2] for part in text.split(" && ") if " = " in part]
+    return list(dict.fromkeys(value for several in given for value in several.split(" or ")))
+
+
 def find_split(folder: str | Path, split: str) -> Path:
     """Find the folder of a split.
 

@@ -79,6 +79,12 @@ def is_input(text: str) -> bool:
     return len(triples) <= 3 and all(len(triple) == 3 and all(map(str.strip, triple)) for triple in triples)
 
 
+def values(text: str) -> list[str]:
+    """The subjects and objects of a linearised input: what its text is to mention, each once."""
+    triples = [part.split(" | ") for part in text.split(" && ")]
+    return list(dict.fromkeys(name for triple in triples if len(triple) == 3 for name in (triple[0], triple[2])))
+
+
 def find_split(folder: str | Path, split: str) -> Path:
     """Find the folder of a split in a release, or in a folder that holds the release.
 
