@@ -779,6 +779,9 @@ def test_the_command_tells_warnings_from_errors(check, capsys, tmp_path, monkeyp
         (["--task", "my_task.yaml"], 1, "not built yet; use --check"),
         (["--check"], 2, "--task FILE"),
         (["--task", "none.yaml", "--check"], 2, "there is no file"),
+        (["--task", "my_task.yaml", "--check", "--profile", "smoke"], 2, "--profile is about the package's own tasks"),
+        (["--check", "--set", "seed=3", "--task", "my_task.yaml"], 2, "--set is about"),
+        (["--task", "my_task.yaml", "--fix", "--data-root", "."], 2, "--data-root is about"),
     ],
 )
 def test_the_command_says_what_is_missing_in_one_sentence(capsys, arguments, status, said):

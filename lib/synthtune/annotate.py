@@ -46,8 +46,7 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     if (kept := _kept(folder, made_from)) is not None:
         return kept
     chosen = settings.annotate
-    number = chosen.inputs if budget == settings.budgets[0] else chosen.inputs_larger
-    inputs = task.unlabelled(budget)[:number]
+    inputs = task.unlabelled(budget)[: settings.inputs(budget)]
     start = time.perf_counter()
     outputs, log_probabilities, scores = teacher.answers(lm, task, [item.text for item in inputs], settings,
                                                          description="annotate")

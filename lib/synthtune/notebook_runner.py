@@ -32,6 +32,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from synthtune import errors, files
 from synthtune.errors import SettingsError, StageError, SynthtuneError
+from synthtune.places import as_typed
 from synthtune.progress import Screen, duration
 
 RUN_SOCKET = "SYNTHTUNE_RUN"
@@ -222,7 +223,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any], record: Path |
             sentence = f"{name}: {error}"
             if executed.exists():
                 _store(executed, failed)
-                sentence += f" The notebook as far as it got, with every detail: {_short(failed)}"
+                sentence += f" The notebook as far as it got, with every detail: {as_typed(failed)}"
             screen.failed(sentence)
             raise StageError(sentence) from error
         finally:
@@ -233,12 +234,6 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any], record: Path |
         if record is not None:
             _record(record, notebook, parameters, seconds / 60, watch.peak_bytes / 2**30)
         screen.done(seconds)
-
-
-def _short(path: Path) -> str:
-    """A path as a person would type it from where the run was started."""
-    home = Path(os.environ.get("SYNTHTUNE_STARTED_IN", os.getcwd()))
-    return str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
 @contextlib.contextmanager

@@ -281,13 +281,9 @@ class _Stages:
 
     def annotated(self) -> dict[int, int]:
         """Inputs annotated at each budget."""
-        chosen, budgets = self.settings.annotate, self.settings.budgets
         return {
-            budget: min(
-                chosen.inputs if budget == budgets[0] else chosen.inputs_larger,
-                self.settings.pool_size - budget,
-            )
-            for budget in budgets
+            budget: min(self.settings.inputs(budget), self.settings.pool_size - budget)
+            for budget in self.settings.budgets
         }
 
     def evaluated(self) -> list[tuple[int, int]]:
@@ -347,10 +343,7 @@ class _Stages:
         adapters = 2 * layers * stack.adapter(rank) * length if lora else 0
         again = per_text + adapters if plan.activations == "checkpointed" else 0
         pass_flops = training_flops(per_text, attention, head, adapters, lora) + again
-        epochs = {
-            budget: chosen.epochs if budget == self.settings.budgets[0] else chosen.epochs_larger
-            for budget in self.settings.budgets
-        }
+        epochs = {budget: self.settings.epochs(budget) for budget in self.settings.budgets}
         passes = sum(budget * epochs[budget] for budget in epochs)
         steps = sum(math.ceil(budget / chosen.batch_size) * epochs[budget] for budget in epochs)
         flops = passes * pass_flops + sum(self.settings.budgets) * once

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 # Only the standard library here: --help answers before there is an environment.
 from synthtune.errors import SettingsError, StageError, SynthtuneError, nearest
+from synthtune.places import as_typed, started_in
 
 if TYPE_CHECKING:
     from synthtune.settings import Settings
@@ -59,8 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     int
         Exit status: 0, 1 (a notebook or a download failed, own rows have errors), 2 (bad usage), 130 (interrupted).
     """
-    chosen = _parser().parse_args(arguments)
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
     try:
+        if chosen.task is not None or chosen.check or chosen.fix:
+            return _own_rows(chosen, parser)
         return _reproduce(chosen)
     except SettingsError as error:
         print(error, file=sys.stderr)
@@ -121,11 +125,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _reproduce(chosen: argparse.Namespace) -> int:
-    if chosen.task is not None or chosen.check or chosen.fix:
-        from synthtune.own_rows import command
+def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from synthtune.own_rows import command
 
-        return command.run(chosen.task, chosen.check, chosen.fix)
+    mine = ("task", "check", "fix")
+    other = next((name for name, value in vars(chosen).items() if name not in mine and value != parser.get_default(name)),
+                 None)
+    if other is not None:
+        option = {"overrides": "set"}.get(other, other.replace("_", "-"))
+        raise SettingsError(f"--{option} is about the package's own tasks and cannot stand beside --task: leave it out, or "
+                            "say it in the task file if it has such a line.")
+    return command.run(chosen.task, chosen.check, chosen.fix)
+
+
+def _reproduce(chosen: argparse.Namespace) -> int:
     from synthtune import settings as settings_module
 
     overrides = list(chosen.overrides)
@@ -136,9 +149,7 @@ def _reproduce(chosen: argparse.Namespace) -> int:
             raise SettingsError(f"--only: unknown task '{unknown}': {nearest(unknown, known)}")
         overrides.append(f"tasks=[{', '.join(dict.fromkeys(chosen.only))}]")
     if chosen.data_root is not None:
-        folder = (
-            Path(os.environ.get("SYNTHTUNE_STARTED_IN", os.getcwd()), chosen.data_root).expanduser().resolve()
-        )
+        folder = (started_in() / Path(chosen.data_root).expanduser()).resolve()
         if not folder.is_dir():
             raise SettingsError(f"--data-root: there is no folder {folder}.")
         overrides.append(f"data_root={json.dumps(str(folder))}")
@@ -154,7 +165,7 @@ def _reproduce(chosen: argparse.Namespace) -> int:
         plan = planner.plan(settings)
         written = plan.save()
         print(plan.text())
-        print(f"Written to {' and '.join(_short(path) for path in written)}.")
+        print(f"Written to {' and '.join(as_typed(path) for path in written)}.")
         return 0
     for task in settings.tasks:
         for budget in settings.budgets:
@@ -234,7 +245,7 @@ class Run:
             except OSError as error:
                 handle.seek(0)
                 raise StageError(
-                    f"Another run is working in {_short(self.folder)} (process "
+                    f"Another run is working in {as_typed(self.folder)} (process "
                     f"{handle.read().strip() or 'unknown'}): wait for it, or end it."
                 ) from error
             handle.truncate(0)
@@ -389,7 +400,7 @@ class Run:
         if not board.failures:
             raise StageError(
                 _last_words("The run stopped", log.read_text(errors="replace"))
-                + f" Everything it said: {_short(log)}"
+                + f" Everything it said: {as_typed(log)}"
             )
         print("\n" + "\n".join(board.failures), file=sys.stderr)
         print("Finished work is kept: run the same command again to go on.", file=sys.stderr)
@@ -400,11 +411,11 @@ class Run:
         from synthtune.progress import duration
 
         figures = self.folder / "figures"
-        print(f"  figures    {_short(figures)}/figure_1 to figure_7 (pdf, svg, png, csv)")
-        print(f"  table      {_short(figures)}/table_1 (csv, md, tex)")
-        print(f"  claims     {_short(figures / 'claims.md')}")
-        print(f"  report     {_short(figures / 'report.html')}")
-        print(f"  notebooks  {_short(self.folder / 'notebooks')}/, executed")
+        print(f"  figures    {as_typed(figures)}/figure_1 to figure_7 (pdf, svg, png, csv)")
+        print(f"  table      {as_typed(figures)}/table_1 (csv, md, tex)")
+        print(f"  claims     {as_typed(figures / 'claims.md')}")
+        print(f"  report     {as_typed(figures / 'report.html')}")
+        print(f"  notebooks  {as_typed(self.folder / 'notebooks')}/, executed")
         minutes = self._minutes()
         if minutes:
             print(
@@ -582,12 +593,6 @@ def _socket_folder(folder: Path) -> Iterator[Path]:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
-
-
-def _short(path: Path) -> str:
-    """A path as a person would type it from where the command was started."""
-    home = Path(os.environ.get("SYNTHTUNE_STARTED_IN", os.getcwd()))
-    return str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
 def _last_words(what: str, text: str) -> str:

@@ -194,6 +194,14 @@ class Settings(_Section):
         """The folder of this run."""
         return (self.run_dir or ROOT / "runs" / self.profile).resolve()
 
+    def epochs(self, budget: int) -> int:
+        """The teacher's passes over the gold examples of a budget."""
+        return self.teacher.epochs if budget == self.budgets[0] else self.teacher.epochs_larger
+
+    def inputs(self, budget: int) -> int:
+        """Unlabelled inputs to annotate at a budget."""
+        return self.annotate.inputs if budget == self.budgets[0] else self.annotate.inputs_larger
+
     def for_task(self, task: str) -> Settings:
         """The settings as they are for one task: `per_task` entries put in their places."""
         changes = self.per_task.get(task, {})

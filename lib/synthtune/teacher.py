@@ -211,9 +211,8 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
                                   weight_decay=0.0)
     module, optimizer = accelerator.prepare(module, optimizer)
-    epochs = chosen.epochs if budget == settings.budgets[0] else chosen.epochs_larger
     rng = random.Random(seed)
-    plan = [(epoch, batch) for epoch in range(epochs)
+    plan = [(epoch, batch) for epoch in range(settings.epochs(budget))
             for batch in shuffled_by_length([len(ids) for ids, _ in rows], chosen.batch_size, rng)]
     losses = []
     for step, (epoch, batch) in enumerate(progress(plan, desc=f"fine-tune to {direction}", unit="step")):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from synthtune.errors import RowsError, SettingsError
 from synthtune.own_rows import read
+from synthtune.places import started_in
 
 
 def run(task: str | None, check: bool, fix: bool) -> int:
@@ -28,7 +29,7 @@ def run(task: str | None, check: bool, fix: bool) -> int:
         )
     if not check and not fix:
         raise RowsError("Training on your own rows is not built yet; use --check to read and check them.")
-    home = Path(os.environ.get("SYNTHTUNE_STARTED_IN", os.getcwd()))
+    home = started_in()
     own = read(home / Path(task).expanduser())
     print(own.report)
     if fix:
