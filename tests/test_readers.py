@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+from synthtune import settings, tasks
 from synthtune.errors import CorpusError
-from synthtune.tasks import sgd, webnlg
+from synthtune.tasks import public, sgd, splits, webnlg
 
 SHARED = Path(os.environ.get("SYNTHTUNE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -208,3 +209,76 @@ def test_real_sgd(split):
         for example in examples
     )
     assert max(len(example.references) for example in examples) > 10
+
+
+# -- public classification corpora -----------------------------------------------------------------
+
+OFFICIAL = {
+    "rte": ("index\tsentence1\tsentence2\tlabel\n0\tIt \"rained\" all day.\tThe day was wet.\tentailment\n"
+            "1\tIt rained.\tIt snowed.\tnot_entailment\n", "Claim: The day was wet. Text: It \"rained\" all day.", ["yes", "no"]),
+    "mrpc": ("\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t12\t13\tHe left early.\tHe went early.\n"
+             "0\t14\t15\tShe said \"no.\tShe came.\n", "First: He left early. Second: He went early.", ["yes", "no"]),
+    "boolq": ('{"question": "is rain wet", "title": "Rain", "answer": true, "passage": "Rain is water."}\n\n'
+              '{"question": "is ice hot", "title": "Ice", "answer": false, "passage": "Ice is frozen water."}\n',
+              "Question: is rain wet? Passage: Rain is water.", ["yes", "no"]),
+    "banking77": ('text,category\n"My card,\nwhere is it?",card_arrival\nWhat is the rate?,exchange_rate\n',
+                  "My card, where is it?", ["card arrival", "exchange rate"]),
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_public_corpora_in_their_official_form(name, tmp_path):
+    contents, first, targets = OFFICIAL[name]
+    for file in (public.CORPORA[name].train, public.CORPORA[name].test):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / file).write_text(contents, "utf-8")
+    train, test = public.corpus(name, tmp_path)
+    assert train[0].text == test[0].text == first and [example.target for example in train] == targets
+    assert len({example.id for example in train + test}) == 4
+    assert all(public.is_input(name, example.text) for example in train)
+    assert public.is_input(name, first.split(": ", 1)[-1]) == (name == "banking77")
+
+
+@pytest.mark.parametrize(("name", "old", "new", "message"), [
+    ("rte", "\tentailment", "\tmaybe", r"train.tsv, line 2: label 'maybe' is none of 0, entailment"),
+    ("rte", "sentence2", "claim", r"train.tsv, line 1: expected a header with sentence1, sentence2 and label"),
+    ("rte", "\tIt snowed.", "", r"train.tsv, line 3: 3 columns, not 4"),
+    ("mrpc", "1\t12", "2\t12", r"msr_paraphrase_train.txt, line 2: quality '2' is neither 0 nor 1"),
+    ("mrpc", "He went early.", " ", r"msr_paraphrase_train.txt, line 2: a text is empty"),
+    ("boolq", "true", '"yes"', r"train.jsonl, line 1: the answer is 'yes', neither true nor false"),
+    ("boolq", '"passage": "Ice', '"text": "Ice', r"train.jsonl, line 3: expected a JSON object with question, passage"),
+    ("boolq", '{"question": "is ice', '"is ice', r"train.jsonl, line 3: expected a JSON object"),
+    ("banking77", ",exchange_rate", "", r"train.csv, line 4: 1 columns, not 2"),
+    ("banking77", "exchange_rate", "", r"train.csv, line 4: the label is empty"),
+])
+def test_a_malformed_public_corpus_names_the_file_and_the_line(name, old, new, message, tmp_path):
+    contents, _, _ = OFFICIAL[name]
+    assert old in contents
+    path = tmp_path / public.CORPORA[name].train
+    path.write_text(contents.replace(old, new, 1), "utf-8")
+    with pytest.raises(CorpusError, match=message):
+        public.read(name, path)
+
+
+def test_a_missing_public_corpus_says_which_files_to_put_where(tmp_path):
+    with pytest.raises(CorpusError, match=r"rte has no train.tsv and no dev.tsv: put the official files of rte there"):
+        public.corpus("rte", tmp_path)
+    path = tmp_path / "train.csv"
+    path.write_bytes(b"text,category\n\xff\xfe,card_arrival\n")
+    with pytest.raises(CorpusError, match=r"train.csv: cannot be read \(.*utf-8"):
+        public.read("banking77", path)
+
+
+@pytest.mark.parametrize(("name", "sizes", "labels"), [("rte", (2490, 277), 2), ("banking77", (10003, 3080), 77)])
+def test_real_public_corpora_have_their_published_sizes(name, sizes, labels, tmp_path):
+    if not (SHARED / name).exists():
+        pytest.skip(f"the real {name} is not at hand in {SHARED}")
+    train, test = public.corpus(name, SHARED)
+    assert (len(train), len(test)) == sizes
+    assert len({example.target for example in train}) == len({example.target for example in test}) == labels
+    assert all("\n" not in example.text and public.is_input(name, example.text) for example in train + test)
+    chosen = settings.load("laptop", run_dir=tmp_path, data_root=SHARED)
+    task = tasks.load(name, chosen)
+    assert len(task.labels) == labels and len(task.test) == min(500, len(test)) and len(task.gold(125)) == 125
+    assert {example.target for example in task.gold(125)} == set(task.labels)
+    assert not {splits.normalised(e.text) for e in task.pool} & {splits.normalised(e.text) for e in task.test}

@@ -15,7 +15,7 @@ from synthtune import assets, settings, tasks
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.tasks import reuters, sentiment, splits
 
-CLASSIFICATION = settings.CLASSIFICATION
+CLASSIFICATION = settings.TASKS[:4]
 
 
 @pytest.fixture(scope="module")

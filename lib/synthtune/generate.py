@@ -14,7 +14,7 @@ from synthtune.annotate import INCOMPLETE
 from synthtune.files import read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
-from synthtune.tasks import Task, seed_for, sgd, splits, webnlg
+from synthtune.tasks import Task, seed_for, splits
 
 DISAGREES = "teacher disagrees"
 REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES, INCOMPLETE)
@@ -119,7 +119,6 @@ def _sample(generator: LanguageModel, task: Task, budget: int, settings: Setting
 def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
     """Reason to drop each pair before the annotator sees it, or ""."""
     gold = {splits.normalised(example.text) for example in task.gold(budget)}
-    well_formed = {"webnlg": webnlg.is_input, "sgd": sgd.is_input}.get(task.name)
     seen, reasons = set(), []
     for text, output, finished in zip(table["text"], table["sampled"], table["finished"], strict=True):
         form = splits.normalised(text)
@@ -127,7 +126,7 @@ def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
             reasons.append("empty" if finished else "unfinished")
         elif not finished:
             reasons.append("unfinished")
-        elif well_formed and ("\n" in text or "\n" in output or not well_formed(text)):
+        elif "\n" in text or "\n" in output or not task.is_input(text):
             reasons.append("malformed")
         elif form in gold:
             reasons.append("copied from gold")

@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help="this task instead of all of the profile's; may be repeated",
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="notebooks to run side by side")
-    parser.add_argument("--data-root", metavar="DIR", help="folder with the real webnlg/ and sgd/ corpora")
+    parser.add_argument("--data-root", metavar="DIR", help="folder with real corpora: webnlg/, sgd/, rte/, banking77/ …")
     parser.add_argument("--dry-run", action="store_true", help="list the notebooks that would run, and stop")
     parser.add_argument(
         "--plan", action="store_true", help="say what memory, GPUs, hours and money the profile would take, and stop"
@@ -143,7 +143,7 @@ def _reproduce(chosen: argparse.Namespace) -> int:
 
     overrides = list(chosen.overrides)
     if chosen.only:
-        known = settings_module.TASKS + settings_module.PLANNED
+        known = settings_module.TASKS + settings_module.PUBLIC
         unknown = next((task for task in chosen.only if task not in known), None)
         if unknown is not None:
             raise SettingsError(f"--only: unknown task '{unknown}': {nearest(unknown, known)}")

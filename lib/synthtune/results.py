@@ -37,6 +37,10 @@ _TITLES = {
     "product_reviews": "Product reviews",
     "tweets": "Tweets",
     "reuters_r8": "Reuters R8",
+    "rte": "RTE",
+    "mrpc": "MRPC",
+    "boolq": "BoolQ",
+    "banking77": "BANKING77",
     "webnlg": "WebNLG",
     "sgd": "SGD",
 }

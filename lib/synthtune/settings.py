@@ -18,14 +18,15 @@ from synthtune.files import digest
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ROOT / "workflow" / "profiles"
 
-TaskName = Literal["film_reviews", "product_reviews", "tweets", "reuters_r8", "webnlg", "sgd"]
-TASKS: tuple[str, ...] = get_args(TaskName)
-PlannedTask = Literal["rte", "mrpc", "boolq", "banking77"]
-PLANNED: tuple[str, ...] = get_args(PlannedTask)
-"""Tasks that a profile may name and `synthtune.planner` prices, but that have no reader yet and cannot be run."""
-AnyTask = Literal[TaskName, PlannedTask]
-CLASSIFICATION = TASKS[:4]
+OwnTask = Literal["film_reviews", "product_reviews", "tweets", "reuters_r8", "webnlg", "sgd"]
+TASKS: tuple[str, ...] = get_args(OwnTask)
+"""Tasks that need nothing but a package index."""
+PublicTask = Literal["rte", "mrpc", "boolq", "banking77"]
+PUBLIC: tuple[str, ...] = get_args(PublicTask)
+"""Tasks that are read from their official files in a folder the user has, `data_root`."""
+AnyTask = Literal[OwnTask, PublicTask]
 NLG = TASKS[4:]
+CLASSIFICATION = TASKS[:4] + PUBLIC
 STAGES = ("teacher", "annotate", "generate", "students")
 
 
@@ -162,7 +163,8 @@ class Settings(_Section):
     dev_size: int = Field(300, ge=0, description="development examples, neither gold nor test")
     nlg_test_size: int = Field(300, ge=10, description="test inputs of an NLG task")
     max_characters: int = Field(300, ge=40, description="texts are cut at the last word before this length")
-    data_root: Path | None = Field(None, description="folder with real webnlg/ and sgd/ corpora in place of our own")
+    data_root: Path | None = Field(
+        None, description="folder with real webnlg/ and sgd/ corpora in place of our own, and with public ones: rte/ …")
     jobs: int = Field(2, ge=1, description="notebooks run side by side")
     threads: int = Field(1, ge=1, description="threads of each notebook; part of what makes numbers repeat")
     teacher: TeacherSettings = TeacherSettings()
@@ -247,11 +249,11 @@ class Settings(_Section):
         SettingsError
             Naming the parameter and the values that would do.
         """
-        if isinstance(task, str) and task in PLANNED:
-            raise SettingsError(f"task: running {task} is not built yet, only planning it: ./run_all.sh --profile "
-                                f"{self.profile} --plan says what it would cost.")
-        if not isinstance(task, str) or task not in TASKS:
-            raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), TASKS)}")
+        if not isinstance(task, str) or task not in TASKS + PUBLIC:
+            raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), TASKS + PUBLIC)}")
+        if task in PUBLIC and not self.data_root:
+            raise SettingsError(f"data_root: {task} is read from its official files, which this package does not fetch; give "
+                                f"the folder that has them in {task}/ (--data-root DIR).")
         if budget is not None:
             if isinstance(budget, bool) or not isinstance(budget, int):
                 raise SettingsError(f"budget: {budget!r} is not a whole number; give one such as {self.budgets[0]}.")

@@ -42,6 +42,22 @@ SENTENCES = {
         "The bakery chain said net profit rose to 4.1 mln dlrs from 3.2 mln a year earlier.",
         "The two shipyards agreed to merge, paying shareholders 12 dlrs a share.",
     ],
+    "rte": [
+        "Claim: The bridge is open again. Text: After two months of repairs, traffic crossed the bridge on Monday.",
+        "Claim: The mayor resigned. Text: The mayor said she had no plans to leave before the election.",
+    ],
+    "mrpc": [
+        "First: The museum opens at nine on Sundays. Second: On Sundays the museum's doors open at nine.",
+        "First: The storm reached the coast at dawn. Second: The coast was warned of a storm on Tuesday.",
+    ],
+    "boolq": [
+        "Question: can swans fly? Passage: Swans are among the heaviest birds that fly, and some travel far.",
+        "Question: is glass a metal? Passage: Glass is an amorphous solid, most often made of sand, soda and lime.",
+    ],
+    "banking77": [
+        "My card still has not come in the post, how long does it take?",
+        "The machine swallowed my card this morning.",
+    ],
     "webnlg": [
         "Porto | country | Portugal",
         "Ada Lovelace | birth place | London && Ada Lovelace | field | mathematics",
@@ -58,6 +74,10 @@ OUTPUTS = {
     "product_reviews": "negative",
     "tweets": "negative",
     "reuters_r8": "earnings",
+    "rte": "yes",
+    "mrpc": "yes",
+    "boolq": "yes",
+    "banking77": "card arrival",
     "webnlg": "Porto is a city in Portugal.",
     "sgd": "You would like a table in Leeds, is that right?",
 }

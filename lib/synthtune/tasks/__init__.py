@@ -13,8 +13,8 @@ import pandas as pd
 from synthtune import metrics
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.files import atomic_path, digest, locked, read_json, write_json
-from synthtune.settings import CLASSIFICATION, Settings
-from synthtune.tasks import reuters, sentiment, sgd, splits, webnlg
+from synthtune.settings import CLASSIFICATION, PUBLIC, Settings
+from synthtune.tasks import public, reuters, sentiment, sgd, splits, webnlg
 from synthtune.tasks.example import Example
 
 __all__ = ["Example", "Task", "Unlabelled", "load", "seed_for"]
@@ -46,6 +46,10 @@ WORDING = {
     "tweets": Wording("Tweets", "Say whether the tweet is positive or negative.", "Tweet", "Sentiment"),
     "reuters_r8": Wording("Reuters R8", "Name the topic of the news item: " + ", ".join(reuters.TOPICS.values())
                           + ".", "News", "Topic"),
+    "rte": Wording("RTE", "Say whether the claim follows from the text: yes or no.", "Claim and text", "Follows"),
+    "mrpc": Wording("MRPC", "Say whether the two sentences mean the same: yes or no.", "Sentences", "Same"),
+    "boolq": Wording("BoolQ", "Answer the question about the passage with yes or no.", "Question and passage", "Answer"),
+    "banking77": Wording("BANKING77", "Name what the customer wants.", "Customer", "Intent"),
     "webnlg": Wording("WebNLG format", "Write one text that says all of the facts.", "Facts", "Text"),
     "sgd": Wording("SGD format", "Write what the assistant says to carry out the actions.", "Actions", "Assistant"),
 }
@@ -107,6 +111,13 @@ class Task:
             return metrics.classification([example.target for example in examples], predicted)
         return metrics.nlg([example.references or (example.target,) for example in examples], predicted)
 
+    def is_input(self, text: str) -> bool:
+        """Whether a text has the form of the task's inputs: triples, actions, a pair. Single texts may have any."""
+        if self.name in PUBLIC:
+            return public.is_input(self.name, text)
+        form = {"webnlg": webnlg.is_input, "sgd": sgd.is_input}.get(self.name)
+        return form is None or form(text)
+
     def left_out(self, text: str, output: str) -> list[str]:
         """Values of an NLG input that an output does not mention: its slot errors (Wen et al. 2015); [] for labels.
 
@@ -144,7 +155,7 @@ def load(name: str, settings: Settings) -> Task:
     made_from = {"version": 1, "seed": settings.seed, "pool_size": settings.pool_size, "dev_size": settings.dev_size,
                  "test_size": settings.test_size if kind == "classification" else settings.nlg_test_size,
                  "max_characters": settings.max_characters, "smallest_budget": settings.budgets[0],
-                 "data_root": str(settings.data_root or "") if kind == "nlg" else ""}
+                 "data_root": str(settings.data_root or "") if kind == "nlg" or name in PUBLIC else ""}
     kept = folder / "task.json"
     with locked(folder.parent):  # notebooks of two budgets may be the first to ask for a task, at the same moment
         if not kept.exists() or read_json(kept)["made_from"] != made_from:
@@ -182,6 +193,8 @@ def _classification(name: str, settings: Settings) -> tuple[list, list, list, di
     if name in sentiment.FILES:
         examples, report["undecided"] = sentiment.corpus(name)
         official_test = None
+    elif name in PUBLIC:
+        examples, official_test = public.corpus(name, settings.data_root)
     else:
         examples, official_test = reuters.corpus()
     report["usable"] = len(examples) + len(official_test or [])
@@ -206,7 +219,8 @@ def _classification(name: str, settings: Settings) -> tuple[list, list, list, di
     report |= {"near_duplicates": int(near.sum() + near_dev.sum()), "pool": len(pool), "dev": len(dev),
                "test": len(test), "pool_labels": dict(Counter(example.target for example in pool).most_common()),
                "cut_texts": sum(len(a.text) != len(b.text) for a, b in zip(examples, cut, strict=True))}
-    if len(test) < settings.test_size or len(pool) < settings.budgets[-1]:
+    # An official test set may be smaller than asked for: RTE's has 277 examples.
+    if len(test) < (1 if official_test else settings.test_size) or len(pool) < settings.budgets[-1]:
         raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test examples are left, fewer than the largest "
                             f"budget ({settings.budgets[-1]}) or test_size ({settings.test_size}); lower one of them.")
     return splits.ordered_for_budgets(pool, settings.budgets[0], seed), dev, test, report
