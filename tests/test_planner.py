@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from synthtune import assets, model_cost, planner, reproduce, settings
-from synthtune.errors import AssetError, SettingsError
+from synthtune import model_cost, planner, reproduce, settings
+from synthtune.errors import SettingsError
 from synthtune.teacher import linear_names
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
@@ -516,8 +516,6 @@ def test_wrong_use_ends_with_one_sentence(arguments, said, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_of_the_hub_is_refused_where_it_would_be_fetched():
-    with pytest.raises(AssetError, match=r"hub, which this version does not fetch from.* --plan"):
-        assets.model_path("gpt-neox-20b")
+def test_a_misspelt_model_is_told_the_nearest():
     with pytest.raises(SettingsError, match="did you mean 'roberta-large'"):
         model_cost.model_of("roberta_large", "classifier")

@@ -4,7 +4,10 @@ Archives are releases on a Python package index, so the download is left to pip:
 proxy and the certificates the user has set up for it hold here too, and no host is named in this package. pip
 retries and resumes broken transfers and refuses an archive whose SHA-256 differs.
 
-The cache is the folder in the environment variable ``SYNTHTUNE_CACHE``, by default ``.cache/synthtune`` in
+Models of kind "hub model" come from the Hugging Face hub through its own client and its own cache (``HF_HOME``), at a
+pinned revision, weights as safetensors only.
+
+The cache of all else is the folder in the environment variable ``SYNTHTUNE_CACHE``, by default ``.cache/synthtune`` in
 the clone. A cache copied from another machine is verified once and then works without a network.
 """
 
@@ -89,12 +92,26 @@ class Asset(BaseModel):
     architecture: dict[str, Any] = Field({}, description="of a model: transformers' names of its sizes")
 
 
+HUB_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What is taken from a hub repository: no pickles, no code."""
+
+
 class HubModel(BaseModel):
-    """One entry of `assets.yaml` for a model on the Hugging Face hub: known to the planner, not fetched yet."""
+    """One entry of `assets.yaml` for a model on the Hugging Face hub."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["hub model"]
     repository: str
+    revision: str = Field(pattern="^[0-9a-f]{40}$", description="commit")
     bytes_per_parameter: int = Field(gt=0, description="of the published weights")
     licence: str
     citation: str
@@ -112,7 +129,7 @@ def _entries() -> dict[str, Asset | HubModel]:
 
 @functools.cache
 def declared() -> dict[str, Asset]:
-    """Every asset of `assets.yaml` that can be fetched, by name."""
+    """Every asset of `assets.yaml` that comes from a package index, by name."""
     return {name: entry for name, entry in _entries().items() if isinstance(entry, Asset)}
 
 
@@ -122,13 +139,16 @@ def models() -> dict[str, Asset | HubModel]:
 
 
 def digest(name: str) -> str:
-    """SHA-256 that names an asset's content in results: of its member, or of the list of several members.
+    """SHA-256 that names an asset's content in results: of its member, of the list of several, or of the hub's commit.
 
     Raises
     ------
     AssetError
         If no asset has this name.
     """
+    entry = _entries().get(name)
+    if isinstance(entry, HubModel):
+        return files.digest({"repository": entry.repository, "revision": entry.revision})
     members = _asset(name).members
     if len(members) == 1:
         return members[0].sha256
@@ -190,8 +210,11 @@ def model_path(name: str, progress: bool = True) -> Path:
     Raises
     ------
     AssetError
-        As for `fetch`, and if the asset is not a model.
+        As for `fetch`, and if the asset is not a model, or the hub does not give it.
     """
+    entry = _entries().get(name)
+    if isinstance(entry, HubModel):
+        return _snapshot(name, entry)
     asset = _asset(name)
     if asset.kind != "model":
         models = [other for other, entry in declared().items() if entry.kind == "model"]
@@ -210,13 +233,59 @@ def model_path(name: str, progress: bool = True) -> Path:
 
 def _asset(name: str) -> Asset:
     if name not in declared() and name in _entries():
-        raise AssetError(
-            f"'{name}' is on the Hugging Face hub, which this version does not fetch from: choose one of "
-            f"{', '.join(declared())}, or only plan with ./run_all.sh --plan."
-        )
+        raise AssetError(f"'{name}' is a model on the Hugging Face hub, not an archive: ask for its model_path.")
     if name not in declared():
         raise AssetError(f"No asset is called '{name}': {nearest(name, declared())}")
     return declared()[name]
+
+
+def _snapshot(name: str, model: HubModel) -> Path:
+    """The folder of a hub model's files, downloaded by the hub's client if its cache lacks them.
+
+    The client tries again after a broken transfer. It names large files by their SHA-256; each is checked against its name
+    once, before its first use.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    what = f"'{name}' ({model.repository} on the Hugging Face hub, revision {model.revision[:12]})"
+    try:
+        folder = Path(snapshot_download(model.repository, revision=model.revision, allow_patterns=HUB_FILES))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise AssetError(f"The hub does not give {what} to you: it has no such repository or revision, or asks for a login. "
+                         "Correct its entry in assets.yaml, or log in with hf auth login.") from error
+    except LocalEntryNotFoundError as error:
+        if constants.HF_HUB_OFFLINE:
+            raise AssetError(f"{what} is not in the hub's cache, {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to "
+                             "download it: unset that, or copy the cache from a machine that has it.") from error
+        raise AssetError(f"Cannot download {what}: the hub cannot be reached. Run again to go on with what is there, or "
+                         f"copy {constants.HF_HUB_CACHE} from a machine that has it.") from error
+    except OSError as error:
+        raise AssetError(f"Cannot download {what} to {constants.HF_HUB_CACHE}: {error}. What has arrived is kept: mend "
+                         "that and run again.") from error
+    if not list(folder.glob("*.safetensors")):
+        raise AssetError(f"{what} has no weights in safetensors, and pickles are not loaded: choose a revision that has.")
+    _check_blobs(what, name, model, folder)
+    return folder
+
+
+def _check_blobs(what: str, name: str, model: HubModel, folder: Path) -> None:
+    """Compare the large files of a snapshot with the SHA-256 they are named by, unless that was done before."""
+    record = cache_folder() / "hub" / f"{name}-{model.revision[:12]}.json"
+    large = {file.name: file.resolve() for file in sorted(folder.glob("*.safetensors"))}
+    found = {file: [blob.name, blob.stat().st_size, blob.stat().st_mtime_ns] for file, blob in large.items()}
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(record.read_text("utf-8")) == found:
+            return
+    for file, blob in large.items():
+        if re.fullmatch("[0-9a-f]{64}", blob.name) and files.digest(blob) != blob.name:
+            blob.unlink()
+            (folder / file).unlink()
+            raise AssetError(f"{file} of {what} is damaged and was deleted: run again to download it anew.")
+    try:
+        files.write_json(record, found)
+    except (OSError, StageError) as error:
+        raise _unwritable(name, error) from error
 
 
 def _verified(folder: Path, digests: dict[str, str] | None = None) -> bool:

@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from synthtune.own_rows import command
 
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     mine = ("task", "check", "fix")
     other = next((name for name, value in vars(chosen).items() if name not in mine and value != parser.get_default(name)),
                  None)
@@ -159,6 +160,8 @@ def _reproduce(chosen: argparse.Namespace) -> int:
         raise SettingsError(f"--{next(iter(given))} is an option of --plan: add --plan.")
     planned = [f"plan.{name}={value}" for name, value in given.items()]
     settings = settings_module.load(chosen.profile, overrides + jobs + planned)
+    # The hub's client reads this when it is imported, here and in every notebook.
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if settings.hub_models() else "1")
     if chosen.plan:
         from synthtune import planner
 
@@ -347,10 +350,10 @@ class Run:
         for task in self.settings.tasks:
             mine = self.settings.for_task(task)
             wanted |= {
-                model for model in (mine.teacher.model, mine.students.model) if model in assets.declared()
+                model for model in (mine.teacher.model, mine.students.model) if model in assets.models()
             }
         for name in sorted(wanted):
-            if assets.declared()[name].kind == "model":
+            if name in assets.models():
                 assets.model_path(name)
             else:
                 assets.fetch(name)

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from synthtune import assets
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import digest
 
@@ -195,6 +196,13 @@ class Settings(_Section):
     def folder(self) -> Path:
         """The folder of this run."""
         return (self.run_dir or ROOT / "runs" / self.profile).resolve()
+
+    def hub_models(self) -> list[str]:
+        """Models that the tasks of this run take from the Hugging Face hub."""
+        each = [self.for_task(task) for task in self.tasks]
+        named = dict.fromkeys(model for mine in each for model in (mine.teacher.model, mine.students.model))
+        models = assets.models()
+        return [name for name in named if name in models and models[name].kind == "hub model"]
 
     def epochs(self, budget: int) -> int:
         """The teacher's passes over the gold examples of a budget."""

@@ -18,13 +18,16 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    AutoConfig,
     AutoModel,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertLMHeadModel,
     BertModel,
     EncoderDecoderModel,
+    PreTrainedModel,
 )
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_tokens_right
@@ -199,7 +202,7 @@ class _Bench(abc.ABC):
     once.
     """
 
-    lower: BertModel
+    lower: PreTrainedModel
 
     def __init__(self, task: Task, settings: Settings) -> None:
         transformers_logging.set_verbosity_error()
@@ -211,7 +214,10 @@ class _Bench(abc.ABC):
 
     @staticmethod
     def of(task: Task, settings: Settings) -> _Bench:
-        return (_Classifier if task.kind == "classification" else _Writer)(task, settings)
+        if task.kind == "classification":
+            return _Classifier(task, settings)
+        config = AutoConfig.from_pretrained(assets.model_path(settings.students.model))
+        return (_PretrainedWriter if config.is_encoder_decoder else _Writer)(task, settings)
 
     def read(self, texts: Sequence[str]) -> None:
         """Run the frozen layers on the texts that they have not read yet."""
@@ -275,7 +281,7 @@ class _Given(nn.Module):
 
 
 class _Classifier(_Bench):
-    """MiniLM with a classification head; its lowest layers frozen."""
+    """A pretrained encoder (MiniLM, RoBERTa) with a classification head; its lowest layers frozen."""
 
     def __init__(self, task: Task, settings: Settings) -> None:
         super().__init__(task, settings)
@@ -288,8 +294,9 @@ class _Classifier(_Bench):
         torch.manual_seed(cell.seed)
         labels = list(self.task.labels)
         model = AutoModelForSequenceClassification.from_pretrained(self.path, num_labels=len(labels))
-        model.bert.embeddings = _Given()
-        model.bert.encoder.layer = model.bert.encoder.layer[self.chosen.frozen_layers:]
+        encoder = model.base_model
+        encoder.embeddings = _Given()
+        encoder.encoder.layer = encoder.encoder.layer[self.chosen.frozen_layers:]
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             states, mask = self.batch([row.text for row in batch])
@@ -374,6 +381,51 @@ class _Writer(_Bench):
             settings.eos_token_id = place[tokenizer.sep_token_id]
             settings.pad_token_id = place[tokenizer.pad_token_id]
         return model
+
+
+class _PretrainedWriter(_Bench):
+    """An encoder–decoder that was pretrained as one (BART), fine-tuned whole."""
+
+    def read(self, texts: Sequence[str]) -> None:
+        """Turn texts into tokens; no layer is frozen, so there is nothing else to do ahead of time."""
+        new = list(dict.fromkeys(text for text in texts if text not in self.states))
+        rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
+        self.states.update((text, torch.tensor(row)) for text, row in zip(new, rows, strict=True))
+
+    def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids of texts side by side and their mask, both (batch, length)."""
+        rows = [self.states[text] for text in texts]
+        return (pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id),
+                pad_sequence([torch.ones_like(row) for row in rows], batch_first=True))
+
+    def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
+        test = [example.text for example in self.task.test]
+        self.read([row.text for row in rows] + test)
+        torch.manual_seed(cell.seed)
+        model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True)
+        outputs = self.tokenizer(text_target=[row.output for row in rows], truncation=True,
+                                 max_length=self.chosen.max_new_tokens)["input_ids"]
+        targets = {row.output: torch.tensor(output) for row, output in zip(rows, outputs, strict=True)}
+
+        def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+            ids, mask = self.batch([row.text for row in batch])
+            wanted = pad_sequence([targets[row.output] for row in batch], batch_first=True, padding_value=IGNORED)
+            read = shift_tokens_right(wanted, model.config.pad_token_id, model.config.decoder_start_token_id)
+            logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=read).logits
+            each = functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
+                                            label_smoothing=self.chosen.label_smoothing)
+            return each.sum(1), (wanted != IGNORED).sum(1)
+
+        self.fit(model, rows, cell, loss)
+        predicted = [""] * len(test)
+        for batch in by_length([self.states[text] for text in test], 32):
+            ids, mask = self.batch([test[index] for index in batch])
+            # The published generation settings of BART are those of summaries: beams, and no three words twice.
+            written = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, num_beams=1, min_length=0,
+                                     no_repeat_ngram_size=0, max_new_tokens=self.chosen.max_new_tokens)
+            for index, text in zip(batch, self.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
+                predicted[index] = text.strip()
+        return predicted
 
 
 def joined(text: str) -> str:

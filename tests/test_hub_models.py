@@ -1,0 +1,289 @@
+"""Models of the hub's kinds: small random ones of the real architectures, in the hub client's own cache or from a server."""
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from synthtune import annotate, assets, language_model, settings as settings_module, student, tasks, teacher
+from synthtune.errors import AssetError
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BartTokenizerFast,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    GPTNeoXTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizerFast,
+)
+
+LIB = Path(assets.__file__).parents[1]
+WORDS = ["What a fine day, thank you all!", "Facts and texts: Porto is in Portugal; it has a river.", "The train left at 8:30."]
+SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def save(name, folder):
+    """A small random model of a declared architecture, as its authors publish theirs."""
+    words = ByteLevelBPETokenizer()
+    special = ["<|endoftext|>"] if name == "gpt-neox-20b" else ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    words.train_from_iterator(WORDS * 4, vocab_size=400, special_tokens=special)
+    words.save_model(str(folder))
+    files = {"vocab": str(folder / "vocab.json"), "merges": str(folder / "merges.txt")}
+    tokenizer = {"gpt-neox-20b": GPTNeoXTokenizerFast, "roberta-large": RobertaTokenizerFast,
+                 "bart-large": BartTokenizerFast}[name](**files)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(1)
+    if name == "gpt-neox-20b":
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **SMALL))
+    elif name == "roberta-large":
+        model = RobertaModel(RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=130, **SMALL))
+    else:
+        model = BartForConditionalGeneration(BartConfig(
+            vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=128))
+    model.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The three models' files, by name."""
+    folders = {}
+    for name in ("gpt-neox-20b", "roberta-large", "bart-large"):
+        folders[name] = tmp_path_factory.mktemp(name)
+        save(name, folders[name])
+    return folders
+
+
+def snapshot(cache, name):
+    model = assets.models()[name]
+    return cache / f"models--{model.repository.replace('/', '--')}" / "snapshots" / model.revision
+
+
+@pytest.fixture
+def cached(published, tmp_path, monkeypatch):
+    """A hub cache that holds the three, laid out as the client does, and nothing of the network."""
+    cache = tmp_path / "hub"
+    for name, folder in published.items():
+        target = snapshot(cache, name)
+        target.mkdir(parents=True)
+        blobs = target.parents[1] / "blobs"
+        blobs.mkdir()
+        for path in folder.iterdir():
+            blob = blobs / hashlib.sha256(path.read_bytes()).hexdigest()
+            blob.write_bytes(path.read_bytes())
+            (target / path.name).symlink_to(Path("..", "..", "blobs", blob.name))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("SYNTHTUNE_CACHE", str(tmp_path / "cache"))
+    return cache
+
+
+@pytest.fixture
+def paper(cached, tiny, tmp_path):
+    """The smallest study with the models that the profile `paper` names."""
+    named = settings_module.load("paper")
+    assert named.hub_models() == ["gpt-neox-20b", "roberta-large", "bart-large"]
+
+    def make(task, **changes):
+        mine = named.for_task(task)
+        return tiny(tmp_path / "run", **{
+            "teacher.model": mine.teacher.model, "students.model": mine.students.model, "teacher.frozen_layers": 1,
+            "students.frozen_layers": mine.students.frozen_layers, "teacher.learning_rate": 5e-3, "tasks": [task],
+            "students.learning_rate": 1e-3, "students.max_tokens": 100, "teacher.max_tokens": 100, **changes})
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["gpt-neox-20b", "roberta-large", "bart-large"])
+def test_a_cached_snapshot_is_used_without_a_network(cached, name):
+    assert assets.model_path(name) == snapshot(cached, name)
+    assert len(assets.digest(name)) == 64 and assets.digest(name) != assets.digest("minilm-l6-v2")
+
+
+def test_a_neox_teacher_learns_and_annotates(paper, monkeypatch):
+    # The corpora and the small models are the machine's; only the hub's cache is this test's.
+    monkeypatch.delenv("SYNTHTUNE_CACHE")
+    settings = paper("tweets")
+    task = tasks.load("tweets", settings)
+    lm = language_model.load("gpt-neox-20b", torch.float32)
+    assert type(lm.model).__name__ == "GPTNeoXForCausalLM"
+    for direction in ("annotate", "generate"):
+        losses = teacher.fine_tune(lm, task, 32, direction, settings).losses.groupby("epoch")["loss"].mean()
+        assert losses[3] < losses[1]
+    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, 32, "annotate", settings))
+    table = annotate.annotate(annotator, task, 32, settings)
+    assert len(table) == 40 and set(table["output"]) <= set(task.labels)
+
+
+@pytest.mark.parametrize(("name", "model", "metric"), [("tweets", "roberta-large", "accuracy"),
+                                                       ("webnlg", "bart-large", "chrf")])
+def test_roberta_and_bart_students(paper, monkeypatch, name, model, metric):
+    monkeypatch.delenv("SYNTHTUNE_CACHE")
+    settings = paper(name, **{"students.gold_steps": 6}).check(name)
+    assert settings.students.model == model
+    task = tasks.load(name, settings)
+    table = student.run_cells(task, settings, [student.Cell(32, "gold", 0, 1)])
+    assert table["model"].tolist() == [model] and table["model_digest"].tolist() == [assets.digest(model)]
+    assert 0 <= table[metric][0] <= 100
+    again = student.run_cells(task, settings, [student.Cell(32, "gold", 0, 1)])
+    assert again.equals(table)
+
+
+def test_a_pretrained_writer_learns(paper, monkeypatch):
+    monkeypatch.delenv("SYNTHTUNE_CACHE")
+    settings = paper("webnlg", **{"students.full_steps": 60, "students.learning_rate": 5e-3}).check("webnlg")
+    task = tasks.load("webnlg", settings)
+    losses = []
+    fit = student._Bench.fit
+
+    def watched(self, module, rows, cell, loss):
+        def mean():
+            with torch.no_grad():
+                sums, numbers = loss(rows[:16])
+            return float(sums.sum() / numbers.sum())
+
+        losses.append(mean())
+        fit(self, module, rows, cell, loss)
+        losses.append(mean())
+
+    monkeypatch.setattr(student._Bench, "fit", watched)
+    student.run_cells(task, settings, [student.Cell(len(task.pool), "full", 0, 1)])
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_what_is_not_in_the_cache_is_named_with_what_to_do(cached, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(AssetError, match=r"'bart-large' \(facebook/bart-large .* revision cb48c1365bd8\) is not in the hub's "
+                                         r"cache, .*empty, and HF_HUB_OFFLINE forbids to download it"):
+        assets.model_path("bart-large")
+
+
+def test_pickles_are_not_taken(cached):
+    folder = snapshot(cached, "roberta-large")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(AssetError, match="has no weights in safetensors, and pickles are not loaded"):
+        assets.model_path("roberta-large")
+
+
+def test_damaged_weights_are_refused_and_deleted(cached):
+    weights = snapshot(cached, "gpt-neox-20b") / "model.safetensors"
+    blob = weights.resolve()
+    contents = blob.read_bytes()
+    blob.write_bytes(contents[:-1] + bytes([contents[-1] ^ 1]))
+    with pytest.raises(AssetError, match=r"model.safetensors of 'gpt-neox-20b' .* is damaged and was deleted: run again"):
+        assets.model_path("gpt-neox-20b")
+    assert not blob.exists() and not weights.is_symlink()
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The little of the hub's interface that its client asks for a public model; breaks off once on demand."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, body=b"", **headers):
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        hub = self.server
+        revision = assets.models()["bart-large"].revision
+        if self.path.startswith("/api/models/") and f"/revision/{revision}" in self.path and not hub.gone:
+            files = [{"rfilename": path.name} for path in hub.folder.iterdir()] + [{"rfilename": "pytorch_model.bin"}]
+            return self.answer(200, json.dumps({"id": "facebook/bart-large", "sha": revision, "siblings": files}).encode(),
+                               Content_Type="application/json")
+        if self.path.startswith("/api/models/") and "/tree/" in self.path and not hub.gone:
+            tree = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0" * 40}
+                    for path in hub.folder.iterdir()]
+            return self.answer(200, json.dumps(tree).encode(), Content_Type="application/json")
+        if hub.gone:
+            return self.answer(404, b"{}", X_Error_Code="RevisionNotFound", X_Error_Message="Invalid rev id")
+        path = hub.folder / self.path.split("?")[0].rsplit("/", 1)[-1]
+        if not path.is_file():
+            return self.answer(404, b"{}", X_Error_Code="EntryNotFound")
+        hub.asked.append((self.command, path.name, self.headers.get("Range")))
+        contents = path.read_bytes()
+        etag = hashlib.sha256(contents).hexdigest()
+        if path.suffix == ".safetensors" and hub.wrong:
+            contents = bytes(len(contents))
+        start = int((self.headers.get("Range") or "bytes=0-").split("=")[1].split("-")[0])
+        headers = {"ETag": f'"{etag}"', "X_Repo_Commit": revision, "Accept_Ranges": "bytes"}
+        if start:
+            headers["Content_Range"] = f"bytes {start}-{len(contents) - 1}/{len(contents)}"
+        if self.command == "GET" and path.suffix == ".safetensors" and hub.breaks:
+            hub.breaks -= 1
+            self.send_response(200)
+            for name, value in {"Content-Length": len(contents), **{k.replace("_", "-"): v for k, v in headers.items()}}.items():
+                self.send_header(name, str(value))
+            self.end_headers()
+            self.wfile.write(contents[: len(contents) // 2])
+            self.wfile.flush()
+            self.connection.close()
+            return None
+        return self.answer(206 if start else 200, contents[start:], **headers)
+
+
+@pytest.fixture
+def hub(published):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.folder, server.asked, server.breaks, server.wrong, server.gone = published["bart-large"], [], 0, False, False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def ask(hub, folder):
+    """A process of its own, which may use the network: the path it gets, or the sentence it ends with."""
+    code = ("from synthtune import assets, errors\n"
+            "try:\n    print(assets.model_path('bart-large'))\n"
+            "except errors.AssetError as error:\n    print('ERROR', error)\n")
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}", "HF_HUB_OFFLINE": "0",
+                    "HF_HOME": str(folder / "hf"), "SYNTHTUNE_CACHE": str(folder / "cache"), "PYTHONPATH": str(LIB),
+                    "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_a_model_is_downloaded_without_its_pickles_and_a_broken_download_is_tried_again(hub, tmp_path):
+    hub.breaks = 1
+    folder = Path(ask(hub, tmp_path))
+    assert (folder / "model.safetensors").read_bytes() == (hub.folder / "model.safetensors").read_bytes()
+    assert not (folder / "pytorch_model.bin").exists()
+    gets = [ranged for command, name, ranged in hub.asked if command == "GET" and name == "model.safetensors"]
+    assert len(gets) == 2
+    hub.asked.clear()
+    assert Path(ask(hub, tmp_path)) == folder and not [name for command, name, _ in hub.asked if command == "GET"]
+
+
+def test_wrong_bytes_are_refused(hub, tmp_path):
+    hub.wrong = True
+    assert "is damaged and was deleted: run again to download it anew" in ask(hub, tmp_path)
+    hub.wrong = False
+    assert Path(ask(hub, tmp_path)).is_dir()
+
+
+def test_a_revision_that_is_gone_is_explained(hub, tmp_path):
+    hub.gone = True
+    said = ask(hub, tmp_path)
+    assert said.startswith("ERROR The hub does not give 'bart-large' (facebook/bart-large") and "assets.yaml" in said
