@@ -210,6 +210,7 @@ class _Bench(abc.ABC):
         self.task, self.settings, self.chosen = task, settings, settings.students
         self.path = assets.model_path(self.chosen.model)
         self.tokenizer = AutoTokenizer.from_pretrained(self.path)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.states: dict[str, torch.Tensor] = {}
 
     @staticmethod
@@ -226,15 +227,16 @@ class _Bench(abc.ABC):
         with torch.inference_mode():
             for batch in by_length(rows, 32):
                 fed = self.tokenizer.pad({"input_ids": [rows[index] for index in batch]}, return_tensors="pt")
-                hidden = self.lower(input_ids=fed["input_ids"], attention_mask=fed["attention_mask"]).last_hidden_state
+                hidden = self.lower(**{name: fed[name].to(self.device) for name in ("input_ids", "attention_mask")}
+                                    ).last_hidden_state
                 for number, index in enumerate(batch):
                     self.states[new[index]] = hidden[number, : len(rows[index])].clone()
 
     def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states of texts side by side, (batch, length, hidden), and their mask, (batch, length)."""
         states = [self.states[text] for text in texts]
-        return pad_sequence(states, batch_first=True), pad_sequence(
-            [torch.ones(len(state), dtype=torch.long) for state in states], batch_first=True)
+        mask = pad_sequence([torch.ones(len(state), dtype=torch.long) for state in states], batch_first=True)
+        return pad_sequence(states, batch_first=True), mask.to(self.device)
 
     def fit(self, module: nn.Module, rows: list[Row], cell: Cell, loss) -> None:
         """AdamW with warm-up and linear decay, for a number of steps that the settings fix.
@@ -258,7 +260,7 @@ class _Bench(abc.ABC):
             batch = [rows[index] for index in waiting.pop()]
             for group in optimizer.param_groups:
                 group["lr"] = chosen.learning_rate * warm_up_and_decay(step, steps)
-            weights = torch.tensor([row.weight for row in batch])
+            weights = torch.tensor([row.weight for row in batch], device=self.device)
             sums, numbers = loss(batch)
             value = (sums * weights).sum() / (numbers * weights).sum()
             value.backward()
@@ -285,7 +287,7 @@ class _Classifier(_Bench):
 
     def __init__(self, task: Task, settings: Settings) -> None:
         super().__init__(task, settings)
-        self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval()
+        self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval().to(self.device)
         self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.frozen_layers]
 
     def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
@@ -297,13 +299,14 @@ class _Classifier(_Bench):
         encoder = model.base_model
         encoder.embeddings = _Given()
         encoder.encoder.layer = encoder.encoder.layer[self.chosen.frozen_layers:]
+        model.to(self.device)
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             states, mask = self.batch([row.text for row in batch])
-            each = functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits,
-                                            torch.tensor([labels.index(row.output) for row in batch]),
+            wanted = torch.tensor([labels.index(row.output) for row in batch], device=self.device)
+            each = functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits, wanted,
                                             reduction="none", label_smoothing=self.chosen.label_smoothing)
-            return each, torch.ones(len(batch))
+            return each, torch.ones_like(each)
 
         self.fit(model, rows, cell, loss)
         predicted = [""] * len(test)
@@ -326,7 +329,7 @@ class _Writer(_Bench):
     def __init__(self, task: Task, settings: Settings) -> None:
         super().__init__(task, settings)
         self.pretrained = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval()
-        self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval()
+        self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval().to(self.device)
         self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.encoder_layers]
 
     def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
@@ -337,10 +340,10 @@ class _Writer(_Bench):
         inputs = self.tokenizer([example.text for example in self.task.pool])["input_ids"]
         pieces = sorted({piece for row in inputs + outputs for piece in row} | set(self.tokenizer.all_special_ids))
         place = {piece: number for number, piece in enumerate(pieces)}
-        targets = {row.output: torch.tensor([place[piece] for piece in output[1:]])
+        targets = {row.output: torch.tensor([place[piece] for piece in output[1:]], device=self.device)
                    for row, output in zip(rows, outputs, strict=True)}
         torch.manual_seed(cell.seed)
-        model = self._model(pieces, place)
+        model = self._model(pieces, place).to(self.device)
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             states, mask = self.batch([row.text for row in batch])
@@ -390,7 +393,7 @@ class _PretrainedWriter(_Bench):
         """Turn texts into tokens; no layer is frozen, so there is nothing else to do ahead of time."""
         new = list(dict.fromkeys(text for text in texts if text not in self.states))
         rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
-        self.states.update((text, torch.tensor(row)) for text, row in zip(new, rows, strict=True))
+        self.states.update((text, torch.tensor(row, device=self.device)) for text, row in zip(new, rows, strict=True))
 
     def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids of texts side by side and their mask, both (batch, length)."""
@@ -402,10 +405,11 @@ class _PretrainedWriter(_Bench):
         test = [example.text for example in self.task.test]
         self.read([row.text for row in rows] + test)
         torch.manual_seed(cell.seed)
-        model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True)
+        model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True).to(self.device)
         outputs = self.tokenizer(text_target=[row.output for row in rows], truncation=True,
                                  max_length=self.chosen.max_new_tokens)["input_ids"]
-        targets = {row.output: torch.tensor(output) for row, output in zip(rows, outputs, strict=True)}
+        targets = {row.output: torch.tensor(output, device=self.device)
+                   for row, output in zip(rows, outputs, strict=True)}
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             ids, mask = self.batch([row.text for row in batch])
