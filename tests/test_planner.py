@@ -506,7 +506,7 @@ def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
         (["--plan", "--price", "-1"], "plan.price"),
         (["--plan", "--set", "teacher.model=gpt-neox-20"], "did you mean 'gpt-neox-20b'"),
         (["--gpu", "H100 80GB"], "add --plan"),
-        ([], "running rte is not built yet"),
+        ([], "rte is read from its official files"),
     ],
 )
 def test_wrong_use_ends_with_one_sentence(arguments, said, tmp_path, capsys):
