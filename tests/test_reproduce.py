@@ -44,7 +44,9 @@ STAGES = {
 }
 
 DRIVER = """
-import sys
+import signal, sys
+# A shell that starts the tests in the background has them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from synthtune import reproduce
 reproduce.NOTEBOOKS = Path({notebooks!r})

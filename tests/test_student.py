@@ -208,7 +208,7 @@ def scores(task, settings):
 
 
 def test_a_classifier_learns(bench):
-    changes = {"students.learning_rate": 3e-4, "students.frozen_layers": 4}
+    changes = {"students.learning_rate": 3e-4, "students.frozen_layers": 4, "students.batch_size": 16}
     task, settings = bench("tweets", **changes, **{"students.full_steps": 25})
     balanced = [e for label in task.labels for e in [e for e in task.test if e.target == label][:13]]
     task = replace(task, test=tuple(balanced))
