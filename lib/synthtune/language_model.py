@@ -325,6 +325,7 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
         Whether the text ended by itself, and not at `max_new_tokens`.
     """
     common, rows = _after_prefix(lm, prefix, prompts)
+    written = None if lm.vocabulary is None else lm.vocabulary.to(lm.device)
     generator = torch.Generator(device=lm.device).manual_seed(seed)
     shared = lm.model(torch.tensor([common], device=lm.device), use_cache=True, logits_to_keep=1
                       ).past_key_values if common else None
@@ -349,8 +350,8 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
                 total = logits.logsumexp(-1, keepdim=True)
                 token = _sample(logits, total, temperature, top_p, generator) if temperature else logits.argmax(-1)
                 logs = (logits.gather(1, token[:, None]) - total).squeeze(1).tolist()
-                if lm.vocabulary is not None:
-                    token = lm.vocabulary[token]
+                if written is not None:
+                    token = written[token]
                 stay = []
                 for number, (index, chosen) in enumerate(zip(alive, token.tolist(), strict=True)):
                     sums[index] += logs[number]

@@ -346,14 +346,10 @@ class Run:
         """Fetch the models and corpora that the settings name, before anything is computed."""
         from synthtune import assets
 
-        wanted = {CORPUS_OF[task] for task in self.settings.tasks if task in CORPUS_OF}
-        for task in self.settings.tasks:
-            mine = self.settings.for_task(task)
-            wanted |= {
-                model for model in (mine.teacher.model, mine.students.model) if model in assets.models()
-            }
-        for name in sorted(wanted):
-            if name in assets.models():
+        corpora = {CORPUS_OF[task] for task in self.settings.tasks if task in CORPUS_OF}
+        models = self.settings.models()
+        for name in sorted(corpora | models.keys()):
+            if name in models:
                 assets.model_path(name)
             else:
                 assets.fetch(name)

@@ -197,12 +197,15 @@ class Settings(_Section):
         """The folder of this run."""
         return (self.run_dir or ROOT / "runs" / self.profile).resolve()
 
-    def hub_models(self) -> list[str]:
-        """Models that the tasks of this run take from the Hugging Face hub."""
+    def models(self) -> dict[str, assets.Asset | assets.HubModel]:
+        """The declared models that the tasks of this run use, by name."""
         each = [self.for_task(task) for task in self.tasks]
         named = dict.fromkeys(model for mine in each for model in (mine.teacher.model, mine.students.model))
-        models = assets.models()
-        return [name for name in named if name in models and models[name].kind == "hub model"]
+        return {name: assets.models()[name] for name in named if name in assets.models()}
+
+    def hub_models(self) -> list[str]:
+        """Those of them that come from the Hugging Face hub."""
+        return [name for name, model in self.models().items() if model.kind == "hub model"]
 
     def epochs(self, budget: int) -> int:
         """The teacher's passes over the gold examples of a budget."""

@@ -269,6 +269,12 @@ class _Bench(abc.ABC):
             optimizer.zero_grad()
         module.eval()
 
+    def word_losses(self, logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A writer's loss for `fit`, from logits (batch, length, vocabulary) and word pieces (batch, length)."""
+        each = functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
+                                        label_smoothing=self.chosen.label_smoothing)
+        return each.sum(1), (wanted != IGNORED).sum(1)
+
     @abc.abstractmethod
     def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
         """Train a student on rows and give its outputs for the test set."""
@@ -352,9 +358,7 @@ class _Writer(_Bench):
             read = shift_tokens_right(wanted, model.config.pad_token_id, model.config.decoder_start_token_id)
             logits = model(encoder_outputs=BaseModelOutput(states), attention_mask=mask, decoder_input_ids=read,
                            decoder_attention_mask=(read != model.config.pad_token_id).long()).logits
-            each = functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
-                                            label_smoothing=self.chosen.label_smoothing)
-            return each.sum(1), (wanted != IGNORED).sum(1)
+            return self.word_losses(logits, wanted)
 
         self.fit(model.decoder, rows, cell, loss)
         predicted = [""] * len(test)
@@ -415,10 +419,7 @@ class _PretrainedWriter(_Bench):
             ids, mask = self.batch([row.text for row in batch])
             wanted = pad_sequence([targets[row.output] for row in batch], batch_first=True, padding_value=IGNORED)
             read = shift_tokens_right(wanted, model.config.pad_token_id, model.config.decoder_start_token_id)
-            logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=read).logits
-            each = functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
-                                            label_smoothing=self.chosen.label_smoothing)
-            return each.sum(1), (wanted != IGNORED).sum(1)
+            return self.word_losses(model(input_ids=ids, attention_mask=mask, decoder_input_ids=read).logits, wanted)
 
         self.fit(model, rows, cell, loss)
         predicted = [""] * len(test)

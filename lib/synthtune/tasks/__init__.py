@@ -55,6 +55,10 @@ WORDING = {
 }
 
 
+READERS = {"webnlg": webnlg, "sgd": sgd}
+"""What reads the corpora of the NLG tasks and knows the form of their inputs."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A prepared task.
@@ -115,17 +119,16 @@ class Task:
         """Whether a text has the form of the task's inputs: triples, actions, a pair. Single texts may have any."""
         if self.name in PUBLIC:
             return public.is_input(self.name, text)
-        form = {"webnlg": webnlg.is_input, "sgd": sgd.is_input}.get(self.name)
-        return form is None or form(text)
+        return self.name not in READERS or READERS[self.name].is_input(text)
 
     def left_out(self, text: str, output: str) -> list[str]:
         """Values of an NLG input that an output does not mention: its slot errors (Wen et al. 2015); [] for labels.
 
         Compared in lower case and without punctuation, so "10 May" is found in "on 10 May." and not in "on May 10".
         """
-        values = {"webnlg": webnlg.values, "sgd": sgd.values}.get(self.name)
+        values = READERS[self.name].values(text) if self.name in READERS else []
         said = f" {splits.normalised(output)} "
-        return [value for value in (values(text) if values else []) if f" {splits.normalised(value)} " not in said]
+        return [value for value in values if f" {splits.normalised(value)} " not in said]
 
     @property
     def metric(self) -> str:
@@ -228,7 +231,7 @@ def _classification(name: str, settings: Settings) -> tuple[list, list, list, di
 
 def _nlg(name: str, settings: Settings) -> tuple[list, list, list, dict]:
     """Read a corpus in its official format: the user's under `data_root`, or the one this package writes."""
-    reader = {"webnlg": webnlg, "sgd": sgd}[name]
+    reader = READERS[name]
     seed = seed_for(settings, name, "split")
     if settings.data_root:
         root = settings.data_root / name
