@@ -43,9 +43,9 @@ def test_texts_are_written_from_inputs_alone(lm, tiny, tmp_path):
 @pytest.mark.parametrize(("name", "text", "output", "left_out"), [
     ("webnlg", "Barium | atomic number | 56 && Barium | symbol | Ba", "Barium (Ba) is element number 56.", []),
     ("webnlg", "Barium | atomic number | 56 && Barium | symbol | Ba", "Barium is element number 5.", ["56", "Ba"]),
-    ("sgd", "service: Hotels, rooms && inform date (day) = 20 May && inform name (name) = Old Star or Blue Inn",
+    ("sgd", "Hotels, rooms && inform day = 20 May && inform name = Old Star or Blue Inn",
      "The OLD STAR has a room on 20 May, and so has the Blue Inn.", []),
-    ("sgd", "service: Hotels, rooms && inform date (day) = 20 May && request guests (number)", "For how many?", ["20 May"]),
+    ("sgd", "Hotels, rooms && inform day = 20 May && request number of guests", "For how many?", ["20 May"]),
     ("tweets", "no values here", "positive", []),
 ])
 def test_values_left_out(study, name, text, output, left_out):

@@ -134,14 +134,13 @@ def test_sgd_turns_with_the_same_actions_are_one_example(tmp_path):
     )
     first, second, third = sgd.read(tmp_path, "train")
     assert first.text == (
-        "service: Ferries, Boats across the lake && inform port name (Port to leave from) = Bay "
-        "&& offer intent (book a ferry)"
+        "Ferries, Boats across the lake && inform Port to leave from = Bay && offer intent book a ferry"
     )
     assert first.target == "It leaves from Bay." and first.references == (
         "It leaves from Bay.",
         "Bay is the port.",
     )
-    assert second.text.endswith("&& request port name (Port to leave from) = Bay or Cape")
+    assert second.text.endswith("&& request Port to leave from = Bay or Cape")
     assert third.text.endswith("&& inform count = 4 && req more")
     assert first.id == "train/1_00007/1"
 
@@ -205,8 +204,7 @@ def test_real_sgd(split):
     examples = sgd.read(SHARED, split)
     assert len(examples) > 300
     assert all(
-        2 <= len(example.text.split(" && ")) <= 4 and example.text.startswith("service: ")
-        for example in examples
+        2 <= len(example.text.split(" && ")) <= 4 and sgd.is_input(example.text) for example in examples
     )
     assert max(len(example.references) for example in examples) > 10
 

@@ -551,10 +551,7 @@ class _Stages:
             for budget, number in self.annotated().items()
         }
         cells = cells_given(there, self.settings.pool_size, self.kind, self.settings)
-        steps = sum(
-            {"gold": chosen.gold_steps, "full": chosen.full_steps}.get(cell.condition, chosen.steps)
-            for cell in cells
-        )
+        steps = sum(self.settings.steps(cell.condition, cell.budget) for cell in cells)
         trainings = steps * chosen.batch_size
         part = replace(encoder, layers=layers)
         reads = replace(encoder, layers=frozen_layers).forward(length, length)

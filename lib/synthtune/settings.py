@@ -97,9 +97,11 @@ class StudentSettings(_Section):
     amount: int = Field(1000, ge=1, description="synthetic examples added in the headline conditions")
     sweep: list[int] = Field([], description="further amounts of annotated examples (figure 5, NLG only)")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="the same for the new classification head; learning_rate if null")
     batch_size: int = Field(16, ge=1, description="examples per optimizer step")
-    steps: int = Field(150, ge=1, description="optimizer steps with synthetic examples")
-    gold_steps: int = Field(100, ge=1, description="optimizer steps on gold examples alone")
+    steps: int = Field(150, ge=1, description="optimizer steps with synthetic examples, and on more gold examples")
+    gold_steps: int = Field(100, ge=1, description="optimizer steps on the gold examples of the smallest budget alone")
     full_steps: int = Field(150, ge=1, description="optimizer steps on the whole pool with its true labels")
     frozen_layers: int = Field(3, ge=0, description="lowest encoder layers kept as pretrained, embeddings included")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
@@ -214,6 +216,12 @@ class Settings(_Section):
     def inputs(self, budget: int) -> int:
         """Unlabelled inputs to annotate at a budget."""
         return self.annotate.inputs if budget == self.budgets[0] else self.annotate.inputs_larger
+
+    def steps(self, condition: str, budget: int) -> int:
+        """A student's optimizer steps."""
+        if condition == "full":
+            return self.students.full_steps
+        return self.students.gold_steps if condition == "gold" and budget == self.budgets[0] else self.students.steps
 
     def for_task(self, task: str) -> Settings:
         """The settings as they are for one task: `per_task` entries put in their places."""

@@ -63,8 +63,8 @@ SENTENCES = {
         "Ada Lovelace | birth place | London && Ada Lovelace | field | mathematics",
     ],
     "sgd": [
-        "service: Restaurants, Find and book a table && confirm city (City of the restaurant) = Leeds",
-        "service: Trains, Look up and buy tickets && request date (Day of the journey)",
+        "Restaurants, Find and book a table && confirm City of the restaurant = Leeds",
+        "Trains, Look up and buy tickets && request Day of the journey",
     ],
 }
 """Inputs of our own writing for every task: what notebooks show where they would have to quote a corpus."""

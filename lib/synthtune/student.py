@@ -165,7 +165,8 @@ def run_cells(task: Task, settings: Settings, wanted: Sequence[Cell] | None = No
         made_from = {"cell": asdict(cell), "data": digest([asdict(row) for row in examples]), "task": task.digest,
                      "settings": settings.students.model_dump(mode="json", exclude={"seeds", "seeds_larger", "seeds_full",
                                                                                    "amount", "sweep"}),
-                     "threads": settings.threads, "model": assets.digest(settings.students.model)}
+                     "steps": settings.steps(cell.condition, cell.budget), "threads": settings.threads,
+                     "model": assets.digest(settings.students.model)}
         kept = folder / "cells" / f"{digest(made_from)[:24]}.parquet"
         if not kept.exists():
             if bench is None:
@@ -246,11 +247,11 @@ class _Bench(abc.ABC):
         those of long ones, and writers would learn to stop early.
         """
         chosen = self.chosen
-        steps = chosen.gold_steps if cell.condition == "gold" else chosen.steps
-        if cell.condition == "full":
-            steps = chosen.full_steps
-        optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
-                                      weight_decay=0.01, fused=True)
+        steps = self.settings.steps(cell.condition, cell.budget)
+        head = set(self.head(module).parameters()) if chosen.head_learning_rate else set()
+        groups = [{"params": [p for p in module.parameters() if p.requires_grad and (p in head) == new], "peak": peak}
+                  for new, peak in ((False, chosen.learning_rate), (True, chosen.head_learning_rate))]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.01, fused=True)
         rng = random.Random(cell.seed)
         lengths = [len(self.states[row.text]) for row in rows]
         waiting: list[list[int]] = []
@@ -259,7 +260,7 @@ class _Bench(abc.ABC):
             waiting = waiting or shuffled_by_length(lengths, chosen.batch_size, rng)
             batch = [rows[index] for index in waiting.pop()]
             for group in optimizer.param_groups:
-                group["lr"] = chosen.learning_rate * warm_up_and_decay(step, steps)
+                group["lr"] = group["peak"] * warm_up_and_decay(step, steps)
             weights = torch.tensor([row.weight for row in batch], device=self.device)
             sums, numbers = loss(batch)
             value = (sums * weights).sum() / (numbers * weights).sum()
@@ -268,6 +269,10 @@ class _Bench(abc.ABC):
             optimizer.step()
             optimizer.zero_grad()
         module.eval()
+
+    def head(self, module: nn.Module) -> nn.Module:
+        """What of a student starts from random weights: nothing, if a task's kind does not say otherwise."""
+        return nn.Module()
 
     def word_losses(self, logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A writer's loss for `fit`, from logits (batch, length, vocabulary) and word pieces (batch, length)."""
@@ -295,6 +300,9 @@ class _Classifier(_Bench):
         super().__init__(task, settings)
         self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval().to(self.device)
         self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.frozen_layers]
+
+    def head(self, module: nn.Module) -> nn.Module:
+        return module.classifier
 
     def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
         test = [example.text for example in self.task.test]

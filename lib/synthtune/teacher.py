@@ -27,7 +27,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn import functional
 
-from synthtune import endpoint, language_model
+from synthtune import language_model
 from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
@@ -377,6 +377,8 @@ def prompted(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     settings = settings.check(task.name, budget)
     if budget != settings.budgets[0]:
         return []
+    from synthtune import endpoint  # its client library takes a second to import, and only this stage asks
+
     shots = endpoint.draw_shots(task.gold(budget), settings.teacher.shots, seed_for(settings, task.name, "shots"),
                                 task.labels)
     rows = [evaluate(lm, task, budget, settings, "prompted, 0-shot", few_shot_prefix(task, []))]
@@ -389,6 +391,8 @@ def _endpoint_rows(task: Task, budget: int, settings: Settings) -> list[dict]:
     server = settings.endpoint
     if server is None:
         return []
+    from synthtune import endpoint
+
     examples, rows = list(task.test[: server.max_test_examples]), []
     cache = settings.folder / "endpoint-answers"
     for count in server.shots:

@@ -707,17 +707,17 @@ def report(folder: str | Path) -> dict[str, Any]:
         if not examples:
             raise CorpusError(f"{folder} has no dialogues for '{split}': write the corpus again.")
         parts = [
-            [re.sub(r" (\(.*|= .*)$", "", part) for part in example.text.split(" && ")]
+            [part.partition(" = ")[0] for part in example.text.split(" && ")]
             for example in examples
         ]
         combinations[split] = [
-            f"{service.split(',')[0].removeprefix('service: ')}: " + " + ".join(sorted(actions))
+            f"{service.split(',')[0]}: " + " + ".join(sorted(actions))
             for service, *actions in parts
         ]
         names[split] = {
             name
             for example in examples
-            for name in re.findall(r"(?:name|title) \([^)]*\) = ([^&]*[^& ])", example.text)
+            for name in re.findall(r"(?:name|title) of the \w+ = ([^&]*[^& ])", example.text)
         }
         found["domains"] = len({service[0] for service in parts})
         found["splits"][split] = summary(examples)

@@ -18,6 +18,9 @@ from synthtune.errors import CorpusError
 from synthtune.tasks.example import Example
 
 SPLITS = ("train", "dev", "test")
+ACTS = ("inform count", "inform", "request", "confirm", "offer intent", "offer", "notify success", "notify failure",
+        "req more", "goodbye")
+"""What a system can do in the corpus (Rastogi et al. 2020, section 3), as `linearise` writes it."""
 
 
 @dataclass(frozen=True)
@@ -106,32 +109,29 @@ def read_schema(path: str | Path) -> dict[str, Service]:
 def linearise(name: str, service: Service, actions: list[dict[str, Any]]) -> str:
     """Put one service's actions on one line.
 
-    The line is `service: name, description && act slot (description) = value`, one part per action. The
-    number at the end of a service name is dropped, of its description only the first sentence is kept, and an
-    intent is told by its description instead of its name.
+    The line is `service, description && act slot = value`, one part per action. Slots and intents are told by
+    their descriptions: these say in words what their names abbreviate, and a line with both is a quarter
+    longer. The number at the end of a service name is dropped, of its description only the first sentence is
+    kept.
     """
-    parts = [f"service: {re.sub(r'_[0-9]+$', '', name)}, {_brief(service.description.split('. ')[0])}"]
+    parts = [f"{re.sub(r'_[0-9]+$', '', name)}, {_brief(service.description.split('. ')[0])}"]
     for action in actions:
         act, slot = _spaced(action["act"].lower()), action["slot"]
         values = " or ".join(map(str, action["values"]))
-        if slot == "intent" and values in service.intents:
-            part = f"{act} ({_brief(service.intents[values])})"
-        elif slot == "intent" or not slot:
-            part = act
-        else:
-            description = f" ({_brief(service.slots[slot])})" if slot in service.slots else ""
-            # "inform count count" would say the same thing twice.
-            part = (act if act.endswith(f" {slot}") else f"{act} {_spaced(slot)}") + description
-            part += f" = {values}" if values else ""
-        parts.append(part)
+        if slot == "intent":
+            parts.append(f"{act} {_brief(service.intents.get(values, ''))}")
+            continue
+        # "inform count count" would say the same thing twice.
+        told = "" if act.endswith(f" {slot}") else _brief(service.slots.get(slot, _spaced(slot)))
+        parts.append(f"{act} {told}" + (f" = {values}" if slot and values else ""))
     return " ".join(" && ".join(parts).split())
 
 
 def is_input(text: str) -> bool:
     """Whether a line has the form that `linearise` writes: a described service and one to three actions."""
     head, *actions = text.split(" && ")
-    return bool(re.match(r"service: [^,]+, .+", head)) and 1 <= len(actions) <= 3 and all(
-        re.fullmatch(r"[a-z][a-z ]*(\([^()]+\))?( = .+)?", action) for action in actions)
+    return bool(re.fullmatch(r"[^,=]+, [^=]+", head)) and 1 <= len(actions) <= 3 and all(
+        re.fullmatch(rf"({'|'.join(ACTS)})( [^=]+)?( = [^=]+)?", action) for action in actions)
 
 
 def values(text: str) -> list[str]:
