@@ -7,13 +7,17 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from huggingface_hub import constants
 from synthtune import annotate, assets, language_model, settings as settings_module, student, tasks, teacher
-from synthtune.errors import AssetError
+from safetensors.torch import load_file
+from synthtune.errors import AssetError, StageError
+from synthtune.files import read_json
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     BartConfig,
@@ -122,6 +126,75 @@ def test_a_neox_teacher_learns_and_annotates(paper, monkeypatch):
     annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, 32, "annotate", settings))
     table = annotate.annotate(annotator, task, 32, settings)
     assert len(table) == 40 and set(table["output"]) <= set(task.labels)
+
+
+@pytest.fixture
+def neox(paper, cached, monkeypatch):
+    """Settings for the smallest NeoX, which is there for other processes too."""
+    monkeypatch.delenv("SYNTHTUNE_CACHE")
+    monkeypatch.setenv("HF_HUB_CACHE", str(cached))
+
+    def make(run, **changes):
+        return paper("tweets", **{"teacher.frozen_layers": 0, "teacher.batch_size": 4, "budgets": [18], **changes}
+                     ).model_copy(update={"run_dir": run})
+
+    return make
+
+
+def trained(adapter):
+    return load_file(adapter.folder / teacher.WEIGHTS["lora" if (adapter.folder / "adapter_config.json").exists() else "full"])
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_two_processes_that_share_a_neox_train_what_one_does_that_holds_it(neox, tmp_path, method):
+    """Eighteen examples in batches of four: the last batch has two, and no process ever holds a layer's weights but
+    while it computes."""
+    changes = {"teacher.method": method, "teacher.learning_rate": 2e-3}
+    alone, shared = neox(tmp_path / "one", **changes), neox(tmp_path / "two", **changes, **{
+        "teacher.processes": 2, "teacher.sharding": "sharded", "teacher.activations": "checkpointed"})
+    task = tasks.load("tweets", alone)
+    lm = language_model.load("gpt-neox-20b")
+    one, two = (teacher.fine_tune(lm, task, 18, "generate", settings) for settings in (alone, shared))
+    assert read_json(one.folder / "settings.json")["held"] == 1
+    record = read_json(two.folder / "settings.json")
+    assert record["processes"] == 2 and 0.49 < record["held"] < 0.51
+    assert list(two.losses["loss"]) == pytest.approx(list(one.losses["loss"]), rel=1e-3)
+    first, second = trained(one), trained(two)
+    assert first.keys() == second.keys() and len(first) > 10
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-2, atol=2e-4)
+    tuned, before = teacher.with_adapter(lm, two).model.state_dict(), lm.model.state_dict()
+    changed = {name for name, value in tuned.items() if not torch.equal(value, before[name])}
+    assert any("dense_h_to_4h" in name for name in changed) and ("gpt_neox.embed_in.weight" in changed) == (method == "full")
+
+
+def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, tmp_path):
+    changes = {"teacher.processes": 2, "teacher.sharding": "sharded", "teacher.epochs": 20, "teacher.checkpoint_steps": 7,
+               "teacher.lora_dropout": 0.1}
+    whole, killed = neox(tmp_path / "whole", **changes), neox(tmp_path / "killed", **changes)
+    task, lm = tasks.load("tweets", whole), language_model.load("gpt-neox-20b")
+    uninterrupted = teacher.fine_tune(lm, task, 18, "annotate", whole)
+    assert not list(tmp_path.rglob("*-training"))
+
+    def kill():
+        folder = teacher.adapter_folder(killed, "tweets", 18, "annotate")
+        while not list(folder.with_name("teacher-annotate-training").glob("step-*")):
+            time.sleep(0.01)
+        for process in psutil.Process().children(recursive=True):
+            if "synthtune.teacher" in process.cmdline():
+                process.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(StageError, match="tweets in 2 processes failed"):
+        teacher.fine_tune(lm, task, 18, "annotate", killed)
+    thread.join()
+    assert list(tmp_path.rglob("*-training/step-*/*.distcp"))
+    resumed = teacher.fine_tune(lm, task, 18, "annotate", killed)
+    assert read_json(resumed.folder / "settings.json")["resumed_at_step"] % 7 == 0 < read_json(
+        resumed.folder / "settings.json")["resumed_at_step"]
+    assert resumed.digest == uninterrupted.digest and resumed.losses.equals(uninterrupted.losses)
+    assert not list(tmp_path.rglob("*-training"))
 
 
 @pytest.mark.parametrize(("name", "model", "metric"), [("tweets", "roberta-large", "accuracy"),

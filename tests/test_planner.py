@@ -391,7 +391,7 @@ def test_more_gpus_take_fewer_hours_and_no_other_money(paper):
 
 
 def test_the_smallest_number_of_gpus_and_the_largest_batch_are_just_that():
-    chosen = settings.load("paper", ["plan.method=full", "tasks=[boolq]"])
+    chosen = settings.load("paper", ["teacher.method=full", "tasks=[boolq]"])
     machine = planner.device(chosen.plan)
     most = machine.memory * 2**30 * 0.9
     row = planner._Stages("boolq", chosen, machine).rows()[0]
@@ -408,8 +408,8 @@ def test_the_smallest_number_of_gpus_and_the_largest_batch_are_just_that():
 @pytest.mark.parametrize(
     "changes",
     [
-        ["plan.gpus=1", "plan.activations=kept"],
-        ["plan.gpus=4", "plan.method=full"],
+        ["plan.gpus=1", "teacher.activations=kept"],
+        ["plan.gpus=4", "teacher.method=full"],
         ["plan.gpus=1", "per_task.webnlg.generate.batch_size=512"],
         ["plan.gpus=1", "plan.gpu=L40S 48GB"],
     ],

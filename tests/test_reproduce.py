@@ -129,16 +129,30 @@ class Study:
             time.sleep(0.1)
 
     def kernels(self) -> list[int]:
-        """Processes of this run's notebooks and of its Snakemake."""
-        found = []
-        for process in psutil.process_iter(["cmdline", "environ", "status"]):
-            if (
-                process.info["status"] != psutil.STATUS_ZOMBIE
-                and "ipykernel_launcher" in (process.info["cmdline"] or [])
-                and (process.info["environ"] or {}).get("SYNTHTUNE_STARTED_IN") == str(self.runs)
-            ):
-                found.append(process.pid)
-        return found
+        """Processes of this run's notebooks: started ones, and forks of the process that keeps kernels warm."""
+        mine = self.processes()
+        warm = [pid for pid, info in mine.items() if "synthtune.warm_kernels" in info["cmdline"]]
+        return [
+            pid
+            for pid, info in mine.items()
+            if "ipykernel_launcher" in info["cmdline"] or (pid in warm and info["ppid"] in warm)
+        ]
+
+    def processes(self) -> dict[int, dict]:
+        """What psutil knows of each process of this run."""
+        return {
+            process.pid: process.info
+            for process in psutil.process_iter(["cmdline", "environ", "status", "ppid"])
+            if process.info["status"] != psutil.STATUS_ZOMBIE
+            and (process.info["environ"] or {}).get("SYNTHTUNE_STARTED_IN") == str(self.runs)
+        }
+
+    def wait_for_end(self, seconds: float = 40) -> None:
+        """Wait until no process of this run is left."""
+        deadline = time.monotonic() + seconds
+        while self.processes():
+            assert time.monotonic() < deadline, self.processes()
+            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -211,6 +225,7 @@ def test_an_interrupted_run_ends_everything_and_is_resumed(study, number):
     assert time.monotonic() - start < 10
     if number == signal.SIGINT:
         assert process.returncode == 130 and "Finished work is kept" in said and "Traceback" not in said
+    study.wait_for_end()
 
     study.plan()
     teacher = (study.runs / "tweets/budget-20/teacher.parquet").read_text()

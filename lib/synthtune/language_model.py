@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from synthtune import assets
@@ -81,7 +81,7 @@ def _timed(action) -> float:
     return time.perf_counter() - start
 
 
-def load(name: str, dtype: torch.dtype | None = None) -> LanguageModel:
+def load(name: str, dtype: torch.dtype | None = None, device: str | None = None) -> LanguageModel:
     """Load a causal language model declared in assets.yaml.
 
     Parameters
@@ -90,22 +90,28 @@ def load(name: str, dtype: torch.dtype | None = None) -> LanguageModel:
         Its name there.
     dtype : torch.dtype, optional
         `fastest_dtype` if not given.
+    device : str, optional
+        Where it is put: on a GPU if there is one and nothing is given. On "meta" it has shapes and no weights.
 
     Raises
     ------
     AssetError
         If it is not declared, or cannot be fetched.
     """
-    path = Path(assets.model_path(name))
+    path, dtype = Path(assets.model_path(name)), dtype or fastest_dtype()
     quiet = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or fastest_dtype(), use_safetensors=True)
+        if device == "meta":
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     finally:
         if quiet:
             transformers_logging.enable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(path)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel(model.eval().to(device), tokenizer, name, assets.digest(name))
 
 

@@ -30,13 +30,16 @@ import psutil
 from filelock import FileLock
 from jupyter_client.manager import AsyncKernelManager
 
-from synthtune import errors, files
+from synthtune import errors, files, warm_kernels
 from synthtune.errors import SettingsError, StageError, SynthtuneError
 from synthtune.places import as_typed
 from synthtune.progress import Screen, duration
 
 RUN_SOCKET = "SYNTHTUNE_RUN"
 """Environment variable with the socket of the run that notebooks belong to, see `synthtune.reproduce`."""
+
+WARM = "w"
+"""Name of the socket beside it where `synthtune.warm_kernels` listens."""
 
 KERNEL_STARTS = 3
 """How often a kernel that dies before its first answer is started."""
@@ -68,6 +71,19 @@ class _Kernel(AsyncKernelManager):
         self.watch.follow(self.provisioner.process)
 
     start_kernel = _async_start_kernel
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+        run_socket = os.environ.get(RUN_SOCKET)
+        kernel = run_socket and warm_kernels.start(
+            Path(run_socket).with_name(WARM), kernel_cmd, options.get("cwd"), options.get("env", dict(os.environ))
+        )
+        if not kernel:
+            await super()._async_launch_kernel(kernel_cmd, **options)
+            return
+        provisioner = self.provisioner
+        provisioner.process, provisioner.cwd = kernel, options.get("cwd")
+        provisioner.pid = provisioner.pgid = kernel.pid
+        self._reconcile_connection_info(provisioner.connection_info)
 
 
 class _Watch(threading.Thread):

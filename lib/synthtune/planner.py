@@ -225,9 +225,9 @@ def remedies(row: Row, gpus: int, plan: PlanSettings, limit: float) -> list[str]
     if row.tunes:
         options = {}
         if shape.activations == "kept":
-            options["plan.activations=checkpointed"] = {"activations": "checkpointed"}
+            options["teacher.activations=checkpointed"] = {"activations": "checkpointed"}
         if shape.method == "full":
-            options["plan.method=lora"] = {"method": "lora"}
+            options["teacher.method=lora"] = {"method": "lora"}
         for said, change in options.items():
             if row.memory(replace(shape, **change)).total <= limit:
                 found.append(said)
@@ -299,7 +299,7 @@ class _Stages:
         chosen, model, plan = self.settings.teacher, self.teacher, self.plan
         stack = model.decoder
         layers = stack.layers - min(chosen.frozen_layers, stack.layers - 1)
-        lora = plan.method == "lora"
+        lora = chosen.method == "lora"
         rank = chosen.lora_rank
 
         def sizes(method: str) -> tuple[float, float, int]:
@@ -341,13 +341,13 @@ class _Stages:
         attention = layers * stack.attention(length, length)
         head = 2 * model.head * known / model.vocabulary * learned
         adapters = 2 * layers * stack.adapter(rank) * length if lora else 0
-        again = per_text + adapters if plan.activations == "checkpointed" else 0
+        again = per_text + adapters if chosen.activations == "checkpointed" else 0
         pass_flops = training_flops(per_text, attention, head, adapters, lora) + again
         epochs = {budget: self.settings.epochs(budget) for budget in self.settings.budgets}
         passes = sum(budget * epochs[budget] for budget in epochs)
         steps = sum(math.ceil(budget / chosen.batch_size) * epochs[budget] for budget in epochs)
         flops = passes * pass_flops + sum(self.settings.budgets) * once
-        frozen, trained, _ = sizes(plan.method)
+        frozen, trained, _ = sizes(chosen.method)
         weights = frozen * self.size + trained * 4
 
         def seconds(gpus: int) -> float:
@@ -365,7 +365,7 @@ class _Stages:
             jobs=len(epochs),
             parameters=frozen + trained,
             trained=trained,
-            shape=Shape(1, batch, chosen.max_tokens, plan.activations, plan.method),
+            shape=Shape(1, batch, chosen.max_tokens, chosen.activations, chosen.method),
             memory=memory,
             batch_setting="plan.micro_batch",
             length_setting="teacher.max_tokens",
@@ -690,7 +690,7 @@ class Plan:
                 f"{row['memory_cache']:>7.2f}{row['memory_logits']:>7.2f}{row['memory_gathered']:>7.2f}"
                 f"{row['memory_total']:>7.2f}{gpus:>5}{row['batch']:>4.0f}/{row['largest_batch']:<4.0f}"
             )
-        way = self.settings.plan.activations
+        way = self.settings.teacher.activations
         lines += [
             f"activ., checkp.: activations kept, or checkpointed (total: {way}). batch: set/most that fit",
             "",

@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 # Only the standard library here: --help answers before there is an environment.
 from synthtune.errors import SettingsError, StageError, SynthtuneError, nearest
@@ -368,7 +368,12 @@ class Run:
         )
         start = time.monotonic()
         log = self.folder / "snakemake.log"
-        with _socket_folder(self.folder) as place, Screen().closing() as screen:
+        with (
+            open(log, "wb") as output,
+            _socket_folder(self.folder) as place,
+            self._warm_kernels(place, output, len(pending)),
+            Screen().closing() as screen,
+        ):
             board = _Board(
                 place / "s",
                 screen,
@@ -376,15 +381,14 @@ class Run:
                 self.settings.jobs,
                 self._earlier_minutes(),
             )
-            with open(log, "wb") as output:
-                snakemake = subprocess.Popen(
-                    self._snakemake(),
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,
-                    env={**self._environment(), "SYNTHTUNE_RUN": str(place / "s")},
-                )
+            snakemake = subprocess.Popen(
+                self._snakemake(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**self._environment(), "SYNTHTUNE_RUN": str(place / "s")},
+            )
             try:
                 born = psutil.Process(snakemake.pid).create_time()
                 (self.folder / ".snakemake.pid").write_text(f"{snakemake.pid} {born!r}\n")
@@ -404,6 +408,26 @@ class Run:
         print("\n" + "\n".join(board.failures), file=sys.stderr)
         print("Finished work is kept: run the same command again to go on.", file=sys.stderr)
         return 1
+
+    @contextlib.contextmanager
+    def _warm_kernels(self, place: Path, output: BinaryIO, notebooks: int) -> Iterator[None]:
+        """Have kernels ready by the time that the first notebooks are done, if there are more notebooks then."""
+        from synthtune.notebook_runner import WARM
+
+        if sys.platform != "linux" or notebooks <= self.settings.jobs:
+            yield
+            return
+        command = [sys.executable, "-m", "synthtune.warm_kernels", str(place / WARM)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+                                   start_new_session=True, env=self._environment())
+        try:
+            yield
+        finally:
+            process.stdin.close()  # it ends its kernels, and itself
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            process.kill()
+            process.wait()
 
     def print_results(self) -> None:
         """Say where the figures, the table and the report are, and what they cost."""

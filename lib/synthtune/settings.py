@@ -48,6 +48,8 @@ class TeacherSettings(_Section):
 
     model: str = Field("smollm2-135m-instruct", description="name of a model in assets.yaml")
     frozen_layers: int = Field(15, ge=0, description="lowest transformer layers that get no LoRA; computed once")
+    method: Literal["lora", "full"] = Field(
+        "lora", description="train a LoRA adapter, or all weights above the frozen layers")
     lora_rank: int = Field(16, ge=1, description="rank r of the LoRA update")
     lora_alpha: int = Field(32, ge=1, description="LoRA scale; the update is multiplied by alpha / rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the LoRA input")
@@ -59,6 +61,12 @@ class TeacherSettings(_Section):
     vocabulary: int | None = Field(
         None, ge=1, description="commonest tokens that the P(X,Y) teacher writes, besides those of gold; all if null")
     processes: int = Field(1, ge=1, description="data-parallel training processes")
+    sharding: Literal["replicated", "sharded"] = Field(
+        "replicated", description="every process holds the whole model, or its share of each layer (FSDP)")
+    activations: Literal["kept", "checkpointed"] = Field(
+        "kept", description="checkpointed ones are computed again, layer by layer, and need less memory")
+    checkpoint_steps: int | None = Field(
+        None, ge=1, description="optimizer steps between checkpoints that a killed training resumes from; none if null")
     shots: int = Field(5, ge=0, description="gold examples in the few-shot prompt of the untuned model")
     test_examples: int = Field(500, ge=10, description="test examples the fine-tuned teacher answers")
     prompted_examples: int = Field(250, ge=10, description="test examples the same model answers before fine-tuning")
@@ -131,10 +139,7 @@ class PlanSettings(_Section):
     gpu: str = Field("cpu", description="kind of GPU, a name in planner.DEVICES; cpu is this machine's processor")
     gpus: int | None = Field(None, ge=1, description="how many there are; as many as the largest stage needs if null")
     price: float | None = Field(None, ge=0, description="US dollars for an hour of one; cost_per_hour if null")
-    method: Literal["lora", "full"] = Field("lora", description="what of the teacher is trained")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of frozen weights and of activations")
-    activations: Literal["kept", "checkpointed"] = Field(
-        "kept", description="the teacher's; checkpointed ones are computed again, layer by layer, and need less memory")
     micro_batch: int | None = Field(
         None, ge=1, description="examples per GPU and pass of the teacher; teacher.batch_size over the GPUs if null")
     memory_reserve: float = Field(0.1, ge=0, lt=1, description="share of the memory left to the driver and to gaps")

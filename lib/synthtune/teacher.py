@@ -24,15 +24,16 @@ import pandas as pd
 import torch
 from accelerate import Accelerator, PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from synthtune import language_model
+from synthtune import language_model, sharding
 from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
 from synthtune.progress import progress
-from synthtune.settings import Settings
+from synthtune.settings import Settings, TeacherSettings
 from synthtune.tasks import Example, Task, load as load_task, seed_for
 
 Direction = Literal["annotate", "generate"]
@@ -42,6 +43,10 @@ Direction = Literal["annotate", "generate"]
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 IGNORED = -100
+NO_MATTER = {"processes", "sharding", "activations", "checkpoint_steps", "shots", "test_examples", "prompted_examples"}
+"""Settings of the teacher that do not change what it learns."""
+WEIGHTS = {"lora": "adapter_model.safetensors", "full": "trained.safetensors"}
+"""File of what was trained, by `teacher.method`."""
 SYSTEM = "fine-tuned teacher"
 
 
@@ -72,14 +77,14 @@ def training_text(task: Task, example: Example, direction: Direction) -> tuple[s
 
 @dataclass
 class Adapter:
-    """A trained LoRA adapter on disk.
+    """What fine-tuning made of a model, on disk: a LoRA adapter, or the weights that full fine-tuning changed.
 
     Attributes
     ----------
     folder : Path
-        peft's files, `settings.json` and `losses.csv`.
+        peft's files or `trained.safetensors`, `settings.json` and `losses.csv`.
     digest : str
-        SHA-256 of the adapter's weights.
+        SHA-256 of the weights.
     losses : DataFrame
         Columns epoch, step, loss: mean loss a target token, in nats, before each optimizer step.
     seconds : float
@@ -112,7 +117,8 @@ def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, 
         Number of gold examples.
     direction : "annotate" or "generate"
     settings : Settings
-        `settings.teacher.processes` above 1 trains in that many processes through torchrun.
+        `settings.teacher.processes` above 1 trains in that many processes, each with the whole model or, with
+        `settings.teacher.sharding`, with its share of each layer.
 
     Raises
     ------
@@ -124,7 +130,7 @@ def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, 
     kept = _kept(folder, _made_from(lm.digest, task, budget, direction, settings))
     if kept:
         return kept
-    if settings.teacher.processes == 1:
+    if settings.teacher.processes == 1 and settings.teacher.sharding == "replicated":
         _train(lm, task, budget, direction, settings, folder)
     else:
         _launch(task.name, budget, direction, settings)
@@ -133,7 +139,7 @@ def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, 
 
 def _made_from(model_digest: str, task: Task, budget: int, direction: Direction, settings: Settings) -> dict:
     return {"model_digest": model_digest, "data_digest": task.digest, "budget": budget, "direction": direction,
-            "teacher": settings.teacher.model_dump(mode="json", exclude={"processes", "shots", "test_examples", "prompted_examples"}),
+            "teacher": settings.teacher.model_dump(mode="json", exclude=NO_MATTER),
             "seed": settings.seed, "threads": settings.threads, "smallest_budget": settings.budgets[0]}
 
 
@@ -142,7 +148,7 @@ def _kept(folder: Path, made_from: dict) -> Adapter | None:
     if not record.exists():
         return None
     stored = read_json(record)
-    weights = folder / "adapter_model.safetensors"
+    weights = folder / WEIGHTS[stored["made_from"]["teacher"].get("method", "lora")]
     if stored["made_from"] != made_from or not weights.exists() or digest(weights) != stored["digest"]:
         return None
     vocabulary = _tokens(stored["vocabulary"]) if stored["vocabulary"] else None
@@ -150,15 +156,17 @@ def _kept(folder: Path, made_from: dict) -> Adapter | None:
 
 
 class _TargetLoss(nn.Module):
-    """Summed cross-entropy of the target tokens, from the hidden states below the trained layers."""
+    """Summed cross-entropy of the target tokens, from token ids or from the hidden states below the trained layers."""
 
     def __init__(self, upper: nn.Module) -> None:
         super().__init__()
         self.upper = upper
 
-    def forward(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """states: (batch, length, hidden); targets: (batch, length), IGNORED where nothing is to be learned."""
-        hidden = self.upper.get_decoder()(inputs_embeds=states, use_cache=False).last_hidden_state[:, :-1]
+    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """inputs: (batch, length) ids or (batch, length, hidden) states; targets: (batch, length), IGNORED where
+        nothing is to be learned."""
+        read = {"input_ids" if inputs.dim() == 2 else "inputs_embeds": inputs}
+        hidden = self.upper.get_decoder()(**read, use_cache=False).last_hidden_state[:, :-1]
         targets = targets[:, 1:]
         wanted = targets != IGNORED
         # The vocabulary is the widest matrix of the model: multiply it only where a token is to be predicted.
@@ -190,7 +198,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     """Train in this process, which may be one of several; the first one writes the adapter."""
     chosen = settings.teacher
     start = time.perf_counter()
-    accelerator = Accelerator(cpu=lm.device.type == "cpu")
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     seed = seed_for(settings, task.name, budget, direction)
     torch.manual_seed(seed)
     rows = [_encoded(lm, task, example, direction, chosen.max_tokens) for example in task.gold(budget)]
@@ -199,23 +207,35 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
         written = _vocabulary(lm, rows, chosen.vocabulary)
         lm = language_model.writing_only(lm, _tokens(written))
         rows = [(ids, _places(targets, lm.vocabulary)) for ids, targets in rows]
-    model = copy.deepcopy(lm.model)
-    layers = len(model.get_decoder().layers)
-    first = min(chosen.frozen_layers, layers - 1)
-    peft_model = get_peft_model(model, LoraConfig(
-        r=chosen.lora_rank, lora_alpha=chosen.lora_alpha, lora_dropout=chosen.lora_dropout, task_type="CAUSAL_LM",
-        target_modules=linear_names(model), layers_to_transform=list(range(first, layers))))
-    lower, upper = language_model.split_at(model, first)
-    states = _frozen_states(lower, [ids for ids, _ in rows], lm)
+    sharded = chosen.sharding == "sharded"
+    model = lm.model if sharded else copy.deepcopy(lm.model)
+    layers = model.get_decoder().layers
+    first = min(chosen.frozen_layers, len(layers) - 1)
+    tuned = _trainable(model, chosen, first)
+    if chosen.activations == "checkpointed":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if sharded or (chosen.method == "full" and not first):
+        upper, inputs = model, [torch.tensor(ids) for ids, _ in rows]
+    else:
+        lower, upper = language_model.split_at(model, first)
+        inputs = _frozen_states(lower, [ids for ids, _ in rows], lm)
     module = _TargetLoss(upper).train()
+    if sharded:
+        sharding.shard(module, layers, accelerator.device)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
                                   weight_decay=0.0)
-    module, optimizer = accelerator.prepare(module, optimizer)
+    held = sharding.share(module)
+    prepared = module if sharded else accelerator.prepare(module)
+    made_from = _made_from(lm.digest, task, budget, direction, settings)
+    kept = sharding.Checkpoints(folder.with_name(f"{folder.name}-training"), made_from, accelerator.is_main_process)
     rng = random.Random(seed)
     plan = [(epoch, batch) for epoch in range(settings.epochs(budget))
             for batch in shuffled_by_length([len(ids) for ids, _ in rows], chosen.batch_size, rng)]
-    losses = []
-    for step, (epoch, batch) in enumerate(progress(plan, desc=f"fine-tune to {direction}", unit="step")):
+    resumed, losses = kept.resume(module, optimizer) if chosen.checkpoint_steps else (0, [])
+    for step, (epoch, batch) in enumerate(progress(plan[resumed:], desc=f"fine-tune to {direction}",
+                                                         unit="step"), resumed):
+        # Dropout differs by step and process, and is the same after a resumption.
+        torch.manual_seed(seed + step * accelerator.num_processes + accelerator.process_index)
         for group in optimizer.param_groups:
             group["lr"] = chosen.learning_rate * warm_up_and_decay(step, len(plan))
         total = sum(int((rows[index][1][1:] != IGNORED).sum()) for index in batch)
@@ -224,23 +244,46 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
         mine = batch[accelerator.process_index:: accelerator.num_processes]
         weight = 1.0 if mine else 0.0
         mine = mine or batch[:1]
-        loss = module(nn.utils.rnn.pad_sequence([states[index] for index in mine], batch_first=True),
-                      nn.utils.rnn.pad_sequence([rows[index][1] for index in mine], batch_first=True,
-                                                padding_value=IGNORED).to(lm.device)) * weight / total
+        pad = nn.utils.rnn.pad_sequence
+        loss = prepared(pad([inputs[index] for index in mine], batch_first=True).to(accelerator.device),
+                        pad([rows[index][1] for index in mine], batch_first=True, padding_value=IGNORED
+                            ).to(accelerator.device)) * weight / total
         # Gradients are averaged over processes; the loss is already a share of the whole batch's mean.
         accelerator.backward(loss * accelerator.num_processes)
         optimizer.step()
         optimizer.zero_grad()
         losses.append((epoch + 1, step + 1, float(accelerator.reduce(loss.detach(), "sum"))))
+        if chosen.checkpoint_steps and (step + 1) % chosen.checkpoint_steps == 0 and step + 1 < len(plan):
+            kept.save(module, optimizer, step + 1, losses)
+    weights = sharding.trained_weights(tuned)
     if accelerator.is_main_process:
         with atomic_path(folder) as temporary:
-            peft_model.save_pretrained(temporary, safe_serialization=True)
+            if chosen.method == "lora":
+                tuned.save_pretrained(temporary, state_dict=weights, safe_serialization=True)
+            else:
+                temporary.mkdir()
+                # Tied weights share memory, which the file format does not know.
+                save_file({name: value.clone() for name, value in weights.items()}, temporary / WEIGHTS["full"])
             pd.DataFrame(losses, columns=["epoch", "step", "loss"]).to_csv(temporary / "losses.csv", index=False)
             write_json(temporary / "settings.json", {
-                "made_from": _made_from(lm.digest, task, budget, direction, settings),
-                "digest": digest(temporary / "adapter_model.safetensors"), "vocabulary": written,
-                "processes": accelerator.num_processes, "seconds": round(time.perf_counter() - start, 1)})
+                "made_from": made_from, "digest": digest(temporary / WEIGHTS[chosen.method]), "vocabulary": written,
+                "processes": accelerator.num_processes, "held": held, "resumed_at_step": resumed,
+                "seconds": round(time.perf_counter() - start, 1)})
+    if chosen.checkpoint_steps:
+        kept.remove()
     accelerator.wait_for_everyone()
+
+
+def _trainable(model: nn.Module, chosen: TeacherSettings, first: int) -> nn.Module:
+    """Leave to be trained only what `teacher.method` says, from layer `first` on; the module whose weights are kept."""
+    layers = model.get_decoder().layers
+    if chosen.method == "lora":
+        return get_peft_model(model, LoraConfig(
+            r=chosen.lora_rank, lora_alpha=chosen.lora_alpha, lora_dropout=chosen.lora_dropout, task_type="CAUSAL_LM",
+            target_modules=linear_names(model), layers_to_transform=list(range(first, len(layers)))))
+    model.requires_grad_(not first)
+    layers[first:].requires_grad_(True)
+    return model
 
 
 def linear_names(model: nn.Module) -> list[str]:
@@ -317,10 +360,14 @@ def _launch(task: str, budget: int, direction: Direction, settings: Settings) ->
 
 
 def with_adapter(lm: LanguageModel, adapter: Adapter) -> LanguageModel:
-    """A copy of the model with an adapter merged into its weights: as fast as the model without one."""
+    """A copy of the model with what was trained in its weights: as fast as the model without it."""
     if adapter.vocabulary is not None:
         lm = language_model.writing_only(lm, adapter.vocabulary)
-    model = PeftModel.from_pretrained(copy.deepcopy(lm.model), adapter.folder).merge_and_unload().eval()
+    model, changed = copy.deepcopy(lm.model), adapter.folder / WEIGHTS["full"]
+    if changed.exists():
+        model.load_state_dict(load_file(changed), strict=False)
+    else:
+        model = PeftModel.from_pretrained(model, adapter.folder).merge_and_unload().eval()
     return LanguageModel(model, lm.tokenizer, lm.name, adapter.digest, lm.vocabulary)
 
 
@@ -432,9 +479,10 @@ def _main(job: dict) -> None:
     settings = Settings(**job["settings"])
     torch.set_num_threads(settings.threads)
     # Makes this process's own GPU the current one, where there are any.
-    PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available())
     task = load_task(job["task"], settings)
-    lm = language_model.load(settings.teacher.model)
+    device = None if settings.teacher.sharding == "replicated" else "cpu" if state.is_main_process else "meta"
+    lm = language_model.load(settings.teacher.model, device=device)
     folder = adapter_folder(settings, job["task"], job["budget"], job["direction"])
     _train(lm, task, job["budget"], job["direction"], settings, folder)
 
