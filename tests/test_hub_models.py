@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -195,6 +196,30 @@ def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, 
         resumed.folder / "settings.json")["resumed_at_step"]
     assert resumed.digest == uninterrupted.digest and resumed.losses.equals(uninterrupted.losses)
     assert not list(tmp_path.rglob("*-training"))
+
+
+def test_two_machines_share_a_neox_from_the_shell(neox, tmp_path):
+    """Two launchers of one process each, as accelerate starts on every machine of a cluster."""
+    settings = neox(tmp_path / "run", **{"teacher.sharding": "sharded", "teacher.epochs": 1})
+    changed = settings_module.load("smoke").for_task("tweets").teacher.model_dump()
+    mine = {f"teacher.{name}": value for name, value in settings.teacher.model_dump().items() if changed[name] != value}
+    mine |= {name: getattr(settings, name) for name in ("budgets", "pool_size", "test_size", "dev_size", "nlg_test_size")}
+    words = [word for name, value in mine.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--master-addr",
+               "127.0.0.1", "--master-port", str(port)]
+    asked = ["-m", "synthtune.teacher", "--profile", "smoke", "--run-dir", str(settings.folder), "--task", "tweets",
+             "--budget", "18", "--direction", "annotate", *words]
+    nodes = [subprocess.Popen([*command, "--node-rank", str(rank), *asked], env={**os.environ, "PYTHONPATH": str(LIB)},
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(2)]
+    said = [node.communicate(timeout=180)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    lm = language_model.load("gpt-neox-20b")
+    adapter = teacher.fine_tune(lm, tasks.load("tweets", settings), 18, "annotate", settings)  # what they left is taken
+    record = read_json(adapter.folder / "settings.json")
+    assert record["processes"] == 2 and 0.49 < record["held"] < 0.51
 
 
 @pytest.mark.parametrize(("name", "model", "metric"), [("tweets", "roberta-large", "accuracy"),

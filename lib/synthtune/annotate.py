@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from synthtune import teacher
-from synthtune.files import read_json, write_json, write_table
+from synthtune import language_model, teacher, workers
+from synthtune.files import digest, read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
-from synthtune.tasks import Task
+from synthtune.tasks import Task, Unlabelled
+from synthtune.workers import Shards, cut
 
 
 INCOMPLETE = "leaves out a value"
@@ -45,21 +47,45 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     made_from = _made_from(lm, task, budget, settings)
     if (kept := _kept(folder, made_from)) is not None:
         return kept
-    chosen = settings.annotate
-    inputs = task.unlabelled(budget)[: settings.inputs(budget)]
     start = time.perf_counter()
-    outputs, log_probabilities, scores = teacher.answers(lm, task, [item.text for item in inputs], settings,
-                                                         description="annotate")
-    table = pd.DataFrame({"id": [item.id for item in inputs], "text": [item.text for item in inputs],
-                          "output": outputs, "log_probability": log_probabilities})
-    table["dropped"] = [INCOMPLETE if chosen.outputs == "complete" and task.left_out(text, output) else ""
-                        for text, output in zip(table["text"], table["output"], strict=True)]
-    if scores is not None:
-        for number, label in enumerate(task.labels):
-            table[f"log P({label})"] = scores[:, number].numpy()
+    shards, processes = _shards(lm, task, budget, settings), workers.number_of(settings.annotate.processes)
+    if processes > 1:
+        workers.share("annotate", task.name, budget, settings, processes)
+    shards.do()
+    table = shards.union()
+    complete = settings.annotate.outputs == "complete"
+    table.insert(4, "dropped", [INCOMPLETE if complete and task.left_out(text, output) else ""
+                                for text, output in zip(table["text"], table["output"], strict=True)])
     write_table(folder / "annotated.parquet", table,
                 {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
+    shards.remove()
     return table
+
+
+def annotate_share(task: Task, budget: int, settings: Settings, rank: int, processes: int) -> None:
+    """Annotate one process's share of the inputs, with the teacher that this run has fine-tuned."""
+    lm = language_model.load(settings.check(task.name, budget).teacher.model)
+    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "annotate", settings))
+    _shards(annotator, task, budget, settings.check(task.name, budget)).do(rank, processes)
+
+
+def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> Shards:
+    inputs = task.unlabelled(budget)[: settings.inputs(budget)]
+
+    def make(number: int, part: Sequence[Unlabelled]) -> pd.DataFrame:
+        outputs, log_probabilities, scores = teacher.answers(
+            lm, task, [item.text for item in part], settings, description=shards.named("annotate", number))
+        table = pd.DataFrame({"id": [item.id for item in part], "text": [item.text for item in part],
+                              "output": outputs, "log_probability": log_probabilities})
+        if scores is not None:
+            for place, label in enumerate(task.labels):
+                table[f"log P({label})"] = scores[:, place].numpy()
+        return table
+
+    name = digest(_made_from(lm, task, budget, settings))[:12]
+    folder = settings.folder / task.name / f"budget-{budget}" / f"annotated-{name}"
+    shards = Shards(folder, cut(inputs, settings.annotate.shard_size), make)
+    return shards
 
 
 def _made_from(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:

@@ -406,7 +406,9 @@ def _log_axis(axes: Axes, places: list[int]) -> None:
     axes.set_xscale("log")
     room = 1.25 if len(places) > 1 else 1.6
     axes.set_xlim(min(places) / room, max(places) * room)
-    axes.xaxis.set_major_locator(FixedLocator(places))
+    # 169 and 170 would be printed over each other.
+    apart = [place for place, before in zip(places, [0, *places]) if place > 1.1 * before]
+    axes.xaxis.set_major_locator(FixedLocator(apart))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:,.0f}"))
     # Neighbours such as 1,000 and 1,500 would touch if the axis spans a decade and a panel is narrow.

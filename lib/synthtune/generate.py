@@ -5,16 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from synthtune import language_model, metrics, teacher
+from synthtune import language_model, metrics, teacher, workers
 from synthtune.annotate import INCOMPLETE
-from synthtune.files import read_json, write_json, write_table
+from synthtune.files import digest, read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task, seed_for, splits
+from synthtune.workers import Shards, cut
 
 DISAGREES = "teacher disagrees"
 REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES, INCOMPLETE)
@@ -65,14 +68,57 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
     start = time.perf_counter()
     table = _sample(generator, task, budget, settings)
     table["dropped"] = _malformed(table, task, budget)
-    valid = table.index[table["dropped"] == ""]
-    outputs, log_probabilities, _ = teacher.answers(annotator, task, list(table.loc[valid, "text"]), settings,
-                                                    description="relabel") if len(valid) else ([], [], None)
-    table["relabelled"] = pd.Series(outputs, index=valid, dtype=object)
-    table["agreement"] = pd.Series(log_probabilities, index=valid, dtype=float)
+    relabelled = _relabelled(annotator, table, task, budget, settings)
+    _do(relabelled, "relabel", task, budget, settings)
+    valid, judged = table.index[table["dropped"] == ""], relabelled.union()
+    table["relabelled"] = pd.Series(list(judged["relabelled"]), index=valid, dtype=object)
+    table["agreement"] = pd.Series(list(judged["agreement"]), index=valid, dtype=float)
     table = _labelled(table, task, settings)
     write_table(kept, table, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
+    for shards in (_sampled(generator, task, budget, settings), relabelled):
+        shards.remove()
     return table
+
+
+def generate_share(stage: workers.Stage, task: Task, budget: int, settings: Settings, rank: int, processes: int) -> None:
+    """One process's share of sampling or of relabelling, with the teachers that this run has fine-tuned."""
+    settings = settings.check(task.name, budget)
+    lm = language_model.load(settings.teacher.model)
+    if stage == "sample":
+        generator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "generate", settings))
+        _sampled(generator, task, budget, settings).do(rank, processes)
+        return
+    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "annotate", settings))
+    adapter = teacher.fine_tune(lm, task, budget, "generate", settings)
+    # Of the generator only its digest matters now: what it wrote is there.
+    table = _sampled(replace(lm, digest=adapter.digest), task, budget, settings).union()
+    table["dropped"] = _malformed(table, task, budget)
+    _relabelled(annotator, table, task, budget, settings).do(rank, processes)
+
+
+def _do(shards: Shards, stage: workers.Stage, task: Task, budget: int, settings: Settings) -> None:
+    processes = workers.number_of(settings.generate.processes)
+    if processes > 1:
+        workers.share(stage, task.name, budget, settings, processes)
+    shards.do()
+
+
+def _relabelled(annotator: LanguageModel, table: pd.DataFrame, task: Task, budget: int, settings: Settings) -> Shards:
+    """The annotator's output for every pair that is well formed, and its log-probability."""
+    texts = list(table.loc[table["dropped"] == "", "text"])
+
+    def make(number: int, part: Sequence[str]) -> pd.DataFrame:
+        outputs, log_probabilities = [], []
+        if part:
+            outputs, log_probabilities, _ = teacher.answers(annotator, task, list(part), settings,
+                                                            description=shards.named("relabel", number))
+        return pd.DataFrame({"relabelled": pd.Series(outputs, dtype=object),
+                             "agreement": pd.Series(log_probabilities, dtype=float)})
+
+    name = digest({"annotator": annotator.digest, "texts": texts, "settings": settings.for_stage("generate", task.name)})
+    folder = settings.folder / task.name / f"budget-{budget}" / f"relabelled-{name[:12]}"
+    shards = Shards(folder, cut(texts, settings.generate.shard_size), make)
+    return shards
 
 
 def _but_for_labels(made_from: dict) -> dict:
@@ -98,22 +144,38 @@ def _labelled(table: pd.DataFrame, task: Task, settings: Settings) -> pd.DataFra
 
 
 def _sample(generator: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
+    shards = _sampled(generator, task, budget, settings)
+    _do(shards, "sample", task, budget, settings)
+    return shards.union()
+
+
+def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settings) -> Shards:
+    """What the generator writes: text, output, log-probability and whether it ended by itself."""
     chosen = settings.generate
-    labels = [task.labels[number % len(task.labels)] for number in range(chosen.pairs)] if task.labels else None
-    prompts = [teacher.generation_prompt(task, label) for label in labels or [None] * chosen.pairs]
-    written, sums, finished = language_model.write(
-        generator, prompts, chosen.max_new_tokens, batch_size=chosen.batch_size, temperature=chosen.temperature,
-        top_p=chosen.top_p, seed=seed_for(settings, task.name, budget, "sample"), description="generate")
-    if task.kind == "classification":
-        # Several lines are the generator's sign that it went on to a next example.
-        whole = [text.split("\n")[0].strip() for text in written]
-        texts, outputs = [splits.cut(text, settings.max_characters) for text in whole], labels
-        # Where a task cuts its own texts, one that reaches that length is as good as ended.
-        finished = [done or len(text) > settings.max_characters for done, text in zip(finished, whole, strict=True)]
-    else:
-        divided = [text.partition(f"\n{task.wording.output}:") for text in written]
-        texts, outputs = [part[0].strip() for part in divided], [part[2].strip() for part in divided]
-    return pd.DataFrame({"text": texts, "sampled": outputs, "log_probability": sums, "finished": finished})
+    seed = seed_for(settings, task.name, budget, "sample")
+
+    def make(number: int, part: Sequence[int]) -> pd.DataFrame:
+        labels = [task.labels[place % len(task.labels)] for place in part] if task.labels else None
+        prompts = [teacher.generation_prompt(task, label) for label in labels or [None] * len(part)]
+        written, sums, finished = language_model.write(
+            generator, prompts, chosen.max_new_tokens, batch_size=chosen.batch_size, temperature=chosen.temperature,
+            top_p=chosen.top_p, seed=seed + number, description=shards.named("generate", number))
+        if task.kind == "classification":
+            # Several lines are the generator's sign that it went on to a next example.
+            whole = [text.split("\n")[0].strip() for text in written]
+            texts, outputs = [splits.cut(text, settings.max_characters) for text in whole], labels
+            # Where a task cuts its own texts, one that reaches that length is as good as ended.
+            finished = [done or len(text) > settings.max_characters for done, text in zip(finished, whole, strict=True)]
+        else:
+            divided = [text.partition(f"\n{task.wording.output}:") for text in written]
+            texts, outputs = [pieces[0].strip() for pieces in divided], [pieces[2].strip() for pieces in divided]
+        return pd.DataFrame({"text": texts, "sampled": outputs, "log_probability": sums, "finished": finished})
+
+    name = digest({"generator": generator.digest, "task": task.digest, "budget": budget,
+                   "settings": settings.for_stage("generate", task.name)})
+    folder = settings.folder / task.name / f"budget-{budget}" / f"sampled-{name[:12]}"
+    shards = Shards(folder, cut(range(chosen.pairs), chosen.shard_size), make)
+    return shards
 
 
 def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:

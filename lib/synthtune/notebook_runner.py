@@ -47,7 +47,7 @@ KERNEL_STARTS = 3
 START_SECONDS = 120
 """How long a kernel may take to answer first; importing from a cold disk is slow."""
 
-WATCH_SECONDS = 0.5
+WATCH_SECONDS = 1.0
 """How often memory is looked at."""
 
 MINUTES_COLUMNS = ["notebook", "task", "budget", "minutes", "peak_rss_gib"]
@@ -240,13 +240,16 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any], record: Path |
             if executed.exists():
                 _store(executed, failed)
                 sentence += f" The notebook as far as it got, with every detail: {as_typed(failed)}"
+            with files.atomic_path(output.with_suffix(".failed.txt")) as temporary:
+                temporary.write_text(sentence + "\n", "utf-8")
             screen.failed(sentence)
             raise StageError(sentence) from error
         finally:
             watch.kill()
         seconds = time.monotonic() - start
         _store(executed, output)
-        failed.unlink(missing_ok=True)
+        for left in (failed, output.with_suffix(".failed.txt")):
+            left.unlink(missing_ok=True)
         if record is not None:
             _record(record, notebook, parameters, seconds / 60, watch.peak_bytes / 2**30)
         screen.done(seconds)

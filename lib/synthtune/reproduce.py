@@ -110,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         help="this task instead of all of the profile's; may be repeated",
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="notebooks to run side by side")
+    parser.add_argument("--executor", choices=["local", "slurm"], default="local",
+                        help="run notebooks on this machine, or as jobs of a SLURM cluster")
     parser.add_argument("--data-root", metavar="DIR", help="folder with real corpora: webnlg/, sgd/, rte/, banking77/ …")
     parser.add_argument("--dry-run", action="store_true", help="list the notebooks that would run, and stop")
     parser.add_argument(
@@ -176,7 +178,12 @@ def _reproduce(chosen: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    run = Run(settings, overrides)
+    executor = []
+    if chosen.executor == "slurm":
+        from synthtune import cluster
+
+        executor = cluster.arguments(settings, chosen.jobs)
+    run = Run(settings, overrides, executor)
     with run.locked():
         if chosen.dry_run:
             with run.written(keep=False):
@@ -205,10 +212,12 @@ class Run:
         The whole of them, resolved.
     overrides : list of str
         What was changed from the profile, handed to every notebook.
+    executor : list of str
+        Snakemake's options to run notebooks elsewhere; none to run them on this machine.
     """
 
-    def __init__(self, settings: Settings, overrides: list[str]):
-        self.settings = settings
+    def __init__(self, settings: Settings, overrides: list[str], executor: list[str]):
+        self.settings, self.executor = settings, executor
         self.folder = settings.folder
         default = settings.run_dir is None
         common = {
@@ -273,6 +282,14 @@ class Run:
                 for member in [process, *process.children(recursive=True)]:
                     member.kill()
                 process.wait(STOP_SECONDS)
+        self._cancel_jobs()
+
+    def _cancel_jobs(self) -> None:
+        """Cancel what a run that did not end well has left on the cluster."""
+        if self.executor:
+            from synthtune import cluster
+
+            cluster.cancel_left_over(self.folder)
 
     def _remove_left_over(self) -> None:
         """Remove the temporary folders of `synthtune.files.atomic_path` that a killed run left behind."""
@@ -302,7 +319,12 @@ class Run:
             "budgets": list(self.settings.budgets),
             "notebooks": str(NOTEBOOKS),
             "python": sys.executable,
+            "resources": {},
         }
+        if self.executor:
+            from synthtune import cluster
+
+            contents["workflow.json"]["resources"] = cluster.resources(self.settings)
         before = {}
         for name, content in contents.items():
             path = self.folder / name
@@ -362,7 +384,8 @@ class Run:
 
         reused = len(self.jobs) - len(pending)
         print(
-            f"{len(pending)} notebooks to run, {self.settings.jobs} at a time"
+            f"{len(pending)} notebooks to run, "
+            + ("as jobs of the cluster" if self.executor else f"{self.settings.jobs} at a time")
             + (f"; {reused} of an earlier run are reused." if reused else "."),
             flush=True,
         )
@@ -374,20 +397,17 @@ class Run:
             self._warm_kernels(place, output, len(pending)),
             Screen().closing() as screen,
         ):
-            board = _Board(
-                place / "s",
-                screen,
-                [self.label(job) for job in pending],
-                self.settings.jobs,
-                self._earlier_minutes(),
-            )
+            board, environment = self._board(place, screen, pending), self._environment()
+            if not self.executor:
+                environment["SYNTHTUNE_RUN"] = str(place / "s")
             snakemake = subprocess.Popen(
                 self._snakemake(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env={**self._environment(), "SYNTHTUNE_RUN": str(place / "s")},
+                cwd=self.folder,  # of jobs too, which are known by it
+                env=environment,
             )
             try:
                 born = psutil.Process(snakemake.pid).create_time()
@@ -396,6 +416,7 @@ class Run:
             finally:
                 board.close()  # every runner sees it and ends
                 _stop(snakemake)
+                self._cancel_jobs()
         if status == 0:
             print(f"Done in {duration(time.monotonic() - start)}.")
             self.print_results()
@@ -409,12 +430,20 @@ class Run:
         print("Finished work is kept: run the same command again to go on.", file=sys.stderr)
         return 1
 
+    def _board(self, place: Path, screen: Any, pending: list[str]) -> Any:
+        labels = {job: self.label(job) for job in pending}
+        if self.executor:
+            from synthtune import cluster
+
+            return cluster.Board(self.folder, screen, labels)
+        return _Board(place / "s", screen, list(labels.values()), self.settings.jobs, self._earlier_minutes())
+
     @contextlib.contextmanager
     def _warm_kernels(self, place: Path, output: BinaryIO, notebooks: int) -> Iterator[None]:
         """Have kernels ready by the time that the first notebooks are done, if there are more notebooks then."""
         from synthtune.notebook_runner import WARM
 
-        if sys.platform != "linux" or notebooks <= self.settings.jobs:
+        if sys.platform != "linux" or notebooks <= self.settings.jobs or self.executor:
             yield
             return
         command = [sys.executable, "-m", "synthtune.warm_kernels", str(place / WARM)]
@@ -475,8 +504,7 @@ class Run:
             str(self.folder),
             "--configfile",
             str(self.folder / "workflow.json"),
-            "--cores",
-            str(self.settings.jobs),
+            *(self.executor or ["--cores", str(self.settings.jobs), "--latency-wait", "2"]),
             "--scheduler",
             "greedy",
             # The longest first, so that no core waits for one of them at the end.
@@ -486,8 +514,6 @@ class Run:
             "--rerun-triggers",
             "mtime",
             "input",
-            "--latency-wait",
-            "2",
             "--workflow-profile",
             "none",
             "figures",

@@ -43,6 +43,12 @@ class _Section(BaseModel):
         return value
 
 
+HOW = {"processes", "sharding", "activations", "checkpoint_steps"}
+"""Settings that say how work is done, on which no result depends."""
+
+PROCESSES = Field(1, ge=1, description="processes that share the work, one GPU each; as many as there are GPUs if null")
+
+
 class TeacherSettings(_Section):
     """Fine-tuning of the large language model on gold examples (`01_teacher`)."""
 
@@ -60,7 +66,8 @@ class TeacherSettings(_Section):
     max_tokens: int = Field(64, ge=8, description="longest sequence the teacher reads, in tokens")
     vocabulary: int | None = Field(
         None, ge=1, description="commonest tokens that the P(X,Y) teacher writes, besides those of gold; all if null")
-    processes: int = Field(1, ge=1, description="data-parallel training processes")
+    processes: int | None = Field(
+        1, ge=1, description="data-parallel training processes; as many as there are GPUs if null")
     sharding: Literal["replicated", "sharded"] = Field(
         "replicated", description="every process holds the whole model, or its share of each layer (FSDP)")
     activations: Literal["kept", "checkpointed"] = Field(
@@ -78,6 +85,8 @@ class AnnotateSettings(_Section):
     inputs: int = Field(400, ge=1, description="unlabelled inputs to annotate at the smallest budget")
     inputs_larger: int = Field(400, ge=1, description="the same at larger budgets")
     batch_size: int = Field(32, ge=1, description="inputs per forward pass")
+    processes: int | None = PROCESSES
+    shard_size: int = Field(512, ge=1, description="inputs per shard: what processes share, and a killed run loses at most")
     max_new_tokens: int = Field(48, ge=1, description="longest text the teacher writes (NLG)")
     outputs: Literal["all", "complete"] = Field(
         "all", description="keep every text the teacher writes, or those that mention all values of their input (NLG)")
@@ -90,6 +99,8 @@ class GenerateSettings(_Section):
     temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: sample among the likeliest tokens of this mass")
     batch_size: int = Field(160, ge=1, description="sequences written side by side")
+    processes: int | None = PROCESSES
+    shard_size: int = Field(512, ge=1, description="pairs per shard, as for annotate")
     max_new_tokens: int = Field(40, ge=4, description="longest pair, in tokens")
     labels: Literal["raw", "filtered", "relabelled"] = Field(
         "relabelled", description="keep the sampled label, keep pairs the annotating teacher agrees with, or relabel")
@@ -108,6 +119,7 @@ class StudentSettings(_Section):
     head_learning_rate: float | None = Field(
         None, gt=0, description="the same for the new classification head; learning_rate if null")
     batch_size: int = Field(16, ge=1, description="examples per optimizer step")
+    processes: int | None = PROCESSES
     steps: int = Field(150, ge=1, description="optimizer steps with synthetic examples, and on more gold examples")
     gold_steps: int = Field(100, ge=1, description="optimizer steps on the gold examples of the smallest budget alone")
     full_steps: int = Field(150, ge=1, description="optimizer steps on the whole pool with its true labels")
@@ -152,6 +164,17 @@ class PlanSettings(_Section):
     cpu_bandwidth: float = Field(20.0, gt=0, description="memory bandwidth of gpu=cpu, 10⁹ bytes/s: stated")
 
 
+class ClusterSettings(_Section):
+    """What jobs ask a SLURM cluster for (`--executor slurm`); no result depends on it."""
+
+    partition: str | None = Field(None, description="where jobs wait; the cluster's default if null")
+    account: str | None = Field(None, description="that they are charged to")
+    hours_factor: float = Field(3.0, gt=0, description="hours asked for, for each that is planned")
+    resources: dict[Literal["teacher", "annotate", "generate", "students"], dict[str, Any]] = Field(
+        {}, description="in place of what the plan says, by stage: {teacher: {runtime: 600, mem_mb: 90000, gpu: 8}}")
+    options: list[str] = Field([], description="more options of Snakemake, such as --slurm-qos=short")
+
+
 class FigureSettings(_Section):
     """Intervals and resampling (`05_figures`)."""
 
@@ -182,6 +205,7 @@ class Settings(_Section):
     endpoint: EndpointSettings | None = None
     figures: FigureSettings = FigureSettings()
     plan: PlanSettings = PlanSettings()
+    cluster: ClusterSettings = ClusterSettings()
     cost_per_label: float = Field(0.10, ge=0, description="US dollars to have one example labelled by a person")
     cost_per_hour: float = Field(0.10, ge=0, description="US dollars for an hour of this machine")
     per_task: dict[AnyTask, dict[str, Any]] = Field({}, description="dotted settings that differ for a task")
@@ -246,7 +270,7 @@ class Settings(_Section):
             The task; needed for every stage but "figures".
         """
         if stage == "figures":
-            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs", "plan"})
+            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs", "plan", "cluster"})
             return {"figures": relevant}
         mine = self.for_task(task).model_dump(mode="json")
         shared = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads",
@@ -259,7 +283,9 @@ class Settings(_Section):
                  "students": ("teacher", "annotate", "generate", "students", "budgets")}
         if stage not in chain:
             raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, chain)}")
-        return relevant | {name: mine[name] for name in chain[stage]}
+        without = {name: {key: value for key, value in mine[name].items() if key not in HOW}
+                   if isinstance(mine[name], dict) else mine[name] for name in chain[stage]}
+        return relevant | without
 
     def stage_digest(self, stage: str, task: str, budget: int) -> str:
         """SHA-256 of what a stage's result depends on."""

@@ -33,7 +33,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_tokens_right
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets
+from synthtune import assets, workers
 from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest
 from synthtune.language_model import by_length
@@ -43,6 +43,10 @@ from synthtune.tasks import Task
 from synthtune.teacher import IGNORED, shuffled_by_length, warm_up_and_decay
 
 ROUTES = ("annotated", "generated")
+NEARLY = 0.9
+"""Share of an amount that is as good as the amount."""
+NOT_OF_A_CELL = {"seeds", "seeds_larger", "seeds_full", "amount", "sweep", "processes"}
+"""Settings of the students that say which cells there are and how they are run, not what one of them is."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
     """The cells of a task, in the order in which they are run.
 
     Every condition at every budget and seed; the ceiling; and, for NLG, the sweep over amounts (figure 5) at the
-    smallest budget. A route that gave fewer examples than an amount asks for, or none, is used as far as it goes, and
-    then annotated examples are tried at that smaller amount as well, so that the routes can be compared at equal
-    amounts (figure 6).
+    smallest budget. A route that gave fewer examples than an amount asks for, or none, is used as far as it goes; so
+    that the routes can be compared at equal amounts (figure 6), the other takes as many if that is nearly as much, and
+    annotated examples are tried at both amounts if not.
 
     Raises
     ------
@@ -93,6 +97,8 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
         seeds = chosen.seeds if budget == smallest else chosen.seeds_larger
         most = {route: min(chosen.amount, number) for route, number in there[budget].items()}
         equal = min(most.values())
+        if equal >= NEARLY * max(most.values()):
+            most = dict.fromkeys(most, equal)
         wanted = [("gold", 0), ("gold+annotated", most["annotated"]), ("gold+generated", most["generated"]),
                   ("gold+both", equal), ("gold+annotated", equal)]
         found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted
@@ -158,33 +164,64 @@ def run_cells(task: Task, settings: Settings, wanted: Sequence[Cell] | None = No
         One row per cell, in the order of `cells` or `wanted`.
     """
     settings = settings.check(task.name)
-    folder = settings.folder / task.name
-    bench, rows = None, []
-    plan = [(cell, *training_rows(task, cell, settings)) for cell in (cells(task, settings) if wanted is None else wanted)]
-    for cell, examples, counts in progress(plan, desc="students", unit="cell"):
-        made_from = {"cell": asdict(cell), "data": digest([asdict(row) for row in examples]), "task": task.digest,
-                     "settings": settings.students.model_dump(mode="json", exclude={"seeds", "seeds_larger", "seeds_full",
-                                                                                   "amount", "sweep"}),
-                     "steps": settings.steps(cell.condition, cell.budget), "threads": settings.threads,
-                     "model": assets.digest(settings.students.model)}
-        kept = folder / "cells" / f"{digest(made_from)[:24]}.parquet"
-        if not kept.exists():
-            if bench is None:
-                bench = _Bench.of(task, settings)
-                # Those of finished cells too: in other batches a text's last digits differ, and an interrupted run is to
-                # end with the numbers of a whole one.
-                bench.read([row.text for _, rows_of_cell, _ in plan for row in rows_of_cell])
-            start = time.perf_counter()
-            predicted = bench.train_and_predict(examples, cell)
-            row = _result(task, cell, counts, settings, task.score(list(task.test), predicted),
-                          time.perf_counter() - start, made_from)
-            with atomic_path(kept) as temporary:
-                pd.DataFrame([row]).to_parquet(temporary)
-        rows.append(pd.read_parquet(kept))
-    table = pd.concat(rows, ignore_index=True)
-    with atomic_path(folder / "results.parquet") as temporary:
+    plan = _plan(task, settings, cells(task, settings) if wanted is None else wanted)
+    processes = workers.number_of(settings.students.processes)
+    if processes > 1 and wanted is None and not all(planned.kept.exists() for planned in plan):
+        workers.share("students", task.name, settings.budgets[0], settings, processes)
+    _run(task, settings, plan, plan)
+    table = pd.concat([pd.read_parquet(planned.kept) for planned in plan], ignore_index=True)
+    with atomic_path(settings.folder / task.name / "results.parquet") as temporary:
         table.to_parquet(temporary)
     return table
+
+
+def run_share(task: Task, settings: Settings, rank: int, processes: int) -> None:
+    """Run one process's share of a task's cells."""
+    settings = settings.check(task.name)
+    plan = _plan(task, settings, cells(task, settings))
+    _run(task, settings, plan, plan[rank::processes])
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A cell, what it trains on, what its result depends on, and where that is kept."""
+
+    cell: Cell
+    rows: list[Row]
+    counts: dict[str, int]
+    made_from: dict
+    kept: Path
+
+
+def _plan(task: Task, settings: Settings, wanted: Sequence[Cell]) -> list[_Planned]:
+    plan, chosen = [], settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL)
+    for cell in wanted:
+        rows, counts = training_rows(task, cell, settings)
+        made_from = {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
+                     "settings": chosen, "steps": settings.steps(cell.condition, cell.budget),
+                     "threads": settings.threads, "model": assets.digest(settings.students.model)}
+        kept = settings.folder / task.name / "cells" / f"{digest(made_from)[:24]}.parquet"
+        plan.append(_Planned(cell, rows, counts, made_from, kept))
+    return plan
+
+
+def _run(task: Task, settings: Settings, plan: list[_Planned], mine: list[_Planned]) -> None:
+    """Run those of a plan's cells that have not been run and are `mine`."""
+    bench = None
+    for planned in progress(mine, desc="students", unit="cell"):
+        if planned.kept.exists():
+            continue
+        if bench is None:
+            bench = _Bench.of(task, settings)
+            # Those of other cells too: in other batches a text's last digits differ, and a run that was interrupted, or
+            # shared by several processes, is to end with the numbers of a whole one.
+            bench.read([row.text for each in plan for row in each.rows])
+        start = time.perf_counter()
+        predicted = bench.train_and_predict(planned.rows, planned.cell)
+        row = _result(task, planned.cell, planned.counts, settings, task.score(list(task.test), predicted),
+                      time.perf_counter() - start, planned.made_from)
+        with atomic_path(planned.kept) as temporary:
+            pd.DataFrame([row]).to_parquet(temporary)
 
 
 def _result(task: Task, cell: Cell, counts: dict[str, int], settings: Settings, scores: dict, seconds: float,

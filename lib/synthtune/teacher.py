@@ -6,19 +6,19 @@ full fine-tuning.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
 import os
 import random
-import re
 import subprocess
 import sys
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 import torch
@@ -28,12 +28,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from synthtune import language_model, sharding
+from synthtune import language_model, sharding, workers
 from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
 from synthtune.progress import progress
-from synthtune.settings import Settings, TeacherSettings
+from synthtune.settings import HOW, Settings, TeacherSettings, load as load_settings
 from synthtune.tasks import Example, Task, load as load_task, seed_for
 
 Direction = Literal["annotate", "generate"]
@@ -43,7 +43,7 @@ Direction = Literal["annotate", "generate"]
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 IGNORED = -100
-NO_MATTER = {"processes", "sharding", "activations", "checkpoint_steps", "shots", "test_examples", "prompted_examples"}
+NO_MATTER = HOW | {"shots", "test_examples", "prompted_examples"}
 """Settings of the teacher that do not change what it learns."""
 WEIGHTS = {"lora": "adapter_model.safetensors", "full": "trained.safetensors"}
 """File of what was trained, by `teacher.method`."""
@@ -130,10 +130,11 @@ def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, 
     kept = _kept(folder, _made_from(lm.digest, task, budget, direction, settings))
     if kept:
         return kept
-    if settings.teacher.processes == 1 and settings.teacher.sharding == "replicated":
+    processes = workers.number_of(settings.teacher.processes)
+    if processes == 1 and settings.teacher.sharding == "replicated":
         _train(lm, task, budget, direction, settings, folder)
     else:
-        _launch(task.name, budget, direction, settings)
+        _launch(task.name, budget, direction, settings, processes)
     return _kept(folder, _made_from(lm.digest, task, budget, direction, settings))
 
 
@@ -257,21 +258,25 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
             kept.save(module, optimizer, step + 1, losses)
     weights = sharding.trained_weights(tuned)
     if accelerator.is_main_process:
-        with atomic_path(folder) as temporary:
-            if chosen.method == "lora":
-                tuned.save_pretrained(temporary, state_dict=weights, safe_serialization=True)
-            else:
-                temporary.mkdir()
-                # Tied weights share memory, which the file format does not know.
-                save_file({name: value.clone() for name, value in weights.items()}, temporary / WEIGHTS["full"])
-            pd.DataFrame(losses, columns=["epoch", "step", "loss"]).to_csv(temporary / "losses.csv", index=False)
-            write_json(temporary / "settings.json", {
-                "made_from": made_from, "digest": digest(temporary / WEIGHTS[chosen.method]), "vocabulary": written,
-                "processes": accelerator.num_processes, "held": held, "resumed_at_step": resumed,
-                "seconds": round(time.perf_counter() - start, 1)})
+        _write(folder, chosen.method, tuned, weights, losses, {
+            "made_from": made_from, "vocabulary": written, "processes": accelerator.num_processes, "held": held,
+            "resumed_at_step": resumed, "seconds": round(time.perf_counter() - start, 1)})
     if chosen.checkpoint_steps:
         kept.remove()
     accelerator.wait_for_everyone()
+
+
+def _write(folder: Path, method: str, tuned: nn.Module, weights: dict[str, torch.Tensor], losses: list, record: dict) -> None:
+    """Keep what was trained, whole or not at all."""
+    with atomic_path(folder) as temporary:
+        if method == "lora":
+            tuned.save_pretrained(temporary, state_dict=weights, safe_serialization=True)
+        else:
+            temporary.mkdir()
+            # Tied weights share memory, which the file format does not know.
+            save_file({name: value.clone() for name, value in weights.items()}, temporary / WEIGHTS["full"])
+        pd.DataFrame(losses, columns=["epoch", "step", "loss"]).to_csv(temporary / "losses.csv", index=False)
+        write_json(temporary / "settings.json", {**record, "digest": digest(temporary / WEIGHTS[method])})
 
 
 def _trainable(model: nn.Module, chosen: TeacherSettings, first: int) -> nn.Module:
@@ -339,7 +344,7 @@ def _frozen_states(lower: nn.Module, rows: list[list[int]], lm: LanguageModel) -
     return states
 
 
-def _launch(task: str, budget: int, direction: Direction, settings: Settings) -> None:
+def _launch(task: str, budget: int, direction: Direction, settings: Settings, processes: int) -> None:
     """Train in several processes of this machine.
 
     They are started by torchrun, whose environment accelerate reads: its own launcher does the same for several GPUs,
@@ -347,15 +352,13 @@ def _launch(task: str, budget: int, direction: Direction, settings: Settings) ->
     """
     job = {"task": task, "budget": budget, "direction": direction, "settings": settings.model_dump(mode="json")}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-               str(settings.teacher.processes), "-m", "synthtune.teacher", json.dumps(job)]
+               str(processes), "-m", "synthtune.teacher", "--job", json.dumps(job)]
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads)},
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        raised = re.findall(r"^(?:\[rank\d+\]: ?)?[\w.]*(?:Error|Exception): (.+)", done.stderr, re.MULTILINE)
-        said = raised[0] if raised else "one was killed, most likely because memory ran out" \
-            if "SIGKILL" in done.stderr else f"exit status {done.returncode}"
-        raise StageError(f"Fine-tuning {task} in {settings.teacher.processes} processes failed: {said.rstrip('.')}. "
+        said = workers.reason(done.stderr, done.returncode)
+        raise StageError(f"Fine-tuning {task} in {processes} processes failed: {said} "
                          "Correct that, or set teacher.processes=1, and run again; finished work is kept.")
 
 
@@ -474,6 +477,32 @@ def save(rows: list[dict], task: Task, budget: int, settings: Settings) -> pd.Da
     return table
 
 
+def _job(arguments: list[str]) -> dict:
+    """What a training process is to do: as `_launch` says it in JSON, or as a person does in a shell.
+
+        accelerate launch --num_machines 2 … -m synthtune.teacher --profile paper --task rte --budget 125 --direction annotate
+    """
+    parser = argparse.ArgumentParser(prog="python -m synthtune.teacher", description="One of several processes that "
+                                     "fine-tune a teacher together.")
+    parser.add_argument("--job", type=json.loads, help="all of it, as JSON")
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="NAME=VALUE")
+    parser.add_argument("--run-dir", default="", metavar="DIR", help="folder of the run, which all machines see")
+    parser.add_argument("--data-root", default="", metavar="DIR")
+    parser.add_argument("--task")
+    parser.add_argument("--budget", type=int)
+    parser.add_argument("--direction", choices=get_args(Direction))
+    given = parser.parse_args(arguments)
+    if given.job:
+        return given.job
+    missing = [name for name in ("task", "budget", "direction") if getattr(given, name) is None]
+    if missing:
+        parser.error(f"say --{missing[0]} as well")
+    settings = load_settings(given.profile, given.overrides, given.run_dir, given.data_root)
+    return {"task": given.task, "budget": given.budget, "direction": given.direction,
+            "settings": settings.check(given.task, given.budget).model_dump(mode="json")}
+
+
 def _main(job: dict) -> None:
     """One of several training processes."""
     settings = Settings(**job["settings"])
@@ -488,4 +517,4 @@ def _main(job: dict) -> None:
 
 
 if __name__ == "__main__":
-    _main(json.loads(sys.argv[1]))
+    _main(_job(sys.argv[1:]))

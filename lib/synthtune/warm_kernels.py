@@ -35,7 +35,7 @@ IMPORTED = ("ipykernel.kernelapp", "ipykernel.ipkernel", "transformers.models.ll
             "synthtune.stages", "synthtune.student", "synthtune.show", "synthtune.report")
 """What notebooks import, and what those modules import in turn."""
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 
 
 class ForkedKernel:

@@ -1,0 +1,175 @@
+"""The graph of notebooks on a SLURM cluster, through Snakemake's own executor.
+
+`./run_all.sh --executor slurm` runs on a machine that can submit jobs; every notebook becomes one job, asking for what
+the planner says its stage needs. The folder of the run, the environment and the cache must be seen by all machines.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from synthtune import planner
+from synthtune.errors import SettingsError
+from synthtune.settings import Settings
+
+NOTEBOOK_OF = {
+    "fine-tune, annotate": "teacher",
+    "fine-tune, generate": "teacher",
+    "evaluate": "teacher",
+    "annotate": "annotate",
+    "generate": "generate",
+    "students, labels": "students",
+    "students, text": "students",
+}
+"""Which rule of the workflow does a stage of the plan."""
+
+FEWEST_MINUTES = 15
+MEGABYTES = 6000
+"""Asked for besides the weights, which pass through the machine's memory: Python, data, and what the planner leaves out."""
+
+SIDE_BY_SIDE = 500
+"""Jobs that may wait in the queue at once, unless `--jobs` says otherwise."""
+
+POLL_SECONDS = 1
+
+
+def resources(settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
+    """What each stage's job asks for: task → rule → Snakemake's names of resources.
+
+    `runtime` in minutes is the plan's hours times `cluster.hours_factor`, `mem_mb` the memory of the processor, `gpu` the
+    GPUs, none where the plan's kind of GPU is "cpu". `cluster.resources` replaces any of them, by rule.
+    """
+    table = planner.plan(settings).table
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for task in settings.tasks:
+        mine = settings.for_task(task)
+        jobs = {"teacher": len(mine.budgets), "annotate": len(mine.budgets), "generate": len(mine.budgets), "students": 1}
+        for rule, number in jobs.items():
+            rows = table[(table["task"] == task) & (table["stage"].map(NOTEBOOK_OF) == rule)]
+            gpus = int(rows["gpus_used"].max())
+            hours = (rows["gpu_hours"] / rows["gpus_used"]).sum() / number
+            asked = {
+                "runtime": max(FEWEST_MINUTES, math.ceil(60 * hours * settings.cluster.hours_factor)),
+                "mem_mb": MEGABYTES + math.ceil(_weights(rows, settings) / 1e6),
+                "cpus_per_task": settings.threads,
+            }
+            if settings.plan.gpu != "cpu":
+                asked["gpu"] = gpus
+            found.setdefault(task, {})[rule] = {**asked, **settings.cluster.resources.get(rule, {})}
+    return found
+
+
+def _weights(rows: Any, settings: Settings) -> float:
+    size = {"float32": 4, "bfloat16": 2}[settings.plan.dtype]
+    if settings.plan.gpu == "cpu":
+        return 2**30 * float(rows["memory_total"].max())
+    return float(rows["parameters"].max()) * size
+
+
+def arguments(settings: Settings, jobs: int | None) -> list[str]:
+    """Snakemake's options for the executor.
+
+    Raises
+    ------
+    SettingsError
+        If no jobs can be submitted from this machine.
+    """
+    if shutil.which("sbatch") is None:
+        raise SettingsError("--executor slurm: there is no sbatch here. Run it on a machine of a SLURM cluster that can submit "
+                            "jobs, or leave the option out to run on this machine.")
+    chosen = settings.cluster
+    named = {"slurm_partition": chosen.partition, "slurm_account": chosen.account}
+    defaults = [f"{name}={value}" for name, value in named.items() if value]
+    return [
+        "--executor", "slurm", "--jobs", str(jobs or SIDE_BY_SIDE), "--latency-wait", "60", "--slurm-requeue",
+        "--slurm-status-command", "sacct" if _answers("sacct", "--noheader", "--starttime", "now") else "squeue",
+        *(["--default-resources", *defaults] if defaults else []), *([] if chosen.account else ["--slurm-no-account"]),
+        *chosen.options,
+    ]  # fmt: skip
+
+
+def _answers(*command: str) -> bool:
+    """Whether a command works here: there is no accounting on every cluster."""
+    try:
+        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def cancel_left_over(folder: Path) -> None:
+    """Cancel the jobs of a run in this folder whose Snakemake was killed."""
+    if shutil.which("squeue") is None:
+        return
+    queue = subprocess.run(["squeue", "--me", "--noheader", "--format", "%i|%Z"], capture_output=True, text=True)
+    left = [line.split("|")[0].strip() for line in queue.stdout.splitlines() if line.endswith(f"|{folder}")]
+    if left:
+        subprocess.run(["scancel", *left], capture_output=True)
+
+
+class Board:
+    """Says what becomes of the jobs, from what they leave in the folder of the run and Snakemake's log.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    screen : Screen
+    labels : dict
+        What each executed notebook is called on the screen.
+    """
+
+    def __init__(self, folder: Path, screen: Any, labels: dict[str, str]):
+        self.failures: list[str] = []
+        self._folder, self._screen, self._labels = folder, screen, labels
+        self._start = time.time()
+        self._done: set[str] = set()
+        self._submitted: set[str] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look once more, and collect what failed."""
+        self._over.set()
+        self._thread.join()
+        self._look()
+        notebooks = self._folder / "notebooks"
+        for name, label in self._labels.items():
+            said = notebooks / f"{name}.failed.txt"
+            if said.exists() and said.stat().st_mtime >= self._start:
+                self.failures.append(said.read_text("utf-8").strip())
+        if not self.failures:
+            self.failures = self._lost()
+
+    def _watch(self) -> None:
+        while not self._over.wait(POLL_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        for name, label in self._labels.items():
+            path = self._folder / "notebooks" / f"{name}.ipynb"
+            if name not in self._done and path.exists() and path.stat().st_mtime >= self._start:
+                self._done.add(name)
+                self._screen.say(f"[{len(self._done)}/{len(self._labels)}] {label}: done")
+        for job in re.findall(r"has been submitted with SLURM jobid (\d+)", self._log()):
+            if job not in self._submitted:
+                self._submitted.add(job)
+                self._screen.say(f"SLURM job {job} submitted")
+
+    def _lost(self) -> list[str]:
+        """Jobs that ended without a word of their own: killed, out of time or memory, their machine lost."""
+        found = re.findall(r"SLURM-job '(\S+)' failed, SLURM status is: '(\w+)'", self._log())
+        return [f"The SLURM job {job} ended as {status}, without a word of its notebook. Ask for more with "
+                f"--set cluster.resources (runtime in minutes, mem_mb), or see {self._folder / 'snakemake.log'}."
+                for job, status in dict.fromkeys(found)]
+
+    def _log(self) -> str:
+        path = self._folder / "snakemake.log"
+        return path.read_text("utf-8", errors="replace") if path.exists() else ""

@@ -1,0 +1,155 @@
+"""Work on many inputs cut into shards, which several processes of one machine share.
+
+Each shard is a file that does not depend on which process made it or how many there were, so the union does not
+either, and what a killed run loses is the shard in flight.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+
+from synthtune.errors import StageError
+from synthtune.files import atomic_path
+from synthtune.settings import Settings
+
+Stage = Literal["annotate", "sample", "relabel", "students"]
+"""What processes can share: see `_main`."""
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Tables that are made one by one and kept until their union is.
+
+    Attributes
+    ----------
+    folder : Path
+        Where they are kept, named for what they are made from.
+    parts : sequence
+        What each is made of.
+    make : callable
+        Makes the table of a part, given its number and the part.
+    """
+
+    folder: Path
+    parts: Sequence[Any]
+    make: Callable[[int, Any], pd.DataFrame]
+
+    def do(self, rank: int = 0, processes: int = 1) -> None:
+        """Make those that are not there, or one process's share of them."""
+        for number in range(rank, len(self.parts), processes):
+            path = self._path(number)
+            if not path.exists():
+                with atomic_path(path) as temporary:
+                    self.make(number, self.parts[number]).to_parquet(temporary)
+
+    def union(self) -> pd.DataFrame:
+        """All of them, in their order."""
+        return pd.concat([pd.read_parquet(self._path(number)) for number in range(len(self.parts))], ignore_index=True)
+
+    def remove(self) -> None:
+        """Remove them, once their union is kept, and those of other settings that a killed run has left."""
+        what = self.folder.name.rpartition("-")[0]
+        for folder in self.folder.parent.glob(f"{what}-????????????"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def named(self, what: str, number: int) -> str:
+        """What a progress bar says of one of them."""
+        return f"{what}, shard {number + 1} of {len(self.parts)}" if len(self.parts) > 1 else what
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.parquet"
+
+
+def cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Consecutive parts of at most `size`; one empty part if there is nothing."""
+    return [items[start: start + size] for start in range(0, max(len(items), 1), size)]
+
+
+def number_of(processes: int | None) -> int:
+    """How many processes a setting means: null is one for each GPU, and one where there is none."""
+    return processes or max(1, torch.cuda.device_count())
+
+
+def share(stage: Stage, task: str, budget: int, settings: Settings, processes: int) -> None:
+    """Do a stage's work in several processes, each on a GPU of its own where there are GPUs; wait for all.
+
+    Raises
+    ------
+    StageError
+        If one of them fails; the others are ended, and the shards that are done are kept.
+    """
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads)}
+    gpus, started = torch.cuda.device_count(), []
+    with tempfile.TemporaryDirectory(prefix="synthtune-") as folder:
+        try:
+            for rank in range(processes):
+                job = {"stage": stage, "task": task, "budget": budget, "rank": rank, "processes": processes,
+                       "settings": settings.model_dump(mode="json")}
+                mine = dict(environment, **({"CUDA_VISIBLE_DEVICES": str(rank % gpus)} if gpus else {}))
+                if rank:
+                    mine.pop("SYNTHTUNE_PROGRESS", None)  # one bar, the first process's
+                with open(Path(folder, f"{rank}"), "w", encoding="utf-8") as said:
+                    started.append(subprocess.Popen([sys.executable, "-m", "synthtune.workers", json.dumps(job)], env=mine,
+                                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said))
+            while any(process.poll() is None for process in started):
+                if any(process.poll() for process in started):
+                    break
+                time.sleep(POLL_SECONDS)
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+        failed = [rank for rank, process in enumerate(started) if process.returncode not in (0, -9)]
+        failed = failed or [rank for rank, process in enumerate(started) if process.returncode]
+        if failed:
+            said = reason(Path(folder, f"{failed[0]}").read_text("utf-8"), started[failed[0]].returncode)
+            raise StageError(f"{task}, {stage} in {processes} processes failed: {said} Correct that and run again; the "
+                             "shards that are done are kept.")
+
+
+def reason(said: str, status: int) -> str:
+    """Why a process failed, in a sentence, from what it wrote to standard error and its exit status."""
+    rank, line = r"^(?:\[rank\d+\]: ?)?", r"[\w.]*(?:Error|Exception): (.+)"
+    # Ours are written for the reader; what raised them stands before.
+    raised = re.findall(rf"{rank}synthtune\.errors\.{line}", said, re.M) or re.findall(rank + line, said, re.M)
+    if raised:
+        return f"{raised[0].rstrip('.')}."
+    if status == -9 or "SIGKILL" in said:
+        return "one was killed, most likely because memory ran out."
+    return f"exit status {status}."
+
+
+def _main(stage: Stage, task: str, budget: int, rank: int, processes: int, settings: dict[str, Any]) -> None:
+    """One of several processes."""
+    from synthtune import annotate, generate, student, tasks
+
+    chosen = Settings(**settings)
+    torch.set_num_threads(chosen.threads)
+    data = tasks.load(task, chosen)
+    if stage == "students":
+        student.run_share(data, chosen, rank, processes)
+    elif stage == "annotate":
+        annotate.annotate_share(data, budget, chosen, rank, processes)
+    else:
+        generate.generate_share(stage, data, budget, chosen, rank, processes)
+
+
+if __name__ == "__main__":
+    _main(**json.loads(sys.argv[1]))

@@ -1,0 +1,129 @@
+"""Stages whose work several processes share: the same results however many there are, and what a failure leaves."""
+
+import shutil
+import threading
+import time
+
+import pandas as pd
+import psutil
+import pytest
+from synthtune import annotate, generate, language_model, settings as settings_module, student, teacher, workers
+from synthtune.errors import StageError
+from synthtune.files import read_json
+from synthtune.workers import Shards, cut
+
+SHARDS = {"annotate.shard_size": 11, "generate.shard_size": 9}
+TWO = {"annotate.processes": 2, "generate.processes": 2, "students.processes": 2}
+
+
+@pytest.fixture
+def shared(study, tiny, tmp_path):
+    """Settings of a copy of the study without its annotated and generated examples; the teachers are there."""
+
+    def make(name, **changes):
+        folder = tmp_path / name
+        shutil.copytree(study.settings.folder, folder)
+        for path in (folder / "tweets" / f"budget-{study.budget}").glob("[ag]*ted.*"):
+            path.unlink()
+        return tiny(folder, **{**SHARDS, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def teachers(study):
+    """As a process of its own loads them: in the type that is fastest here."""
+    lm = language_model.load("smollm2-135m-instruct")
+    return [teacher.with_adapter(lm, study.adapters[name]) for name in ("annotate", "generate")]
+
+
+def test_two_processes_annotate_and_generate_what_one_does(study, shared, teachers):
+    annotator, generator = teachers
+    tables = []
+    for settings in (shared("one"), shared("two", **TWO)):
+        tables.append((annotate.annotate(annotator, study.task, study.budget, settings),
+                       generate.generate(generator, annotator, study.task, study.budget, settings)))
+        assert not list(settings.folder.rglob("*-????????????"))  # shards
+    for one, two in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+    assert len(tables[0][0]) == 40 and len(tables[0][1]) == 24
+    # The labels of generated pairs go round over all shards, and what is sampled differs from shard to shard.
+    assert list(tables[0][1]["sampled"]) == [study.task.labels[place % 2] for place in range(24)]
+    assert tables[0][1]["text"].nunique() > 12
+
+
+def test_how_work_is_divided_changes_no_setting_that_results_depend_on(tmp_path):
+    one, two = (settings_module.load("smoke", changes, run_dir=tmp_path) for changes in ({}, {
+        **TWO, "teacher.processes": 2, "teacher.sharding": "sharded", "teacher.activations": "checkpointed",
+        "teacher.checkpoint_steps": 5}))
+    for stage in ("teacher", "annotate", "generate", "students"):
+        assert one.for_stage(stage, "tweets") == two.for_stage(stage, "tweets")
+    other = settings_module.load("smoke", SHARDS, run_dir=tmp_path)
+    assert one.for_stage("annotate", "tweets") != other.for_stage("annotate", "tweets")  # other batches, other last digits
+
+
+def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, teachers):
+    settings = shared("run", **TWO, **{"annotate.shard_size": 1})
+    folder = settings.folder / "tweets" / f"budget-{study.budget}"
+
+    def kill():
+        while not list(folder.glob("annotated-*/*.parquet")):
+            time.sleep(0.005)
+        for process in psutil.Process().children(recursive=True):
+            if "synthtune.workers" in process.cmdline():
+                process.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(StageError, match="tweets, annotate in 2 processes failed: one was killed, most likely because mem"):
+        annotate.annotate(teachers[0], study.task, study.budget, settings)
+    thread.join()
+    done = {path: path.stat().st_mtime_ns for path in folder.glob("annotated-*/*.parquet")}
+    assert done and not (folder / "annotated.parquet").exists()
+    seen = []
+    make = workers.Shards.do
+
+    def watched(shards, *given):
+        seen.append({path: path.stat().st_mtime_ns for path in done})
+        make(shards, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shards, "do", watched)
+        table = annotate.annotate(teachers[0], study.task, study.budget, settings)
+    assert seen == [done] and len(table) == 40
+    assert read_json(folder / "annotated.json")["made_from"]["budget"] == study.budget
+
+
+def test_a_process_that_fails_says_why_in_a_sentence(study, shared, teachers):
+    settings = shared("run", **TWO)
+    (settings.folder / "tweets" / "data" / "task.json").write_text("{")
+    with pytest.raises(StageError) as caught:
+        workers.share("annotate", "tweets", study.budget, settings, 2)
+    [sentence] = str(caught.value).splitlines()
+    assert sentence.startswith("tweets, annotate in 2 processes failed:") and "task.json" in sentence
+
+
+def test_two_processes_run_the_cells_that_one_does(study, tiny, tmp_path):
+    tables = []
+    for name, changes in (("one", {}), ("two", TWO)):
+        shutil.copytree(study.settings.folder, tmp_path / name)
+        tables.append(student.run_cells(study.task, tiny(tmp_path / name, budgets=[study.budget], **changes)))
+    one, two = (table.drop(columns=["train_seconds", "settings"]) for table in tables)
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    assert len(one) >= 5
+
+
+def test_shards_are_made_once_and_put_together_in_order(tmp_path):
+    made = []
+
+    def make(number, part):
+        made.append(number)
+        return pd.DataFrame({"value": list(part)})
+
+    shards = Shards(tmp_path / "x-0123456789ab", cut(range(7), 3), make)
+    shards.do(rank=1, processes=2)
+    assert made == [1]
+    shards.do()
+    assert made == [1, 0, 2] and list(shards.union()["value"]) == list(range(7))
+    shards.remove()
+    assert not list(tmp_path.iterdir()) and cut([], 3) == [[]]
