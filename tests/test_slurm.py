@@ -20,7 +20,7 @@ SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={port}
 SlurmdPort={second}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.sock
+AuthInfo=socket={folder}/munge.sock,cred_expire=10
 CredType=cred/munge
 SlurmUser={user}
 StateSaveLocation={folder}/state
