@@ -258,7 +258,7 @@ def the_teacher(bench: Bench) -> None:
     trained = layers * shape.decoder.adapter(rank)
     for way in ("kept", "checkpointed"):
         if way == "checkpointed":
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         again = forward + adapters if way == "checkpointed" else 0
         memory = model_cost.trained_memory(shape.parameters, trained, 2 * layers * shape.decoder.maps, bench.bytes)
         kept = model_cost.activation_bytes(shape.decoder, layers, tokens.numel(), bench.bytes, rank, shape.norms,

@@ -1,6 +1,8 @@
 """What the tests of the stages share: a tiny study on real models and data, each stage of it run once."""
 
 import os
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,8 @@ import pytest
 
 TINY = {
     "budgets": [32, 40], "pool_size": 160, "test_size": 40, "dev_size": 20, "nlg_test_size": 20,
-    "teacher.epochs": 3, "teacher.epochs_larger": 1, "teacher.frozen_layers": 15, "teacher.test_examples": 20, "teacher.prompted_examples": 10,
+    "teacher.epochs": 3, "teacher.epochs_larger": 1, "teacher.frozen_layers": 15, "teacher.test_examples": 20,
+    "teacher.prompted_examples": 10,
     "annotate.inputs": 40, "annotate.max_new_tokens": 24, "generate.pairs": 24, "generate.max_new_tokens": 48,
     "students.amount": 20, "students.sweep": [], "students.steps": 4, "students.gold_steps": 4,
     "students.full_steps": 4, "students.seeds": [1], "students.seeds_larger": [1], "students.seeds_full": [1],
@@ -55,3 +58,23 @@ def study(lm, tiny, tmp_path_factory):
         folder=settings.folder / task.name / f"budget-{budget}",
         annotated=annotate.annotate(annotator, task, budget, settings),
         generated=generate.generate(generator, annotator, task, budget, settings))
+
+
+@pytest.fixture(scope="session")
+def kill_when():
+    """Once a condition holds, kill every process below this one that runs a module; give the thread that waits."""
+    import psutil
+
+    def start(condition, module: str) -> threading.Thread:
+        def kill():
+            while not condition():
+                time.sleep(0.005)
+            for process in psutil.Process().children(recursive=True):
+                if module in process.cmdline():
+                    process.kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        return thread
+
+    return start

@@ -8,10 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from huggingface_hub import constants
@@ -169,7 +167,7 @@ def test_two_processes_that_share_a_neox_train_what_one_does_that_holds_it(neox,
     assert any("dense_h_to_4h" in name for name in changed) and ("gpt_neox.embed_in.weight" in changed) == (method == "full")
 
 
-def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, tmp_path):
+def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, tmp_path, kill_when):
     changes = {"teacher.processes": 2, "teacher.sharding": "sharded", "teacher.epochs": 20, "teacher.checkpoint_steps": 7,
                "teacher.lora_dropout": 0.1}
     whole, killed = neox(tmp_path / "whole", **changes), neox(tmp_path / "killed", **changes)
@@ -177,16 +175,8 @@ def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, 
     uninterrupted = teacher.fine_tune(lm, task, 18, "annotate", whole)
     assert not list(tmp_path.rglob("*-training"))
 
-    def kill():
-        folder = teacher.adapter_folder(killed, "tweets", 18, "annotate")
-        while not list(folder.with_name("teacher-annotate-training").glob("step-*")):
-            time.sleep(0.01)
-        for process in psutil.Process().children(recursive=True):
-            if "synthtune.teacher" in process.cmdline():
-                process.kill()
-
-    thread = threading.Thread(target=kill)
-    thread.start()
+    folder = teacher.adapter_folder(killed, "tweets", 18, "annotate").with_name("teacher-annotate-training")
+    thread = kill_when(lambda: list(folder.glob("step-*")), "synthtune.teacher")
     with pytest.raises(StageError, match="tweets in 2 processes failed"):
         teacher.fine_tune(lm, task, 18, "annotate", killed)
     thread.join()

@@ -225,7 +225,7 @@ def test_flops_of_a_student(make):
 def test_flops_of_checkpointed_layers():
     model = neox()
     in_steps(model)
-    model.train().gradient_checkpointing_enable({"use_reentrant": False})
+    model.train().activation_checkpointing_enable({"use_reentrant": False})
     found = model_cost.architecture(model)
     forward, head = found.decoder.forward(BATCH * LENGTH, LENGTH), 2 * found.head * BATCH * LENGTH
     _, both = measured_flops(model, lambda: model(**inputs(model), use_cache=False).logits)
@@ -322,7 +322,7 @@ def test_activations_of_checkpointed_layers(lora):
     model = neox().train()
     stack = model_cost.architecture(model).decoder
     trained = with_lora(model) if lora else model
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     found = kept_bytes(
         trained, lambda: model.get_decoder()(input_ids=ids(), use_cache=False).last_hidden_state
     )

@@ -1,16 +1,13 @@
 """Stages whose work several processes share: the same results however many there are, and what a failure leaves."""
 
 import shutil
-import threading
-import time
 
 import pandas as pd
-import psutil
 import pytest
 from synthtune import annotate, generate, language_model, settings as settings_module, student, teacher, workers
 from synthtune.errors import StageError
 from synthtune.files import read_json
-from synthtune.workers import Shards, cut
+from synthtune.workers import Shards
 
 SHARDS = {"annotate.shard_size": 11, "generate.shard_size": 9}
 TWO = {"annotate.processes": 2, "generate.processes": 2, "students.processes": 2}
@@ -62,19 +59,11 @@ def test_how_work_is_divided_changes_no_setting_that_results_depend_on(tmp_path)
     assert one.for_stage("annotate", "tweets") != other.for_stage("annotate", "tweets")  # other batches, other last digits
 
 
-def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, teachers):
+def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, teachers, kill_when):
     settings = shared("run", **TWO, **{"annotate.shard_size": 1})
     folder = settings.folder / "tweets" / f"budget-{study.budget}"
 
-    def kill():
-        while not list(folder.glob("annotated-*/*.parquet")):
-            time.sleep(0.005)
-        for process in psutil.Process().children(recursive=True):
-            if "synthtune.workers" in process.cmdline():
-                process.kill()
-
-    thread = threading.Thread(target=kill)
-    thread.start()
+    thread = kill_when(lambda: list(folder.glob("annotated-*/*.parquet")), "synthtune.workers")
     with pytest.raises(StageError, match="tweets, annotate in 2 processes failed: one was killed, most likely because mem"):
         annotate.annotate(teachers[0], study.task, study.budget, settings)
     thread.join()
@@ -116,14 +105,15 @@ def test_two_processes_run_the_cells_that_one_does(study, tiny, tmp_path):
 def test_shards_are_made_once_and_put_together_in_order(tmp_path):
     made = []
 
-    def make(number, part):
+    def make(number, part, doing):
         made.append(number)
+        assert doing == f"test, shard {number + 1} of 3"
         return pd.DataFrame({"value": list(part)})
 
-    shards = Shards(tmp_path / "x-0123456789ab", cut(range(7), 3), make)
+    shards = Shards.of(range(7), 3, tmp_path, "x", "anything", make, "test")
     shards.do(rank=1, processes=2)
     assert made == [1]
     shards.do()
     assert made == [1, 0, 2] and list(shards.union()["value"]) == list(range(7))
     shards.remove()
-    assert not list(tmp_path.iterdir()) and cut([], 3) == [[]]
+    assert not list(tmp_path.iterdir()) and Shards.of([], 3, tmp_path, "x", "anything", make, "test").parts == [[]]

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from synthtune import language_model, teacher, workers
-from synthtune.files import digest, read_json, write_json, write_table
+from synthtune import language_model, teacher
+from synthtune.files import read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task, Unlabelled
-from synthtune.workers import Shards, cut
+from synthtune.workers import Shards
 
 
 INCOMPLETE = "leaves out a value"
@@ -48,11 +48,8 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     if (kept := _kept(folder, made_from)) is not None:
         return kept
     start = time.perf_counter()
-    shards, processes = _shards(lm, task, budget, settings), workers.number_of(settings.annotate.processes)
-    if processes > 1:
-        workers.share("annotate", task.name, budget, settings, processes)
-    shards.do()
-    table = shards.union()
+    shards = _shards(lm, task, budget, settings)
+    table = shards.done("annotate", task.name, budget, settings, settings.annotate.processes)
     complete = settings.annotate.outputs == "complete"
     table.insert(4, "dropped", [INCOMPLETE if complete and task.left_out(text, output) else ""
                                 for text, output in zip(table["text"], table["output"], strict=True)])
@@ -64,17 +61,18 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
 
 def annotate_share(task: Task, budget: int, settings: Settings, rank: int, processes: int) -> None:
     """Annotate one process's share of the inputs, with the teacher that this run has fine-tuned."""
-    lm = language_model.load(settings.check(task.name, budget).teacher.model)
+    settings = settings.check(task.name, budget)
+    lm = language_model.load(settings.teacher.model)
     annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "annotate", settings))
-    _shards(annotator, task, budget, settings.check(task.name, budget)).do(rank, processes)
+    _shards(annotator, task, budget, settings).do(rank, processes)
 
 
 def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> Shards:
     inputs = task.unlabelled(budget)[: settings.inputs(budget)]
 
-    def make(number: int, part: Sequence[Unlabelled]) -> pd.DataFrame:
-        outputs, log_probabilities, scores = teacher.answers(
-            lm, task, [item.text for item in part], settings, description=shards.named("annotate", number))
+    def make(_number: int, part: Sequence[Unlabelled], doing: str) -> pd.DataFrame:
+        outputs, log_probabilities, scores = teacher.answers(lm, task, [item.text for item in part], settings,
+                                                             description=doing)
         table = pd.DataFrame({"id": [item.id for item in part], "text": [item.text for item in part],
                               "output": outputs, "log_probability": log_probabilities})
         if scores is not None:
@@ -82,10 +80,8 @@ def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> S
                 table[f"log P({label})"] = scores[:, place].numpy()
         return table
 
-    name = digest(_made_from(lm, task, budget, settings))[:12]
-    folder = settings.folder / task.name / f"budget-{budget}" / f"annotated-{name}"
-    shards = Shards(folder, cut(inputs, settings.annotate.shard_size), make)
-    return shards
+    return Shards.of(inputs, settings.annotate.shard_size, settings.folder / task.name / f"budget-{budget}", "annotated",
+                     _made_from(lm, task, budget, settings), make, "annotate")
 
 
 def _made_from(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:

@@ -13,11 +13,12 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from synthtune import planner
 from synthtune.errors import SettingsError
-from synthtune.settings import Settings
+
+if TYPE_CHECKING:
+    from synthtune.settings import Settings
 
 NOTEBOOK_OF = {
     "fine-tune, annotate": "teacher",
@@ -46,6 +47,8 @@ def resources(settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
     `runtime` in minutes is the plan's hours times `cluster.hours_factor`, `mem_mb` the memory of the processor, `gpu` the
     GPUs, none where the plan's kind of GPU is "cpu". `cluster.resources` replaces any of them, by rule.
     """
+    from synthtune import planner  # it imports the models' library
+
     table = planner.plan(settings).table
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task in settings.tasks:

@@ -407,7 +407,10 @@ def _log_axis(axes: Axes, places: list[int]) -> None:
     room = 1.25 if len(places) > 1 else 1.6
     axes.set_xlim(min(places) / room, max(places) * room)
     # 169 and 170 would be printed over each other.
-    apart = [place for place, before in zip(places, [0, *places]) if place > 1.1 * before]
+    apart: list[int] = []
+    for place in places:
+        if not apart or place > 1.1 * apart[-1]:
+            apart.append(place)
     axes.xaxis.set_major_locator(FixedLocator(apart))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:,.0f}"))

@@ -13,11 +13,11 @@ import pandas as pd
 
 from synthtune import language_model, metrics, teacher, workers
 from synthtune.annotate import INCOMPLETE
-from synthtune.files import digest, read_json, write_json, write_table
+from synthtune.files import read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task, seed_for, splits
-from synthtune.workers import Shards, cut
+from synthtune.workers import Shards
 
 DISAGREES = "teacher disagrees"
 REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES, INCOMPLETE)
@@ -69,8 +69,8 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
     table = _sample(generator, task, budget, settings)
     table["dropped"] = _malformed(table, task, budget)
     relabelled = _relabelled(annotator, table, task, budget, settings)
-    _do(relabelled, "relabel", task, budget, settings)
-    valid, judged = table.index[table["dropped"] == ""], relabelled.union()
+    judged = relabelled.done("relabel", task.name, budget, settings, settings.generate.processes)
+    valid = table.index[table["dropped"] == ""]
     table["relabelled"] = pd.Series(list(judged["relabelled"]), index=valid, dtype=object)
     table["agreement"] = pd.Series(list(judged["agreement"]), index=valid, dtype=float)
     table = _labelled(table, task, settings)
@@ -96,29 +96,20 @@ def generate_share(stage: workers.Stage, task: Task, budget: int, settings: Sett
     _relabelled(annotator, table, task, budget, settings).do(rank, processes)
 
 
-def _do(shards: Shards, stage: workers.Stage, task: Task, budget: int, settings: Settings) -> None:
-    processes = workers.number_of(settings.generate.processes)
-    if processes > 1:
-        workers.share(stage, task.name, budget, settings, processes)
-    shards.do()
-
-
 def _relabelled(annotator: LanguageModel, table: pd.DataFrame, task: Task, budget: int, settings: Settings) -> Shards:
     """The annotator's output for every pair that is well formed, and its log-probability."""
     texts = list(table.loc[table["dropped"] == "", "text"])
 
-    def make(number: int, part: Sequence[str]) -> pd.DataFrame:
+    def make(_number: int, part: Sequence[str], doing: str) -> pd.DataFrame:
         outputs, log_probabilities = [], []
         if part:
-            outputs, log_probabilities, _ = teacher.answers(annotator, task, list(part), settings,
-                                                            description=shards.named("relabel", number))
+            outputs, log_probabilities, _ = teacher.answers(annotator, task, list(part), settings, description=doing)
         return pd.DataFrame({"relabelled": pd.Series(outputs, dtype=object),
                              "agreement": pd.Series(log_probabilities, dtype=float)})
 
-    name = digest({"annotator": annotator.digest, "texts": texts, "settings": settings.for_stage("generate", task.name)})
-    folder = settings.folder / task.name / f"budget-{budget}" / f"relabelled-{name[:12]}"
-    shards = Shards(folder, cut(texts, settings.generate.shard_size), make)
-    return shards
+    made_from = {"annotator": annotator.digest, "texts": texts, "settings": settings.for_stage("generate", task.name)}
+    return Shards.of(texts, settings.generate.shard_size, settings.folder / task.name / f"budget-{budget}", "relabelled",
+                     made_from, make, "relabel")
 
 
 def _but_for_labels(made_from: dict) -> dict:
@@ -144,9 +135,8 @@ def _labelled(table: pd.DataFrame, task: Task, settings: Settings) -> pd.DataFra
 
 
 def _sample(generator: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
-    shards = _sampled(generator, task, budget, settings)
-    _do(shards, "sample", task, budget, settings)
-    return shards.union()
+    return _sampled(generator, task, budget, settings).done("sample", task.name, budget, settings,
+                                                           settings.generate.processes)
 
 
 def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settings) -> Shards:
@@ -154,12 +144,12 @@ def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settin
     chosen = settings.generate
     seed = seed_for(settings, task.name, budget, "sample")
 
-    def make(number: int, part: Sequence[int]) -> pd.DataFrame:
+    def make(number: int, part: Sequence[int], doing: str) -> pd.DataFrame:
         labels = [task.labels[place % len(task.labels)] for place in part] if task.labels else None
         prompts = [teacher.generation_prompt(task, label) for label in labels or [None] * len(part)]
         written, sums, finished = language_model.write(
             generator, prompts, chosen.max_new_tokens, batch_size=chosen.batch_size, temperature=chosen.temperature,
-            top_p=chosen.top_p, seed=seed + number, description=shards.named("generate", number))
+            top_p=chosen.top_p, seed=seed + number, description=doing)
         if task.kind == "classification":
             # Several lines are the generator's sign that it went on to a next example.
             whole = [text.split("\n")[0].strip() for text in written]
@@ -171,11 +161,10 @@ def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settin
             texts, outputs = [pieces[0].strip() for pieces in divided], [pieces[2].strip() for pieces in divided]
         return pd.DataFrame({"text": texts, "sampled": outputs, "log_probability": sums, "finished": finished})
 
-    name = digest({"generator": generator.digest, "task": task.digest, "budget": budget,
-                   "settings": settings.for_stage("generate", task.name)})
-    folder = settings.folder / task.name / f"budget-{budget}" / f"sampled-{name[:12]}"
-    shards = Shards(folder, cut(range(chosen.pairs), chosen.shard_size), make)
-    return shards
+    made_from = {"generator": generator.digest, "task": task.digest, "budget": budget,
+                 "settings": settings.for_stage("generate", task.name)}
+    return Shards.of(range(chosen.pairs), chosen.shard_size, settings.folder / task.name / f"budget-{budget}", "sampled",
+                     made_from, make, "generate")
 
 
 def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 # Only the standard library here: --help answers before there is an environment.
+from synthtune import cluster
 from synthtune.errors import SettingsError, StageError, SynthtuneError, nearest
 from synthtune.places import as_typed, started_in
 
@@ -178,11 +179,7 @@ def _reproduce(chosen: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    executor = []
-    if chosen.executor == "slurm":
-        from synthtune import cluster
-
-        executor = cluster.arguments(settings, chosen.jobs)
+    executor = cluster.arguments(settings, chosen.jobs) if chosen.executor == "slurm" else []
     run = Run(settings, overrides, executor)
     with run.locked():
         if chosen.dry_run:
@@ -287,8 +284,6 @@ class Run:
     def _cancel_jobs(self) -> None:
         """Cancel what a run that did not end well has left on the cluster."""
         if self.executor:
-            from synthtune import cluster
-
             cluster.cancel_left_over(self.folder)
 
     def _remove_left_over(self) -> None:
@@ -322,8 +317,6 @@ class Run:
             "resources": {},
         }
         if self.executor:
-            from synthtune import cluster
-
             contents["workflow.json"]["resources"] = cluster.resources(self.settings)
         before = {}
         for name, content in contents.items():
@@ -433,8 +426,6 @@ class Run:
     def _board(self, place: Path, screen: Any, pending: list[str]) -> Any:
         labels = {job: self.label(job) for job in pending}
         if self.executor:
-            from synthtune import cluster
-
             return cluster.Board(self.folder, screen, labels)
         return _Board(place / "s", screen, list(labels.values()), self.settings.jobs, self._earlier_minutes())
 

@@ -55,7 +55,7 @@ class TeacherSettings(_Section):
     model: str = Field("smollm2-135m-instruct", description="name of a model in assets.yaml")
     frozen_layers: int = Field(15, ge=0, description="lowest transformer layers that get no LoRA; computed once")
     method: Literal["lora", "full"] = Field(
-        "lora", description="train a LoRA adapter, or all weights above the frozen layers")
+        "lora", description="train a LoRA adapter, or the layers that are not frozen (all weights if none is)")
     lora_rank: int = Field(16, ge=1, description="rank r of the LoRA update")
     lora_alpha: int = Field(32, ge=1, description="LoRA scale; the update is multiplied by alpha / rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the LoRA input")

@@ -10,7 +10,6 @@ import argparse
 import copy
 import json
 import math
-import os
 import random
 import subprocess
 import sys
@@ -214,7 +213,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     first = min(chosen.frozen_layers, len(layers) - 1)
     tuned = _trainable(model, chosen, first)
     if chosen.activations == "checkpointed":
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     if sharded or (chosen.method == "full" and not first):
         upper, inputs = model, [torch.tensor(ids) for ids, _ in rows]
     else:
@@ -261,8 +260,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
         _write(folder, chosen.method, tuned, weights, losses, {
             "made_from": made_from, "vocabulary": written, "processes": accelerator.num_processes, "held": held,
             "resumed_at_step": resumed, "seconds": round(time.perf_counter() - start, 1)})
-    if chosen.checkpoint_steps:
-        kept.remove()
+    kept.remove()
     accelerator.wait_for_everyone()
 
 
@@ -353,9 +351,8 @@ def _launch(task: str, budget: int, direction: Direction, settings: Settings, pr
     job = {"task": task, "budget": budget, "direction": direction, "settings": settings.model_dump(mode="json")}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                str(processes), "-m", "synthtune.teacher", "--job", json.dumps(job)]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads)},
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(command, env=workers.environment(settings), stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True)
     if done.returncode:
         said = workers.reason(done.stderr, done.returncode)
         raise StageError(f"Fine-tuning {task} in {processes} processes failed: {said} "

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from synthtune.errors import StageError
-from synthtune.files import atomic_path
+from synthtune.files import atomic_path, digest
 from synthtune.settings import Settings
 
 Stage = Literal["annotate", "sample", "relabel", "students"]
@@ -39,24 +39,43 @@ class Shards:
     Attributes
     ----------
     folder : Path
-        Where they are kept, named for what they are made from.
+        Where they are kept, named for what they are and what they are made from.
     parts : sequence
         What each is made of.
     make : callable
-        Makes the table of a part, given its number and the part.
+        Makes the table of a part, given its number, the part, and what a progress bar is to say.
+    doing : str
+        What that is of all of them, a verb and its object.
     """
 
     folder: Path
     parts: Sequence[Any]
-    make: Callable[[int, Any], pd.DataFrame]
+    make: Callable[[int, Any, str], pd.DataFrame]
+    doing: str
+
+    @classmethod
+    def of(cls, items: Sequence[Any], size: int, place: Path, name: str, made_from: Any,
+           make: Callable[[int, Any, str], pd.DataFrame], doing: str) -> Shards:
+        """Consecutive parts of at most `size` items, one empty part if there is none, kept in the folder `place`."""
+        parts = [items[start: start + size] for start in range(0, max(len(items), 1), size)]
+        return cls(place / f"{name}-{digest(made_from)[:12]}", parts, make, doing)
 
     def do(self, rank: int = 0, processes: int = 1) -> None:
         """Make those that are not there, or one process's share of them."""
         for number in range(rank, len(self.parts), processes):
             path = self._path(number)
             if not path.exists():
+                doing = f"{self.doing}, shard {number + 1} of {len(self.parts)}" if len(self.parts) > 1 else self.doing
                 with atomic_path(path) as temporary:
-                    self.make(number, self.parts[number]).to_parquet(temporary)
+                    self.make(number, self.parts[number], doing).to_parquet(temporary)
+
+    def done(self, stage: Stage, task: str, budget: int, settings: Settings, processes: int | None) -> pd.DataFrame:
+        """All of them in their order, made by as many processes as a setting says."""
+        number = number_of(processes)
+        if number > 1:
+            share(stage, task, budget, settings, number)
+        self.do()
+        return self.union()
 
     def union(self) -> pd.DataFrame:
         """All of them, in their order."""
@@ -68,22 +87,19 @@ class Shards:
         for folder in self.folder.parent.glob(f"{what}-????????????"):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def named(self, what: str, number: int) -> str:
-        """What a progress bar says of one of them."""
-        return f"{what}, shard {number + 1} of {len(self.parts)}" if len(self.parts) > 1 else what
-
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.parquet"
-
-
-def cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Consecutive parts of at most `size`; one empty part if there is nothing."""
-    return [items[start: start + size] for start in range(0, max(len(items), 1), size)]
 
 
 def number_of(processes: int | None) -> int:
     """How many processes a setting means: null is one for each GPU, and one where there is none."""
     return processes or max(1, torch.cuda.device_count())
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Environment variables of a process that does a part of this one's work."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads)}
 
 
 def share(stage: Stage, task: str, budget: int, settings: Settings, processes: int) -> None:
@@ -94,15 +110,13 @@ def share(stage: Stage, task: str, budget: int, settings: Settings, processes: i
     StageError
         If one of them fails; the others are ended, and the shards that are done are kept.
     """
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads)}
     gpus, started = torch.cuda.device_count(), []
     with tempfile.TemporaryDirectory(prefix="synthtune-") as folder:
         try:
             for rank in range(processes):
                 job = {"stage": stage, "task": task, "budget": budget, "rank": rank, "processes": processes,
                        "settings": settings.model_dump(mode="json")}
-                mine = dict(environment, **({"CUDA_VISIBLE_DEVICES": str(rank % gpus)} if gpus else {}))
+                mine = dict(environment(settings), **({"CUDA_VISIBLE_DEVICES": str(rank % gpus)} if gpus else {}))
                 if rank:
                     mine.pop("SYNTHTUNE_PROGRESS", None)  # one bar, the first process's
                 with open(Path(folder, f"{rank}"), "w", encoding="utf-8") as said:
