@@ -448,9 +448,10 @@ def student_training(bench: Bench) -> Row:
 
     def ours() -> list[str]:
         # What student.run_cells does for a cell, without its folder of results.
-        return student._Bench.of(task, bench.settings).train_and_predict(
-            rows, student.Cell(BUDGET, "gold", 0, 1)
-        )
+        students = student.Bench.of(task, bench.settings)
+        students.read([row.text for row in rows] + [example.text for example in test])
+        trained = students.train(rows, student.Cell(BUDGET, "gold", 0, 1))
+        return students.predict(trained, [example.text for example in test])[0]
 
     def check(first: list[str], second: list[str]) -> tuple[bool, str]:
         same = sum(a == b for a, b in zip(first, second, strict=True))

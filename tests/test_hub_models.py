@@ -4,17 +4,20 @@ import hashlib
 import http.server
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from huggingface_hub import constants
 from synthtune import annotate, assets, language_model, settings as settings_module, student, tasks, teacher
 from safetensors.torch import load_file
+from synthtune.corpora import facts
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
 from tokenizers import ByteLevelBPETokenizer
@@ -231,7 +234,7 @@ def test_a_pretrained_writer_learns(paper, monkeypatch):
     settings = paper("webnlg", **{"students.full_steps": 60, "students.learning_rate": 5e-3}).check("webnlg")
     task = tasks.load("webnlg", settings)
     losses = []
-    fit = student._Bench.fit
+    fit = student.Bench.fit
 
     def watched(self, module, rows, cell, loss):
         def mean():
@@ -243,7 +246,7 @@ def test_a_pretrained_writer_learns(paper, monkeypatch):
         fit(self, module, rows, cell, loss)
         losses.append(mean())
 
-    monkeypatch.setattr(student._Bench, "fit", watched)
+    monkeypatch.setattr(student.Bench, "fit", watched)
     student.run_cells(task, settings, [student.Cell(len(task.pool), "full", 0, 1)])
     assert losses[1] < 0.8 * losses[0]
 
@@ -375,3 +378,47 @@ def test_a_revision_that_is_gone_is_explained(hub, tmp_path):
     hub.gone = True
     said = ask(hub, tmp_path)
     assert said.startswith("ERROR The hub does not give 'bart-large' (facebook/bart-large") and "assets.yaml" in said
+
+
+def write_public(root):
+    """Two corpora of our own in the official formats of public ones."""
+    draw = random.Random(4)
+    towns, things = ["Porto", "Oslo", "Lyon", "Riga", "Cork"], ["a river", "a harbour", "an old bridge", "a tram", "a castle"]
+    pairs = [(f"In spring I went to {town} and saw {thing} there, number {number}.", f"{town} has {other}.", thing == other)
+             for number in range(9) for town in towns for thing in things for other in (thing, draw.choice(things))]
+    draw.shuffle(pairs)
+    (root / "rte").mkdir(parents=True)
+    for file, part in (("train.tsv", pairs[:60]), ("dev.tsv", pairs[-30:])):
+        lines = [f"{number}\t{text}\t{claim}\t{'entailment' if follows else 'not_entailment'}"
+                 for number, (text, claim, follows) in enumerate(part)]
+        (root / "rte" / file).write_text("\n".join(["index\tsentence1\tsentence2\tlabel", *lines]) + "\n", "utf-8")
+    facts.write(root / "webnlg", seed=3, sizes={"train": 60, "dev": 20, "test": 20})
+
+
+def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tmp_path, monkeypatch):
+    """Every notebook of the profile `paper`: the teacher's layers shared by two processes, the other stages' work as well."""
+    monkeypatch.delenv("SYNTHTUNE_CACHE")
+    write_public(tmp_path / "corpora")
+    small = {"pool_size": 40, "budgets": [16], "test_size": 20, "teacher.max_tokens": 100, "students.max_tokens": 100,
+             "generate.max_new_tokens": 40}
+    changes = {**small, "run_dir": str(tmp_path / "run"), "nlg_test_size": 10, "dev_size": 10, "teacher.epochs": 1,
+               "teacher.processes": 2, "teacher.test_examples": 10, "teacher.prompted_examples": 10, "teacher.checkpoint_steps": 1,
+               "teacher.batch_size": 8, "annotate.inputs": 12, "annotate.processes": 2, "annotate.shard_size": 6,
+               "annotate.max_new_tokens": 12, "generate.pairs": 12, "generate.processes": 2, "generate.shard_size": 6,
+               "students.processes": 2, "students.seeds": [1, 2], "students.seeds_full": [1], "students.amount": 8,
+               "students.sweep": [], "students.steps": 2, "students.gold_steps": 2, "students.full_steps": 2,
+               "students.max_new_tokens": 12, "figures.resamples": 100}
+    named = settings_module.load("paper").per_task
+    for task in ("rte", "webnlg"):  # what the profile says for a task wins over what it says for all
+        changes |= {f"per_task.{task}.{key}": {**small, **changes}[key] for key in named.get(task, {}) if key in changes}
+    command = [sys.executable, "-m", "synthtune.reproduce", "--profile", "paper", "--only", "rte", "--only", "webnlg",
+               "--data-root", str(tmp_path / "corpora"), *[f"--set={key}={json.dumps(value)}" for key, value in changes.items()]]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={
+        **os.environ, "PYTHONPATH": str(LIB), "HF_HUB_CACHE": str(cached), "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    for task, student_model in (("rte", "roberta-large"), ("webnlg", "bart-large")):
+        record = read_json(tmp_path / "run" / task / "budget-16" / "teacher-annotate" / "settings.json")
+        assert record["processes"] == 2 and record["held"] < 0.6, "each process is to hold a share of the teacher"
+        table = pd.read_parquet(tmp_path / "run" / task / "results.parquet")
+        assert set(table["model"]) == {student_model} and {"gold", "gold+annotated", "full"} <= set(table["condition"])
+    assert (tmp_path / "run" / "figures" / "report.html").exists()

@@ -776,11 +776,11 @@ def test_the_command_tells_warnings_from_errors(check, capsys, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["--task", "my_task.yaml"], 1, "not built yet; use --check"),
+        (["--task", "none.yaml"], 2, "there is no file"),
         (["--check"], 2, "--task FILE"),
         (["--task", "none.yaml", "--check"], 2, "there is no file"),
         (["--task", "my_task.yaml", "--check", "--profile", "smoke"], 2, "--profile is about the package's own tasks"),
-        (["--check", "--set", "seed=3", "--task", "my_task.yaml"], 2, "--set is about"),
+        (["--out", "here"], 2, "--task FILE"),
         (["--task", "my_task.yaml", "--fix", "--data-root", "."], 2, "--data-root is about"),
     ],
 )

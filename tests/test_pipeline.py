@@ -23,7 +23,7 @@ NOTEBOOKS = [
 ]
 
 
-def start(folder):
+def start(folder, *more):
     changes = [f"{name}={json.dumps(value)}" for name, value in {**PLAN, "run_dir": str(folder)}.items()]
     return subprocess.Popen(
         [
@@ -33,6 +33,7 @@ def start(folder):
             "--profile",
             "smoke",
             *[f"--set={text}" for text in changes],
+            *more,
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

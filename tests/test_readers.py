@@ -8,6 +8,7 @@ import pytest
 from synthtune import settings, tasks
 from synthtune.errors import CorpusError
 from synthtune.tasks import public, sgd, splits, webnlg
+from synthtune.tasks.example import divided
 
 SHARED = Path(os.environ.get("SYNTHTUNE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -233,8 +234,8 @@ def test_public_corpora_in_their_official_form(name, tmp_path):
     train, test = public.corpus(name, tmp_path)
     assert train[0].text == test[0].text == first and [example.target for example in train] == targets
     assert len({example.id for example in train + test}) == 4
-    assert all(public.is_input(name, example.text) for example in train)
-    assert public.is_input(name, first.split(": ", 1)[-1]) == (name == "banking77")
+    assert all(divided(public.CORPORA[name].pair, example.text) for example in train)
+    assert (divided(public.CORPORA[name].pair, first.split(": ", 1)[-1]) is not None) == (name == "banking77")
 
 
 @pytest.mark.parametrize(("name", "old", "new", "message"), [
@@ -274,7 +275,7 @@ def test_real_public_corpora_have_their_published_sizes(name, sizes, labels, tmp
     train, test = public.corpus(name, SHARED)
     assert (len(train), len(test)) == sizes
     assert len({example.target for example in train}) == len({example.target for example in test}) == labels
-    assert all("\n" not in example.text and public.is_input(name, example.text) for example in train + test)
+    assert all("\n" not in example.text and divided(public.CORPORA[name].pair, example.text) for example in train + test)
     chosen = settings.load("laptop", run_dir=tmp_path, data_root=SHARED)
     task = tasks.load(name, chosen)
     assert len(task.labels) == labels and len(task.test) == min(500, len(test)) and len(task.gold(125)) == 125

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from synthtune import cluster, settings as settings_module
 from synthtune.errors import SettingsError
+from test_pipeline import NOTEBOOKS, start
 from test_reproduce import Study
 
 CONFIGURATION = """
@@ -44,6 +45,10 @@ PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 MISSING = [name for name in DAEMONS if shutil.which(name) is None and not Path("/usr/sbin", name).exists()]
+
+QUICK = ["--slurm-init-seconds-before-status-checks=1", "--seconds-between-status-checks=1"]
+LITTLE = {stage: {"runtime": 5, "mem_mb": 10} for stage in ("teacher", "annotate", "generate", "students")}
+AS_JOBS = ["--executor", "slurm", "--set", f"cluster.options={QUICK}", "--set", f"cluster.resources={LITTLE}"]
 
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: apt-get install slurm-wlm munge"),
@@ -104,11 +109,8 @@ def study(tmp_path, slurm, monkeypatch):
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, slurm[name])
     study = Study(tmp_path)
-    start = study.start
-    quick = ["--slurm-init-seconds-before-status-checks=1", "--seconds-between-status-checks=1"]
-    small = {stage: {"runtime": 5, "mem_mb": 10} for stage in ("teacher", "annotate", "generate", "students")}
-    study.start = lambda *arguments: start(
-        "--executor", "slurm", "--set", f"cluster.options={quick}", "--set", f"cluster.resources={small}", *arguments)
+    on_this_machine = study.start
+    study.start = lambda *arguments: on_this_machine(*AS_JOBS, *arguments)
     return study
 
 
@@ -132,6 +134,18 @@ def test_a_run_is_a_queue_of_jobs_and_a_second_one_has_nothing_to_do(study, slur
     assert not jobs(slurm)
     assert "Nothing to do" in study.command()
     assert "Nothing to do" in Study.command(study)  # and on this machine alone
+
+
+def test_the_real_notebooks_run_as_jobs(slurm, tmp_path, monkeypatch):
+    """The smoke profile's graph, cut to one task and little of everything, with real models and data."""
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, slurm[name])
+    process = start(tmp_path / "run", *AS_JOBS)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert len(re.findall(r"SLURM job \d+ submitted", said)) == 5 and "[5/5] 05_figures: done" in said and not jobs(slurm)
+    assert {path.stem for path in (tmp_path / "run" / "notebooks").glob("*.ipynb")} == set(NOTEBOOKS)
+    assert (tmp_path / "run" / "tweets" / "results.parquet").exists()
 
 
 def test_a_job_that_is_put_back_into_the_queue_is_done_again(study, slurm):

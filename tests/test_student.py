@@ -119,7 +119,7 @@ def test_a_route_that_gave_nothing_has_no_cells(bench):
 
 def watch(monkeypatch):
     """List what `fit` is given for each cell, and the weights that come of it."""
-    seen, fit = [], student._Bench.fit
+    seen, fit = [], student.Bench.fit
 
     def watched(self, module, rows, cell, loss):
         module.eval()  # no dropout, so nothing random either
@@ -128,7 +128,7 @@ def watch(monkeypatch):
         weights = torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
         seen.append((cell, at_first, weights.double()))
 
-    monkeypatch.setattr(student._Bench, "fit", watched)
+    monkeypatch.setattr(student.Bench, "fit", watched)
     return seen
 
 
@@ -160,7 +160,9 @@ def test_a_classifier_is_the_pretrained_model_with_a_new_head(bench, fitted):
     """Split after its frozen layers it gives the same loss as whole, for single texts and side by side."""
     task, settings = bench("tweets")
     rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
-    predicted = student._Bench.of(task, settings).train_and_predict(rows, Cell(32, "gold", 0, 7))
+    bench_of_task = student.Bench.of(task, settings)
+    predicted, _ = bench_of_task.predict(bench_of_task.train(rows, Cell(32, "gold", 0, 7)),
+                                         [example.text for example in task.test])
     assert len(predicted) == 40 and set(predicted) <= set(task.labels)
     [(_, (single, together), _)] = fitted
     path = assets.model_path("minilm-l6-v2")
@@ -176,7 +178,7 @@ def test_a_classifier_is_the_pretrained_model_with_a_new_head(bench, fitted):
 def test_a_writer_reads_texts_side_by_side_as_one_by_one(bench, fitted):
     task, settings = bench("webnlg")
     rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
-    student._Bench.of(task, settings).train_and_predict(rows, Cell(32, "gold", 0, 7))
+    student.Bench.of(task, settings).train(rows, Cell(32, "gold", 0, 7))
     [(_, (single, together), _)] = fitted
     assert together == pytest.approx(single, rel=1e-4) and len({round(value, 3) for value in single}) > 1
 
@@ -184,7 +186,7 @@ def test_a_writer_reads_texts_side_by_side_as_one_by_one(bench, fitted):
 def test_every_word_counts_alike_whatever_the_length_of_its_text(bench):
     """A text of three words weighs three times one of one word, and a synthetic one less by its weight."""
     task, settings = bench("tweets")
-    bench_of_task = student._Bench.of(task, settings)
+    bench_of_task = student.Bench.of(task, settings)
     rows = [student.Row(task.test[0].text, "positive"), student.Row(task.test[1].text, "positive", 0.5)]
     bench_of_task.read([row.text for row in rows])
     module = torch.nn.Linear(1, 2, bias=False)
@@ -203,8 +205,9 @@ def test_every_word_counts_alike_whatever_the_length_of_its_text(bench):
 def scores(task, settings):
     """The results of the one `full` cell at seed 1."""
     rows, _ = student.training_rows(task, Cell(len(task.pool), "full", 0, 1), settings)
-    return task.score(list(task.test), student._Bench.of(task, settings).train_and_predict(
-        rows, Cell(len(task.pool), "full", 0, 1)))
+    bench_of_task = student.Bench.of(task, settings)
+    trained = bench_of_task.train(rows, Cell(len(task.pool), "full", 0, 1))
+    return task.score(list(task.test), bench_of_task.predict(trained, [example.text for example in task.test])[0])
 
 
 def test_a_classifier_learns(bench):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from synthtune import language_model, teacher
-from synthtune.files import read_json, write_json, write_table
+from synthtune.files import digest, read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task, Unlabelled
@@ -85,7 +85,8 @@ def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> S
 
 
 def _made_from(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
-    return {"model_digest": lm.digest, "data_digest": task.digest, "budget": budget,
+    inputs = [[item.id, item.text] for item in task.unlabelled(budget)[: settings.inputs(budget)]]
+    return {"model_digest": lm.digest, "data_digest": task.digest, "inputs": digest(inputs), "budget": budget,
             "smallest_budget": settings.budgets[0], "settings": settings.for_stage("annotate", task.name)}
 
 

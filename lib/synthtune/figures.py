@@ -47,7 +47,7 @@ TEACHER = "teacher"
 
 # Okabe and Ito's palette, which stays apart in all common kinds of colour blindness; the marker and the line
 # style say the same again for print without colour.
-_STYLES = {
+STYLES = {
     GOLD: {"color": "#E69F00", "marker": "o", "linestyle": "-"},
     ANNOTATED: {"color": "#0072B2", "marker": "s", "linestyle": "-"},
     GENERATED: {"color": "#009E73", "marker": "^", "linestyle": "-."},
@@ -144,7 +144,7 @@ def table_of(number: int, results: Results) -> pd.DataFrame:
 
 def draw(number: int, shown: pd.DataFrame) -> Figure:
     """Draw figure `number` from the table that `table_of` gives."""
-    with _style():
+    with style():
         return FIGURES[number][1](shown)
 
 
@@ -154,7 +154,7 @@ def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
     written = []
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None}), ("png", {})):
         path = stem.with_name(f"{stem.name}.{suffix}")
-        with atomic_path(path) as temporary, _style():
+        with atomic_path(path) as temporary, style():
             figure.savefig(temporary, dpi=300, metadata=metadata)
         written.append(path)
     path = stem.with_name(f"{stem.name}.csv")
@@ -164,7 +164,8 @@ def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """The look of all figures, while they are drawn and saved."""
     fonts = {
         "font.size": 8,
         "axes.titlesize": 8,
@@ -269,7 +270,7 @@ def draw_method(shown: pd.DataFrame) -> Figure:
         )
 
     gold, blue, green, red, grey = (
-        _STYLES[name]["color"] for name in (GOLD, ANNOTATED, GENERATED, TEACHER, FULL)
+        STYLES[name]["color"] for name in (GOLD, ANNOTATED, GENERATED, TEACHER, FULL)
     )
     box(1.0, 1.72, 1.56, 0.56, "data", gold, "Gold examples (x, y)\na few, labelled by people")
     box(1.0, 0.72, 1.56, 0.56, "model", red, "Teacher\nlarge language model")
@@ -440,7 +441,7 @@ def _condition_lines(axes: Axes, rows: pd.DataFrame, x: str) -> None:
             markeredgecolor="white",
             markeredgewidth=0.4,
             zorder=3,
-            **_STYLES[name],
+            **STYLES[name],
         )
 
 
@@ -458,7 +459,7 @@ def _reference_lines(axes: Axes, rows: pd.DataFrame) -> None:
             # The ceiling has one value; the teacher's first and last reach on to the panel's edges.
             x = marks.labelled if name == TEACHER else marks.labelled.clip(left, right)
             y = marks["mean"]
-            axes.plot([left, *x, right], [y.iloc[0], *y, y.iloc[-1]], zorder=2, **_STYLES[name])
+            axes.plot([left, *x, right], [y.iloc[0], *y, y.iloc[-1]], zorder=2, **STYLES[name])
 
 
 def _score_limits(axes: Axes) -> None:
@@ -472,7 +473,7 @@ def _score_limits(axes: Axes) -> None:
     seaborn.despine(ax=axes)
 
 
-def _legend(figure: Figure, series: Iterable[str], styles: dict[str, dict] = _STYLES) -> None:
+def _legend(figure: Figure, series: Iterable[str], styles: dict[str, dict] = STYLES) -> None:
     """One legend for all panels, under them."""
     there = set(series)
     names = [name for name in styles if name in there]
@@ -623,7 +624,7 @@ def draw_by_amount(shown: pd.DataFrame) -> Figure:
         swept = rows[rows.synthetic > 0]
         _log_axis(axes, sorted(swept.synthetic.unique()))
         for row in rows[rows.synthetic == 0].itertuples():
-            axes.axhline(row.mean, zorder=2, **(_STYLES[row.series] | {"marker": ""}))
+            axes.axhline(row.mean, zorder=2, **(STYLES[row.series] | {"marker": ""}))
             axes.update_datalim([(swept.synthetic.min(), row.mean)])
         _condition_lines(axes, swept, "synthetic")
         labelled = int(swept.labelled.iloc[0])
@@ -633,7 +634,7 @@ def draw_by_amount(shown: pd.DataFrame) -> Figure:
             xlabel=f"Synthetic examples added to {labelled:,} gold ones",
         )
         _score_limits(axes)
-    _legend(figure, shown.series, _STYLES | {GOLD: _STYLES[GOLD] | {"marker": ""}})
+    _legend(figure, shown.series, STYLES | {GOLD: STYLES[GOLD] | {"marker": ""}})
     return figure
 
 
@@ -705,7 +706,7 @@ def _gain_row(
 def draw_by_route(shown: pd.DataFrame) -> Figure:
     """A row per task and a mark per kind of synthetic data, around the line of no gain."""
     series = [name for name in CONDITIONS if name in set(shown.series)]
-    styles = {name: {key: _STYLES[name][key] for key in ("color", "marker")} for name in series}
+    styles = {name: {key: STYLES[name][key] for key in ("color", "marker")} for name in series}
     figure = _dot_rows(
         shown,
         "series",
@@ -782,8 +783,8 @@ def machine_hours(results: Results, task: str, budget: int, rows: pd.DataFrame) 
 def draw_by_cost(shown: pd.DataFrame) -> Figure:
     """One panel a task: a line per condition over total cost, the ceiling as a single point."""
     # The ceiling is a line in the other figures; here it has a price, so it is a point.
-    styles = _STYLES | {
-        FULL: {"color": _STYLES[FULL]["color"], "marker": "*", "linestyle": "", "markersize": 7}
+    styles = STYLES | {
+        FULL: {"color": STYLES[FULL]["color"], "marker": "*", "linestyle": "", "markersize": 7}
     }
     figure, panels = _panels(shown, columns=3, height=1.95)
     for axes, rows in panels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from synthtune.errors import StageError
+from synthtune.places import as_typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +80,34 @@ def locked(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def claimed(folder: str | Path, advice: str) -> Iterator[None]:
+    """Keep every other run out of a folder. The system frees the claim of a process that was killed.
+
+    Raises
+    ------
+    StageError
+        Another run is working in the folder, or it cannot be written; then the message ends with `advice`.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "a+", encoding="utf-8")
+    except OSError as error:
+        raise StageError(f"Cannot write to {folder}: {error.strerror}. {advice}") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            raise StageError(f"Another run is working in {as_typed(folder)} (process {handle.read().strip() or 'unknown'}): "
+                             "wait for it, or end it.") from error
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
+        yield
 
 
 def write_json(path: str | Path, content: Any) -> None:

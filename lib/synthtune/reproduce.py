@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import fcntl
 import json
 import os
 import re
@@ -64,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.task is not None or chosen.check or chosen.fix:
+        if chosen.task is not None or chosen.check or chosen.fix or chosen.out is not None:
             return _own_rows(chosen, parser)
         return _reproduce(chosen)
     except SettingsError as error:
@@ -123,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--price", metavar="DOLLARS", help="with --plan: of one for an hour")
     own = parser.add_argument_group("your own rows")
     own.add_argument("--task", metavar="FILE", help="a few lines of YAML that say where they are; see README.md")
+    own.add_argument("--out", metavar="DIR", help="where its results go; beside the task file if not given")
     own.add_argument("--check", action="store_true", help="read and check them, and train nothing")
     own.add_argument("--fix", action="store_true", help="check them, and write repaired copies beside the files")
     return parser
@@ -132,14 +132,13 @@ def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     from synthtune.own_rows import command
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    mine = ("task", "check", "fix")
+    mine = ("task", "check", "fix", "out", "overrides")
     other = next((name for name, value in vars(chosen).items() if name not in mine and value != parser.get_default(name)),
                  None)
     if other is not None:
-        option = {"overrides": "set"}.get(other, other.replace("_", "-"))
-        raise SettingsError(f"--{option} is about the package's own tasks and cannot stand beside --task: leave it out, or "
+        raise SettingsError(f"--{other.replace('_', '-')} is about the package's own tasks and cannot stand beside --task: leave it out, or "
                             "say it in the task file if it has such a line.")
-    return command.run(chosen.task, chosen.check, chosen.fix)
+    return command.run(chosen.task, chosen.check, chosen.fix, chosen.out, chosen.overrides)
 
 
 def _reproduce(chosen: argparse.Namespace) -> int:
@@ -239,27 +238,10 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other run out of the folder. The system frees the lock of a process that was killed."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = open(self.folder / ".lock", "a+", encoding="utf-8")
-        except OSError as error:
-            raise StageError(
-                f"Cannot write to {self.folder}: {error.strerror}. Choose another folder with "
-                "--set run_dir=DIR."
-            ) from error
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                handle.seek(0)
-                raise StageError(
-                    f"Another run is working in {as_typed(self.folder)} (process "
-                    f"{handle.read().strip() or 'unknown'}): wait for it, or end it."
-                ) from error
-            handle.truncate(0)
-            handle.write(f"{os.getpid()}\n")
-            handle.flush()
+        """Keep every other run out of the folder."""
+        from synthtune.files import claimed
+
+        with claimed(self.folder, "Choose another folder with --set run_dir=DIR."):
             self._end_left_over()
             self._remove_left_over()
             try:

@@ -175,6 +175,19 @@ class ClusterSettings(_Section):
     options: list[str] = Field([], description="more options of Snakemake, such as --slurm-qos=short")
 
 
+class OwnRowsSettings(_Section):
+    """A user's own rows (`--task FILE`, `06_your_task`)."""
+
+    folds: int = Field(4, ge=2, description="parts of the labelled rows, each held out once, where there is no test file")
+    max_tokens: int = Field(128, ge=32, description="longest text that is read or written, in tokens; less if texts are short")
+    passes: int = Field(3, ge=1, description="a student takes at least as many steps as make these passes over its rows")
+    many: int = Field(5, ge=2, description="labels from which on `many_labels` holds")
+    many_labels: dict[str, Any] = Field({}, description="dotted settings that differ for tasks of many labels")
+    nlg: dict[str, Any] = Field({}, description="the same for text-to-text generation")
+    to_label: int = Field(25, ge=1, description="unlabelled rows to propose for labelling")
+    examples: int = Field(8, ge=1, description="rows of each kind that the report shows")
+
+
 class FigureSettings(_Section):
     """Intervals and resampling (`05_figures`)."""
 
@@ -203,6 +216,8 @@ class Settings(_Section):
     generate: GenerateSettings = GenerateSettings()
     students: StudentSettings = StudentSettings()
     endpoint: EndpointSettings | None = None
+    own_rows: OwnRowsSettings = OwnRowsSettings()
+    own_task: str | None = Field(None, description="name of a task of the user's own rows; set by what reads them")
     figures: FigureSettings = FigureSettings()
     plan: PlanSettings = PlanSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -270,7 +285,7 @@ class Settings(_Section):
             The task; needed for every stage but "figures".
         """
         if stage == "figures":
-            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs", "plan", "cluster"})
+            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs", "plan", "cluster", "own_rows", "own_task"})
             return {"figures": relevant}
         mine = self.for_task(task).model_dump(mode="json")
         shared = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads",
@@ -299,7 +314,7 @@ class Settings(_Section):
         SettingsError
             Naming the parameter and the values that would do.
         """
-        if not isinstance(task, str) or task not in TASKS + PUBLIC:
+        if not isinstance(task, str) or task not in (*TASKS, *PUBLIC, self.own_task):
             raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), TASKS + PUBLIC)}")
         if task in PUBLIC and not self.data_root:
             raise SettingsError(f"data_root: {task} is read from its official files, which this package does not fetch; give "
@@ -352,6 +367,29 @@ def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
     for task in settings.per_task:
         settings.for_task(task)
     return settings
+
+
+def for_own_rows(profile: str, kind: str, labels: int, measured: dict[str, Any], overrides: list[str] | dict[str, Any] | None,
+                 run_dir: str | Path) -> Settings:
+    """A profile as it is for a user's own rows.
+
+    Parameters
+    ----------
+    profile : str
+    kind : str
+        "classification" or "nlg".
+    labels : int
+        How many there are.
+    measured : dict
+        Dotted settings that follow from the rows themselves, such as how long their texts are.
+    overrides : list of str or dict, optional
+        As for `load`; they win over everything else.
+    run_dir : path
+    """
+    asked = _parsed(overrides)
+    chosen = load(profile, asked).own_rows
+    of_kind = chosen.nlg if kind == "nlg" else chosen.many_labels if labels >= chosen.many else {}
+    return load(profile, {**of_kind, **measured, **asked}, run_dir)
 
 
 def _parsed(overrides: list[str] | dict[str, Any] | None) -> dict[str, Any]:
@@ -420,8 +458,10 @@ def _build(values: dict[str, Any]) -> Settings:
                 problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r}")
         raise SettingsError(f"Profile '{values.get('profile')}': " + "; ".join(problems)) from error
     known = set(names())
-    for task, changes in settings.per_task.items():
+    for where, changes in {**{f"per_task.{task}": changes for task, changes in settings.per_task.items()},
+                           "own_rows.many_labels": settings.own_rows.many_labels,
+                           "own_rows.nlg": settings.own_rows.nlg}.items():
         for key in changes:
             if key not in known:
-                raise SettingsError(f"per_task.{task}: unknown setting '{key}'; {_nearest_setting(key)}")
+                raise SettingsError(f"{where}: unknown setting '{key}'; {_nearest_setting(key)}")
     return settings

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import abc
+import copy
 import json
 import math
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -43,6 +45,8 @@ from synthtune.tasks import Task
 from synthtune.teacher import IGNORED, shuffled_by_length, warm_up_and_decay
 
 ROUTES = ("annotated", "generated")
+NEVER = -1e4
+"""Logit of a word piece that a writer has never written: its probability is zero."""
 NEARLY = 0.9
 """Share of an amount that is as good as the amount."""
 NOT_OF_A_CELL = {"seeds", "seeds_larger", "seeds_full", "amount", "sweep", "processes"}
@@ -57,6 +61,14 @@ class Cell:
     condition: str
     amount: int
     seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A student, and which of its tokenizer's word pieces it writes (all, in their order, if None)."""
+
+    model: PreTrainedModel
+    pieces: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
     there = {}
     for budget in settings.budgets:
         folder = settings.folder / task.name / f"budget-{budget}"
-        there[budget] = {route: len(_synthetic(folder / f"{route}.parquet")) for route in ROUTES}
+        there[budget] = {route: len(synthetic(folder / f"{route}.parquet")) for route in ROUTES}
     return cells_given(there, len(task.pool), task.kind, settings)
 
 
@@ -128,13 +140,13 @@ def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row]
              "gold+both": (cell.amount - cell.amount // 2, cell.amount // 2)}[cell.condition]
     folder = settings.folder / task.name / f"budget-{cell.budget}"
     annotated, generated = [
-        [Row(text, output, weight) for text, output in _synthetic(folder / f"{route}.parquet")[:number]] if number else []
+        [Row(text, output, weight) for text, output in synthetic(folder / f"{route}.parquet")[:number]] if number else []
         for route, number in zip(ROUTES, share, strict=True)]
     return gold + annotated + generated, {"n_gold": len(gold), "n_annotated": len(annotated),
                                           "n_generated": len(generated)}
 
 
-def _synthetic(path: Path) -> list[tuple[str, str]]:
+def synthetic(path: Path) -> list[tuple[str, str]]:
     """Synthetic pairs a student can be trained on."""
     if not path.exists():
         raise StageError(f"{path} is missing: run 0{2 if 'annotated' in path.name else 3} for this budget first.")
@@ -212,12 +224,14 @@ def _run(task: Task, settings: Settings, plan: list[_Planned], mine: list[_Plann
         if planned.kept.exists():
             continue
         if bench is None:
-            bench = _Bench.of(task, settings)
+            bench = Bench.of(task, settings)
             # Those of other cells too: in other batches a text's last digits differ, and a run that was interrupted, or
             # shared by several processes, is to end with the numbers of a whole one.
             bench.read([row.text for each in plan for row in each.rows])
+            bench.read([example.text for example in task.test])
         start = time.perf_counter()
-        predicted = bench.train_and_predict(planned.rows, planned.cell)
+        trained = bench.train(planned.rows, planned.cell)
+        predicted, _ = bench.predict(trained, [example.text for example in task.test])
         row = _result(task, planned.cell, planned.counts, settings, task.score(list(task.test), predicted),
                       time.perf_counter() - start, planned.made_from)
         with atomic_path(planned.kept) as temporary:
@@ -233,7 +247,7 @@ def _result(task: Task, cell: Cell, counts: dict[str, int], settings: Settings, 
             "settings": json.dumps(settings.for_stage("students", task.name), sort_keys=True)}
 
 
-class _Bench(abc.ABC):
+class Bench(abc.ABC):
     """What all cells of a task share: the pretrained student, its tokenizer, and the frozen layers' outputs.
 
     Frozen layers give the same hidden states for a text in every epoch of every cell, so each text is read by them
@@ -252,7 +266,7 @@ class _Bench(abc.ABC):
         self.states: dict[str, torch.Tensor] = {}
 
     @staticmethod
-    def of(task: Task, settings: Settings) -> _Bench:
+    def of(task: Task, settings: Settings) -> Bench:
         if task.kind == "classification":
             return _Classifier(task, settings)
         config = AutoConfig.from_pretrained(assets.model_path(settings.students.model))
@@ -317,9 +331,37 @@ class _Bench(abc.ABC):
                                         label_smoothing=self.chosen.label_smoothing)
         return each.sum(1), (wanted != IGNORED).sum(1)
 
+    def written(self, model: PreTrainedModel, texts: Sequence[str], read: Callable[[list[str]], dict[str, Any]], size: int,
+                scored: bool, **options: Any) -> tuple[list[list[int]], torch.Tensor | None]:
+        """What a writer writes, greedily: ids for each text, and the mean log-probability of those up to its end."""
+        rows, sure = [[]] * len(texts), torch.zeros(len(texts)) if scored else None
+        for batch in by_length([self.states[text] for text in texts], size):
+            given = read([texts[index] for index in batch])
+            out = model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=self.chosen.max_new_tokens,
+                                 return_dict_in_generate=True, output_scores=scored, **options)
+            for index, row in zip(batch, out.sequences.tolist(), strict=True):
+                rows[index] = row
+            if scored:
+                sure[batch] = sureness(out.sequences, out.scores, model.generation_config.eos_token_id).cpu()
+        return rows, sure
+
     @abc.abstractmethod
-    def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
-        """Train a student on rows and give its outputs for the test set."""
+    def train(self, rows: list[Row], cell: Cell) -> Trained:
+        """Train a student on rows."""
+
+    @abc.abstractmethod
+    def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
+        """A student's outputs for texts; and, if asked for, how likely it finds them.
+
+        Returns
+        -------
+        outputs : list of str
+        log_probabilities : Tensor of shape (texts, labels), or (texts,) and the mean over word pieces for writers, or None
+        """
+
+    @abc.abstractmethod
+    def whole(self, trained: Trained) -> PreTrainedModel:
+        """A student as one model in transformers' own form, the layers that were not trained put back."""
 
 
 class _Given(nn.Module):
@@ -330,7 +372,7 @@ class _Given(nn.Module):
         return inputs_embeds
 
 
-class _Classifier(_Bench):
+class _Classifier(Bench):
     """A pretrained encoder (MiniLM, RoBERTa) with a classification head; its lowest layers frozen."""
 
     def __init__(self, task: Task, settings: Settings) -> None:
@@ -341,12 +383,11 @@ class _Classifier(_Bench):
     def head(self, module: nn.Module) -> nn.Module:
         return module.classifier
 
-    def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
-        test = [example.text for example in self.task.test]
-        self.read([row.text for row in rows] + test)
+    def train(self, rows: list[Row], cell: Cell) -> Trained:
+        self.read([row.text for row in rows])
         torch.manual_seed(cell.seed)
         labels = list(self.task.labels)
-        model = AutoModelForSequenceClassification.from_pretrained(self.path, num_labels=len(labels))
+        model = self._pretrained()
         encoder = model.base_model
         encoder.embeddings = _Given()
         encoder.encoder.layer = encoder.encoder.layer[self.chosen.frozen_layers:]
@@ -360,17 +401,33 @@ class _Classifier(_Bench):
             return each, torch.ones_like(each)
 
         self.fit(model, rows, cell, loss)
-        predicted = [""] * len(test)
+        return Trained(model)
+
+    def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
+        self.read(texts)
+        logits = torch.empty(len(texts), len(self.task.labels))
         with torch.inference_mode():
-            for batch in by_length([self.states[text] for text in test], 64):
-                states, mask = self.batch([test[index] for index in batch])
-                best = model(inputs_embeds=states, attention_mask=mask).logits.argmax(-1).tolist()
-                for index, label in zip(batch, best, strict=True):
-                    predicted[index] = labels[label]
-        return predicted
+            for batch in by_length([self.states[text] for text in texts], 64):
+                states, mask = self.batch([texts[index] for index in batch])
+                logits[batch] = trained.model(inputs_embeds=states, attention_mask=mask).logits.float().cpu()
+        predicted = [self.task.labels[best] for best in logits.argmax(-1).tolist()]
+        return predicted, logits.log_softmax(-1) if scored else None
+
+    def whole(self, trained: Trained) -> PreTrainedModel:
+        model = self._pretrained()
+        merged, encoder = copy.deepcopy(trained.model).cpu(), model.base_model
+        lowest = encoder.encoder.layer[: self.chosen.frozen_layers]
+        encoder.encoder.layer = nn.ModuleList([*lowest, *merged.base_model.encoder.layer])
+        encoder.pooler, model.classifier = merged.base_model.pooler, merged.classifier
+        model.config.id2label = dict(enumerate(self.task.labels))
+        model.config.label2id = {label: number for number, label in enumerate(self.task.labels)}
+        return model.eval()
+
+    def _pretrained(self) -> PreTrainedModel:
+        return AutoModelForSequenceClassification.from_pretrained(self.path, num_labels=len(self.task.labels))
 
 
-class _Writer(_Bench):
+class _Writer(Bench):
     """A warm-started encoder–decoder (Rothe et al. 2020): both halves from MiniLM's lowest layers.
 
     The encoder is frozen; the decoder keeps only the word pieces that occur in the pool's inputs and the cell's own
@@ -383,9 +440,8 @@ class _Writer(_Bench):
         self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval().to(self.device)
         self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.encoder_layers]
 
-    def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
-        test = [example.text for example in self.task.test]
-        self.read([row.text for row in rows] + test)
+    def train(self, rows: list[Row], cell: Cell) -> Trained:
+        self.read([row.text for row in rows])
         outputs = self.tokenizer([row.output for row in rows], truncation=True,
                                  max_length=self.chosen.max_new_tokens)["input_ids"]
         inputs = self.tokenizer([example.text for example in self.task.pool])["input_ids"]
@@ -406,15 +462,41 @@ class _Writer(_Bench):
             return self.word_losses(logits, wanted)
 
         self.fit(model.decoder, rows, cell, loss)
-        predicted = [""] * len(test)
-        for batch in by_length([self.states[text] for text in test], 100):
-            states, mask = self.batch([test[index] for index in batch])
-            written = model.generate(encoder_outputs=BaseModelOutput(states), attention_mask=mask, do_sample=False,
-                                     num_beams=1, max_new_tokens=self.chosen.max_new_tokens)
-            for index, row in zip(batch, written.tolist(), strict=True):
-                text = self.tokenizer.decode([pieces[number] for number in row], skip_special_tokens=True)
-                predicted[index] = joined(text)
-        return predicted
+        return Trained(model, pieces)
+
+    def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
+        self.read(texts)
+
+        def read(batch: list[str]) -> dict[str, Any]:
+            states, mask = self.batch(batch)
+            return {"encoder_outputs": BaseModelOutput(states), "attention_mask": mask}
+
+        rows, sure = self.written(trained.model, texts, read, 100, scored)
+        return [joined(self.tokenizer.decode([trained.pieces[number] for number in row], skip_special_tokens=True))
+                for row in rows], sure
+
+    def whole(self, trained: Trained) -> PreTrainedModel:
+        everything = list(range(self.pretrained.config.vocab_size))
+        model = self._model(everything, {piece: piece for piece in everything})
+        learned = trained.model.decoder.state_dict()
+        weights = model.decoder.state_dict()
+        for name, value in learned.items():
+            if value.shape == weights[name].shape:
+                weights[name] = value
+            else:  # a row for each word piece; those that were never written stay out of reach
+                if value.dim() == 1:
+                    weights[name] = torch.full_like(weights[name], NEVER)
+                weights[name][trained.pieces] = value.cpu()
+        model.decoder.load_state_dict(weights)
+        encoder = AutoModel.from_pretrained(self.path)
+        encoder.encoder.layer = encoder.encoder.layer[: self.chosen.encoder_layers]
+        encoder.config.num_hidden_layers = len(encoder.encoder.layer)
+        whole = EncoderDecoderModel(encoder=encoder, decoder=model.decoder)
+        whole.generation_config = model.generation_config
+        whole.generation_config.max_new_tokens = self.chosen.max_new_tokens
+        whole.config.decoder_start_token_id, whole.config.pad_token_id = (
+            self.tokenizer.cls_token_id, self.tokenizer.pad_token_id)
+        return whole.eval()
 
     def _model(self, pieces: list[int], place: dict[int, int]) -> EncoderDecoderModel:
         tokenizer = self.tokenizer
@@ -435,7 +517,7 @@ class _Writer(_Bench):
         return model
 
 
-class _PretrainedWriter(_Bench):
+class _PretrainedWriter(Bench):
     """An encoder–decoder that was pretrained as one (BART), fine-tuned whole."""
 
     def read(self, texts: Sequence[str]) -> None:
@@ -450,9 +532,8 @@ class _PretrainedWriter(_Bench):
         return (pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id),
                 pad_sequence([torch.ones_like(row) for row in rows], batch_first=True))
 
-    def train_and_predict(self, rows: list[Row], cell: Cell) -> list[str]:
-        test = [example.text for example in self.task.test]
-        self.read([row.text for row in rows] + test)
+    def train(self, rows: list[Row], cell: Cell) -> Trained:
+        self.read([row.text for row in rows])
         torch.manual_seed(cell.seed)
         model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True).to(self.device)
         outputs = self.tokenizer(text_target=[row.output for row in rows], truncation=True,
@@ -467,15 +548,43 @@ class _PretrainedWriter(_Bench):
             return self.word_losses(model(input_ids=ids, attention_mask=mask, decoder_input_ids=read).logits, wanted)
 
         self.fit(model, rows, cell, loss)
-        predicted = [""] * len(test)
-        for batch in by_length([self.states[text] for text in test], 32):
-            ids, mask = self.batch([test[index] for index in batch])
-            # The published generation settings of BART are those of summaries: beams, and no three words twice.
-            written = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, num_beams=1, min_length=0,
-                                     no_repeat_ngram_size=0, max_new_tokens=self.chosen.max_new_tokens)
-            for index, text in zip(batch, self.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
-                predicted[index] = text.strip()
-        return predicted
+        return Trained(model)
+
+    def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
+        self.read(texts)
+
+        def read(batch: list[str]) -> dict[str, Any]:
+            return dict(zip(("input_ids", "attention_mask"), self.batch(batch), strict=True))
+
+        # The published generation settings of BART are those of summaries: beams, and no three words twice.
+        rows, sure = self.written(trained.model, texts, read, 32, scored, min_length=0, no_repeat_ngram_size=0)
+        return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows], sure
+
+    def whole(self, trained: Trained) -> PreTrainedModel:
+        return copy.deepcopy(trained.model).cpu()
+
+
+def sureness(sequences: torch.Tensor, scores: Sequence[torch.Tensor], end: int) -> torch.Tensor:
+    """Mean log-probability of the word pieces that were written, the end included.
+
+    Parameters
+    ----------
+    sequences : LongTensor of shape (texts, 1 + steps)
+        What `generate` wrote after a start.
+    scores : sequence of Tensor of shape (texts, vocabulary)
+        Logits of each step.
+    end : int
+
+    Returns
+    -------
+    Tensor of shape (texts,)
+    """
+    chosen = sequences[:, 1:]
+    each = torch.stack([step.float().log_softmax(-1) for step in scores], 1).gather(2, chosen[..., None])[..., 0]
+    # Padding follows the first end; a text that was cut off has neither.
+    ended = (chosen == end).long().cumsum(1)
+    wrote = (ended == 0) | ((ended == 1) & (chosen == end))
+    return (each * wrote).sum(1) / wrote.sum(1)
 
 
 def joined(text: str) -> str:

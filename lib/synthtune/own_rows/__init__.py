@@ -159,7 +159,7 @@ def _checked(
             if "test" in sieves:
                 report.problems.extend(checks.unknown_labels(sieves["test"], sieves["rows"]))
     for role, sieve in sieves.items():
-        sieve.check_length(chosen.students.max_tokens)
+        sieve.check_length(chosen.own_rows.max_tokens)
         report.problems.extend(sieve.problems)
         dropped = {reason: len(rows) for reason, rows in sieve.dropped.items()}
         count = Count(gathered[role].table.file, role, gathered[role].rows_in, len(sieve.frame), dropped)

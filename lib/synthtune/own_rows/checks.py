@@ -394,10 +394,10 @@ class Sieve:
                 "long text",
                 self.frame["row"][long],
                 f"{long.sum():,} of {len(long):,} texts are longer than the "
-                f"{pieces} word pieces that the student reads (estimated at {CHARACTERS_A_PIECE:g} "
+                f"{pieces} word pieces that are read of each (estimated at {CHARACTERS_A_PIECE:g} "
                 f"characters a word piece: {int(pieces * CHARACTERS_A_PIECE):,} characters; the longest has "
                 f"{characters.max():,})",
-                "What is beyond is not read; raise students.max_tokens in the profile, or shorten the texts.",
+                "What is beyond is not read; raise own_rows.max_tokens (--set own_rows.max_tokens=256), or shorten the texts.",
             )
 
     @property

@@ -15,7 +15,7 @@ from synthtune.errors import CorpusError, SettingsError
 from synthtune.files import atomic_path, digest, locked, read_json, write_json
 from synthtune.settings import CLASSIFICATION, PUBLIC, Settings
 from synthtune.tasks import public, reuters, sentiment, sgd, splits, webnlg
-from synthtune.tasks.example import Example
+from synthtune.tasks.example import Example, divided
 
 __all__ = ["Example", "Task", "Unlabelled", "load", "seed_for"]
 
@@ -79,6 +79,8 @@ class Task:
         What preparing the task counted and dropped.
     digest : str
         SHA-256 of all of the above texts and labels.
+    pair : tuple of str
+        Names of the two texts of an input, as they stand on its line; () for single texts.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Task:
     test: tuple[Example, ...]
     report: dict
     digest: str
+    pair: tuple[str, ...] = ()
 
     def gold(self, budget: int) -> list[Example]:
         """The labelled examples of a budget.
@@ -117,9 +120,9 @@ class Task:
 
     def is_input(self, text: str) -> bool:
         """Whether a text has the form of the task's inputs: triples, actions, a pair. Single texts may have any."""
-        if self.name in PUBLIC:
-            return public.is_input(self.name, text)
-        return self.name not in READERS or READERS[self.name].is_input(text)
+        if self.name in READERS:
+            return READERS[self.name].is_input(text)
+        return divided(self.pair, text) is not None
 
     def left_out(self, text: str, output: str) -> list[str]:
         """Values of an NLG input that an output does not mention: its slot errors (Wen et al. 2015); [] for labels.
@@ -178,7 +181,8 @@ def load(name: str, settings: Settings) -> Task:
     title = wording.title if kind == "classification" else (
         wording.title.removesuffix(" format") if settings.data_root else f"{wording.title}, own corpus")
     labels = tuple(sorted({example.target for example in read[0]})) if kind == "classification" else ()
-    return Task(name, title, kind, labels, wording, *read, stored["report"], stored["digest"])
+    return Task(name, title, kind, labels, wording, *read, stored["report"], stored["digest"],
+                public.CORPORA[name].pair if name in PUBLIC else ())
 
 
 def _read(path: Path) -> tuple[Example, ...]:

@@ -25,3 +25,18 @@ class Example:
     text: str
     target: str
     references: tuple[str, ...] = ()
+
+
+def joined(names: tuple[str, ...], texts: tuple[str, ...]) -> str:
+    """An input on one line: its only text, or both texts of a pair, each after its name."""
+    named = [f"{name}: {text}" for name, text in zip(names, texts, strict=True)] if names else texts
+    return " ".join(" ".join(named).split())
+
+
+def divided(names: tuple[str, ...], line: str) -> tuple[str, ...] | None:
+    """The texts that `joined` put on a line, or None if it does not have that form."""
+    if not names:
+        return (line,)
+    head, between, rest = line.partition(f" {names[1]}: ")
+    first, second = head.removeprefix(f"{names[0]}: ").strip(), rest.strip()
+    return (first, second) if head.startswith(f"{names[0]}: ") and first and between and second else None

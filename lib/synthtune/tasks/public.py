@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthtune.errors import CorpusError
-from synthtune.tasks.example import Example
+from synthtune.tasks.example import Example, joined
 
 
 @dataclass(frozen=True)
@@ -81,25 +81,10 @@ def read(name: str, path: Path) -> list[Example]:
         for number, texts, target in rows(path):
             if not target or not all(texts):
                 raise CorpusError(f"{path}, line {number}: {'a text' if target else 'the label'} is empty.")
-            examples.append(Example(f"{path.stem}-{number}", _joined(name, texts), target))
+            examples.append(Example(f"{path.stem}-{number}", joined(CORPORA[name].pair, texts), target))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"{path}: cannot be read ({error}).") from error
     return examples
-
-
-def is_input(name: str, text: str) -> bool:
-    """Whether a line has the form of the corpus's inputs: both texts of a pair, named."""
-    names = CORPORA[name].pair
-    if not names:
-        return True
-    head, between, rest = text.partition(f" {names[1]}: ")
-    return bool(head.startswith(f"{names[0]}: ") and head.removeprefix(f"{names[0]}: ").strip() and between and rest.strip())
-
-
-def _joined(name: str, texts: tuple[str, ...]) -> str:
-    names = CORPORA[name].pair
-    named = [f"{title}: {text}" for title, text in zip(names, texts, strict=True)] if names else texts
-    return " ".join(" ".join(named).split())
 
 
 def _table(path: Path, columns: int, **dialect) -> Iterator[tuple[int, list[str]]]:

@@ -1,0 +1,146 @@
+"""The student to take away, in transformers' own form, and what it says of rows without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.cluster import KMeans
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from synthtune import student
+from synthtune.files import atomic_path, digest, read_json, write_json
+from synthtune.language_model import by_length
+from synthtune.own_rows.parts import examples, pair_of
+from synthtune.own_rows.study import Outcome, cells, made_from_of
+from synthtune.progress import progress
+
+CHUNK = 2_000
+"""Texts that are read at once: bounds memory."""
+
+CANDIDATES = 10
+"""How many of the least certain rows are looked at for each that is proposed for labelling."""
+
+
+def save(outcome: Outcome, folder: Path) -> Path:
+    """Train the winner on all labelled rows, and write it as a folder that transformers loads by its path.
+
+    A model that was made from the same rows and settings is kept.
+    """
+    part = outcome.whole
+    cell = next(cell for cell in cells(part) if cell.condition == outcome.winner)
+    record, made_from = part.settings.folder / "model.json", made_from_of(part, cell)
+    made_from["max_tokens"] = part.settings.students.max_tokens
+    if record.exists() and (folder / "model.safetensors").exists():
+        stored = read_json(record)
+        if stored["made_from"] == made_from and stored["digest"] == digest(folder / "model.safetensors"):
+            return folder
+    bench = student.Bench.of(part.task, part.settings)
+    rows, _ = student.training_rows(part.task, cell, part.settings)
+    trained = bench.train(rows, cell)
+    # Neither kind of student reads token types, and a writer's `generate` would hand them on to its decoder.
+    tokenizer = AutoTokenizer.from_pretrained(bench.path, model_max_length=part.settings.students.max_tokens,
+                                              model_input_names=["input_ids", "attention_mask"])
+    record.unlink(missing_ok=True)
+    with atomic_path(folder) as temporary:
+        bench.whole(trained).save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    write_json(record, {"made_from": made_from, "digest": digest(folder / "model.safetensors")})
+    return folder
+
+
+def predict(folder: Path, texts: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+    """What a saved model says of texts, some thousand at a time.
+
+    Yields
+    ------
+    outputs : list of str
+    scores : array of shape (texts, labels), log-probabilities, or (texts, 1), their mean over the word pieces of a text
+    embeddings : array of shape (texts, hidden), for finding rows that differ
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    kind = AutoModelForSequenceClassification if labels else AutoModelForSeq2SeqLM
+    model = kind.from_pretrained(folder, use_safetensors=True).eval()
+    warm_started = model.config.model_type == "encoder-decoder"  # of MiniLM, whose word pieces stand apart
+    for start in progress(range(0, len(texts), CHUNK), desc="predict", unit="chunk"):
+        chunk = list(texts[start: start + CHUNK])
+        ids = tokenizer(chunk, truncation=True)["input_ids"]
+        outputs = [""] * len(chunk)
+        scores = np.zeros((len(chunk), len(labels) or 1))
+        embeddings = np.zeros((len(chunk), model.config.hidden_size if labels else model.encoder.config.hidden_size),
+                              dtype=np.float32)
+        for batch in by_length(ids, 64):
+            read = tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt")
+            with torch.inference_mode():
+                if labels:
+                    out = model(**read, output_hidden_states=True)
+                    hidden = out.hidden_states[-1]
+                    scores[batch] = out.logits.log_softmax(-1).numpy()
+                else:
+                    hidden = model.encoder(**read).last_hidden_state
+                    out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True,
+                                         output_scores=True)
+                    scores[batch, 0] = student.sureness(out.sequences, out.scores, model.generation_config.eos_token_id)
+                    for index, row in zip(batch, out.sequences, strict=True):
+                        text = tokenizer.decode(row, skip_special_tokens=True)
+                        outputs[index] = student.joined(text) if warm_started else text.strip()
+            mask = read["attention_mask"][..., None]
+            embeddings[batch] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
+        if labels:
+            outputs = [labels[place] for place in scores.argmax(1)]
+        yield outputs, scores, embeddings
+
+
+def predictions(outcome: Outcome, model: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The saved model's outputs for all unlabelled rows, and the rows that are worth most to label next.
+
+    Returns
+    -------
+    predictions : DataFrame
+        row, text (and text_pair), predicted, confidence: calibrated for labels; for texts the geometric mean of the
+        probabilities of their word pieces.
+    to_label : DataFrame
+        The same columns: of the least certain rows one of each of as many clusters as rows are asked for (uncertainty and
+        diversity; Zhdanov 2019), the least certain first.
+    """
+    own, settings = outcome.own, outcome.settings
+    rows = own.unlabelled
+    if not len(rows):
+        return pd.DataFrame(), pd.DataFrame()
+    inputs = [example.text for example in examples(rows, pair_of(own), "unlabelled")]
+    outputs, confidence, doubt, embeddings = [], [], [], []
+    for said, scores, places in predict(model, inputs, own.labels):
+        outputs += said
+        if own.labels:
+            probabilities = torch.tensor(scores / outcome.temperature).softmax(-1)
+            best = probabilities.topk(min(2, len(own.labels))).values
+            confidence += best[:, 0].tolist()
+            doubt += (1 - (best[:, 0] - best[:, -1])).tolist()
+        else:
+            confidence += np.exp(scores[:, 0]).tolist()
+            doubt += (-scores[:, 0]).tolist()
+        embeddings.append(places)
+    columns = [name for name in ("row", "text", "text_pair") if name in rows]
+    table = rows[columns].assign(predicted=outputs, confidence=np.round(confidence, 4)).reset_index(drop=True)
+    chosen = worth_labelling(np.array(doubt), np.concatenate(embeddings), settings.own_rows.to_label, settings.seed)
+    return table, table.loc[chosen].reset_index(drop=True)
+
+
+def worth_labelling(doubt: np.ndarray, embeddings: np.ndarray, number: int, seed: int) -> list[int]:
+    """Places of rows that are in doubt and far from each other: the most doubtful of each cluster of the most doubtful.
+
+    Parameters
+    ----------
+    doubt : array of shape (N,)
+    embeddings : array of shape (N, hidden)
+    number : int
+    seed : int
+    """
+    candidates = np.argsort(-doubt, kind="stable")[: CANDIDATES * number]
+    number = min(number, len(candidates))
+    clusters = KMeans(number, n_init=3, random_state=seed).fit_predict(embeddings[candidates])
+    first = {cluster: place for cluster, place in zip(clusters[::-1], candidates[::-1], strict=True)}
+    return sorted((int(place) for place in first.values()), key=lambda place: -doubt[place])

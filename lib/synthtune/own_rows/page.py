@@ -1,0 +1,209 @@
+"""report.html of a user's own rows: did synthetic data help, by how much, and what to do next."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from synthtune import __version__, figures
+from synthtune.own_rows.baselines import NEAREST, SETFIT, TFIDF
+from synthtune.own_rows.study import TEACHER, Outcome
+from synthtune.results import CONDITIONS, GOLD, METRIC_NAMES
+
+SHOWN_LABELS = 20
+"""Labels up to which confusions are drawn as a matrix; of more, the commonest are listed."""
+
+SHOWN_CHARACTERS = 300
+"""Characters of a text that the page shows."""
+
+_COLOURS = {TEACHER: "#D55E00", TFIDF: "#777777", NEAREST: "#777777", SETFIT: "#56B4E9"}
+
+
+def metric_name(outcome: Outcome) -> str:
+    """Name of the metric, as sentences use it."""
+    return METRIC_NAMES[outcome.whole.task.metric]
+
+
+def verdict(outcome: Outcome) -> str:
+    """Did synthetic data help? One or two sentences with the numbers."""
+    unit = "points of accuracy" if outcome.own.kind == "classification" else "BLEU points"
+    gold = outcome.score(GOLD)
+    best = outcome.score(outcome.winner)
+    if outcome.verdict == "does not help":
+        return (f"Synthetic data does not help here: no condition is better on average than the labelled rows alone "
+                f"({gold['value']:.1f}). The model is trained on the labelled rows only.")
+    said = (f"{gold['value']:.1f} with the labelled rows alone, {best['value']:.1f} with {outcome.winner.removeprefix('gold+')} "
+            f"rows added: {best['gain']:+.1f} {unit} ({best['gain_low']:+.1f} to {best['gain_high']:+.1f})")
+    if outcome.verdict == "helps":
+        return f"Synthetic data helps: {said}."
+    return (f"Whether synthetic data helps is not decided: {said}, an interval that includes zero. The model is the one that "
+            "was better on average.")
+
+
+def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label: pd.DataFrame) -> str:
+    """The page, with everything it shows inside; what texts and labels hold is shown and not run as HTML."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=StrictUndefined)
+    own, number = outcome.own, outcome.settings.own_rows.examples
+    classification = own.kind == "classification"
+    return environment.get_template("own_rows/page.html.jinja").render(
+        name=own.task.name, description=own.task.description or "", verdict=verdict(outcome), metric=metric_name(outcome),
+        held_out=outcome.held_out, winner=outcome.winner, confidence=f"{100 * outcome.settings.figures.confidence:g} %",
+        picture=_svg(scores_picture(outcome)), scores=_scores(outcome),
+        labels=_labels(outcome) if classification else None,
+        confusion=_svg(confusion_picture(outcome)) if classification and len(own.labels) <= SHOWN_LABELS else None,
+        confused=_confused(outcome) if classification and len(own.labels) > SHOWN_LABELS else None,
+        reliability=_reliability(outcome) if classification else None, temperature=outcome.temperature,
+        surest=_tested(outcome, number, surest=True), least=_tested(outcome, number, surest=False),
+        counts=_counts(rows), synthetic=_synthetic(rows, number), dropped=_dropped(rows, number),
+        to_label=_shown(to_label) if len(to_label) else None, predicted=len(predicted),
+        problems=[str(problem) for problem in own.report.warnings], read=[str(count) for count in own.report.counts],
+        guesses=[f"{guess.what}: {guess.value} ({guess.why})" for guess in own.report.guesses],
+        settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}),
+        version=__version__, examples=number)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(header), *map(list, rows)]
+
+
+def _scores(outcome: Outcome) -> list[list[Any]]:
+    classification = outcome.own.kind == "classification"
+    header = ["system", metric_name(outcome), "interval", *(["macro-F1"] if classification else []), "against gold alone",
+              "interval"]
+    rows = []
+    for row in outcome.scores.itertuples():
+        gain = ("", "") if np.isnan(row.gain) else (f"{row.gain:+.1f}", f"{row.gain_low:+.1f} to {row.gain_high:+.1f}")
+        rows.append([row.system, f"{row.value:.1f}", f"{row.low:.1f} to {row.high:.1f}",
+                     *([f"{row.macro_f1:.1f}"] if classification else []), *gain])
+    return _table(header, rows)
+
+
+def scores_picture(outcome: Outcome) -> Figure:
+    """A dot with its interval for each system, those of students apart from what they are compared with."""
+    shown = outcome.scores.iloc[::-1]
+    with figures.style():
+        figure = Figure(figsize=(figures.WIDTH, 0.27 * len(shown) + 0.6), layout="constrained")
+        axes = figure.add_subplot()
+        for place, row in enumerate(shown.itertuples()):
+            student = row.system in CONDITIONS
+            axes.errorbar([row.value], [place], xerr=[[row.value - row.low], [row.high - row.value]], capsize=2, elinewidth=1,
+                          markersize=7 if row.system == outcome.winner else 5, linestyle="",
+                          marker=figures.STYLES[row.system]["marker"] if student else "x",
+                          color=figures.STYLES[row.system]["color"] if student else _COLOURS[row.system])
+        axes.set_yticks(range(len(shown)), [f"{system}, shipped" if system == outcome.winner else system
+                                            for system in shown["system"]])
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.set_xlabel(f"{metric_name(outcome)} on rows held out ({'percent' if outcome.own.labels else '0 to 100'})")
+        axes.grid(axis="y", visible=False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def confusion_picture(outcome: Outcome) -> Figure:
+    """Rows: true labels; columns: what the winner said; numbers of rows held out."""
+    labels = list(outcome.own.labels)
+    counts = confusion_matrix(outcome.tested["truth"], outcome.tested["predicted"], labels=labels)
+    shares = counts / counts.sum(1, keepdims=True).clip(min=1)
+    side = min(figures.WIDTH, 1.8 + 0.36 * len(labels))
+    with figures.style():
+        figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+        axes = figure.add_subplot()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.argwhere(counts):
+            axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=7,
+                      color="white" if shares[row, column] > 0.55 else "black")
+        names = [_cut(label, 24) for label in labels]
+        axes.set_xticks(range(len(labels)), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(labels)), names)
+        axes.set(xlabel="predicted", ylabel="true label")
+        axes.grid(visible=False)
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    with figures.style():
+        page = io.BytesIO()
+        figure.savefig(page, format="svg", metadata={"Date": None})
+    return base64.b64encode(page.getvalue()).decode("ascii")
+
+
+def _labels(outcome: Outcome) -> list[list[Any]]:
+    tested, labels = outcome.tested, list(outcome.own.labels)
+    measured = {column: precision_recall_fscore_support(tested["truth"], tested[column], labels=labels, zero_division=0)
+                for column in ("predicted", "by_gold")}
+    rows = [[label, int(number), *(f"{100 * measured['predicted'][of][place]:.0f}" for of in range(3)),
+             f"{100 * measured['by_gold'][2][place]:.0f}"]
+            for place, (label, number) in enumerate(zip(labels, measured["predicted"][3], strict=True))]
+    return _table(["label", "rows", "precision", "recall", "F1", "F1 of gold alone"], rows)
+
+
+def _confused(outcome: Outcome) -> list[list[Any]]:
+    wrong = outcome.tested[outcome.tested["truth"] != outcome.tested["predicted"]]
+    counts = wrong[["truth", "predicted"]].value_counts().head(SHOWN_LABELS)
+    return _table(["true label", "predicted", "rows"], [[*pair, number] for pair, number in counts.items()])
+
+
+def _reliability(outcome: Outcome, bins: int = 5) -> list[list[Any]]:
+    tested = outcome.tested.assign(confidence=np.exp(outcome.tested["log_probability"]),
+                                   right=outcome.tested["truth"] == outcome.tested["predicted"])
+    bins = min(bins, len(tested))
+    groups = tested.groupby(pd.qcut(tested["confidence"].rank(method="first"), bins, labels=False))
+    rows = [[len(group), f"{100 * group['confidence'].mean():.0f} %", f"{100 * group['right'].mean():.0f} %"]
+            for _, group in groups]
+    return _table(["rows held out", "mean confidence", "right"], rows)
+
+
+def _tested(outcome: Outcome, number: int, surest: bool) -> list[list[Any]]:
+    rows = outcome.tested.sort_values("log_probability", ascending=not surest, kind="stable").head(number)
+    return _table(["text", "truth", "predicted", "confidence"],
+                  [[_cut(row.text), _cut(row.truth), _cut(row.predicted), f"{100 * np.exp(row.log_probability):.0f} %"]
+                   for row in rows.itertuples()])
+
+
+def _counts(rows: pd.DataFrame) -> list[list[Any]]:
+    found = []
+    for source, group in rows.groupby("source", sort=False):
+        reasons = group.loc[group["dropped"] != "", "dropped"].value_counts()
+        found.append([source, len(group), int((group["dropped"] == "").sum()), int(group["used"].sum()),
+                      "; ".join(f"{number:,} {reason}" for reason, number in reasons.items())])
+    return _table(["source", "rows", "kept", "in the model", "dropped"], found)
+
+
+def _synthetic(rows: pd.DataFrame, number: int) -> list[list[Any]]:
+    kept = rows[(rows["source"] == "generated") & (rows["dropped"] == "")]
+    spread = kept.groupby("output", sort=False).cumcount().sort_values(kind="stable").index if len(kept) else kept.index
+    return _table(["text", "output", "asked for"],
+                  [[_text(row), _cut(row["output"]), _cut(row["asked_for"])] for _, row in kept.loc[spread].head(number).iterrows()])
+
+
+def _dropped(rows: pd.DataFrame, number: int) -> list[list[Any]]:
+    gone = rows[rows["dropped"] != ""].groupby(["source", "dropped"], sort=False).head(2).head(number)
+    return _table(["source", "why", "text", "output"],
+                  [[row["source"], row["dropped"], _text(row), _cut(row["output"])] for _, row in gone.iterrows()])
+
+
+def _shown(to_label: pd.DataFrame) -> list[list[Any]]:
+    return _table(["row", "text", "predicted", "confidence"],
+                  [[int(row["row"]), _text(row), _cut(row["predicted"]), f"{100 * row['confidence']:.0f} %"]
+                   for _, row in to_label.iterrows()])
+
+
+def _text(row: pd.Series) -> str:
+    texts = [row[name] for name in ("text", "text_pair") if name in row and isinstance(row[name], str)]
+    return _cut(" | ".join(texts))
+
+
+def _cut(text: Any, most: int = SHOWN_CHARACTERS) -> str:
+    text = text if isinstance(text, str) else ""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,202 @@
+"""The tasks that a user's own rows make: one of all labelled rows and, where nothing else can test it, its folds."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from synthtune.errors import RowsError
+from synthtune.files import digest
+from synthtune.own_rows import OwnRows
+from synthtune.settings import Settings, for_own_rows
+from synthtune.tasks import Example, Task, Wording, seed_for, splits
+from synthtune.tasks.example import joined
+
+WHOLE = "whole"
+"""The part that trains on all labelled rows; its student is the one to take away."""
+
+WORK = "work"
+"""Folder of what the stages made, beside the results."""
+
+ONE_PROCESS = {"jobs": 1, "teacher.processes": 1, "teacher.sharding": "replicated", "annotate.processes": 1,
+               "generate.processes": 1, "students.processes": 1}
+"""Own rows are few: one process does it all, and other processes could not find them by a task's name."""
+
+LONG = 0.95
+"""Share of the texts that is to be read whole."""
+
+FEWEST = 8
+"""Labelled rows below which nothing can be trained and tested."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A task made of some of the rows, and the settings for it.
+
+    Attributes
+    ----------
+    task : Task
+        Its pool begins with the gold examples, unlabelled inputs follow, with no target; it tests on rows held out.
+    budget : int
+        Number of gold examples.
+    settings : Settings
+    """
+
+    task: Task
+    budget: int
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+
+def settings_of(own: OwnRows, run_dir: Any, overrides: Sequence[str] = ()) -> Settings:
+    """The settings for a user's rows: the profile's, the kind's, and those that follow from how many and how long they are.
+
+    Raises
+    ------
+    SettingsError
+        An override names no setting, or has a value that cannot be used.
+    """
+    base = for_own_rows(own.task.profile, own.kind, len(own.labels), {}, list(overrides), run_dir)
+    measured: dict[str, Any] = {**ONE_PROCESS, "threads": _cores(), "budgets": [len(own.gold)],
+                                "pool_size": max(20, len(own.gold) + len(own.unlabelled)), **_lengths(own, base),
+                                **_steps(own, base)}
+    return for_own_rows(own.task.profile, own.kind, len(own.labels), measured, list(overrides), run_dir)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _lengths(own: OwnRows, base: Settings) -> dict[str, Any]:
+    """How many tokens are read and written, so that few texts are cut and none is padded for nothing."""
+    from transformers import AutoTokenizer
+
+    from synthtune import assets
+
+    tokenizer = AutoTokenizer.from_pretrained(assets.model_path(base.teacher.model))
+    most = base.own_rows.max_tokens
+
+    def long(texts: Sequence[str]) -> int:
+        tokens = [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
+        return math.ceil(float(np.quantile(tokens, LONG)))
+
+    def at_most(tokens: float) -> int:
+        return int(min(most, max(32, 8 * math.ceil(tokens / 8))))
+
+    wording, names = wording_of(own), pair_of(own)
+    texts = _inputs(own.gold, names)
+    text, output = long(texts), long(list(own.gold["output"]))
+    around = len(tokenizer(f"{wording.input}: \n{wording.output}: ")["input_ids"])
+    written = at_most(1.25 * output + 8)
+    return {
+        "max_characters": max(300, max(map(len, texts))),
+        "teacher.max_tokens": at_most(text + output + around + 2),
+        "students.max_tokens": at_most(1.1 * text + 2),
+        "annotate.max_new_tokens": written, "students.max_new_tokens": written,
+        "generate.max_new_tokens": at_most(1.25 * text + 8 if own.kind == "classification" else 1.25 * (text + output) + 12),
+    }
+
+
+def _steps(own: OwnRows, base: Settings) -> dict[str, int]:
+    """Steps of the students: the profile's, or as many passes as the settings ask for where there are many rows."""
+    chosen = base.students
+    gold = math.ceil(base.own_rows.passes * len(own.gold) / chosen.batch_size)
+    more = math.ceil(base.own_rows.passes * (len(own.gold) + chosen.amount) / chosen.batch_size)
+    return {"students.gold_steps": max(chosen.gold_steps, gold), "students.steps": max(chosen.steps, more)}
+
+
+def wording_of(own: OwnRows) -> Wording:
+    """How the task is written down for the teacher: from the names of its columns and the user's own sentence."""
+    roles = own.columns.roles
+    output = _name(roles["output"])
+    instruction = own.task.description or (
+        f"Give the {output.lower()} of the text." if own.kind == "classification" else f"Write the {output.lower()}.")
+    return Wording(own.task.name, instruction, "Texts" if "text_pair" in roles else _name(roles["text"]), output)
+
+
+def pair_of(own: OwnRows) -> tuple[str, ...]:
+    """Names of the two texts of a pair; () for single texts."""
+    roles = own.columns.roles
+    if "text_pair" not in roles:
+        return ()
+    first, second = _name(roles["text"]), _name(roles["text_pair"])
+    return (first, second) if first != second else (f"{first} 1", f"{second} 2")
+
+
+def _name(column: str) -> str:
+    """A column's name as a word for prompts: nothing in it that ends a line or a name."""
+    words = " ".join(column.replace("_", " ").replace(":", " ").split())
+    return words[:1].upper() + words[1:40] or "Text"
+
+
+def _inputs(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
+    columns = ["text", "text_pair"] if names else ["text"]
+    return [joined(names, texts) for texts in rows[columns].itertuples(index=False, name=None)]
+
+
+def examples(rows: pd.DataFrame, names: tuple[str, ...], of: str) -> list[Example]:
+    """Rows as examples: texts on one line, both texts of a pair named; the target is empty where there is none."""
+    outputs = rows["output"] if "output" in rows else [""] * len(rows)
+    return [Example(f"{of}-{row}", text, " ".join(output.split()))
+            for row, text, output in zip(rows["row"], _inputs(rows, names), outputs, strict=True)]
+
+
+def parts(own: OwnRows, settings: Settings) -> list[Part]:
+    """All rows as one part, which tests on the test file if there is one, and after it the folds if there is none.
+
+    Raises
+    ------
+    RowsError
+        If there are too few labelled rows.
+    """
+    if len(own.gold) < FEWEST:
+        raise RowsError(f"{own.task.rows}: {len(own.gold)} labelled rows can be used, and at least {FEWEST} are needed: "
+                        "label more.")
+    names = pair_of(own)
+    gold, test = examples(own.gold, names, "row"), examples(own.test, names, "test")
+    unlabelled = examples(own.unlabelled, names, "unlabelled")
+    random.Random(seed_for(settings, "unlabelled")).shuffle(unlabelled)
+    found = [_part(WHOLE, own, gold, unlabelled, test, settings)]
+    if test:
+        return found
+    for number, held in enumerate(_folds(gold, own.kind, settings), 1):
+        kept = [example for place, example in enumerate(gold) if place not in held]
+        found.append(_part(f"fold-{number}", own, kept, unlabelled, [gold[place] for place in sorted(held)], settings))
+    return found
+
+
+def _part(name: str, own: OwnRows, gold: list[Example], unlabelled: list[Example], test: list[Example],
+          settings: Settings) -> Part:
+    gold = list(gold)
+    random.Random(seed_for(settings, name, "order")).shuffle(gold)
+    wording, names = wording_of(own), pair_of(own)
+    # Teachers depend on the gold examples only: what else changes does not train them again.
+    made_from = [own.labels, [wording.input, wording.output], names, [[each.id, each.text, each.target] for each in gold]]
+    task = Task(name, own.task.name, own.kind, own.labels, wording, (*gold, *unlabelled), (), tuple(test), {},
+                digest(made_from), names)
+    changed = settings.model_copy(update={"own_task": name, "budgets": [len(gold)]})
+    return Part(task, len(gold), changed)
+
+
+def _folds(gold: list[Example], kind: str, settings: Settings) -> list[set[int]]:
+    """Places of the examples that each fold holds out: labels in proportion, near-duplicates together."""
+    near, groups = splits.first_near([example.text for example in gold]), list(range(len(gold)))
+    for place, first in enumerate(near):
+        if first >= 0:
+            groups[place] = groups[first]
+    outputs = [example.target for example in gold] if kind == "classification" else [""] * len(gold)
+    smallest = min(outputs.count(output) for output in set(outputs))
+    number = max(2, min(settings.own_rows.folds, smallest, len(set(groups))))
+    folds = StratifiedGroupKFold(number, shuffle=True, random_state=seed_for(settings, "folds"))
+    return [set(map(int, held)) for _, held in folds.split(outputs, outputs, groups)]

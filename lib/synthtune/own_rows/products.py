@@ -1,0 +1,190 @@
+"""What a user takes away: the augmented rows, the model's card, predictions, and rows to label next, in one folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from synthtune import __version__
+from synthtune.files import atomic_path
+from synthtune.own_rows import deployed, page
+from synthtune.own_rows.checks import SPREADSHEET_START
+from synthtune.own_rows.parts import pair_of
+from synthtune.own_rows.study import TEACHER, Outcome, cells
+from synthtune.results import ANNOTATED, BOTH, GENERATED
+from synthtune.tasks.example import divided
+
+MADE_BY = ("made with [synthtune](https://arxiv.org/abs/2310.01119)'s recipe: a language model fine-tuned on the labelled "
+           "rows labels others and writes new ones (Kaddour and Liu 2023, arXiv 2310.01119)")
+
+
+def write(outcome: Outcome, folder: str | Path) -> dict[str, Path]:
+    """Write everything; each file or folder is replaced whole.
+
+    Returns
+    -------
+    dict
+        Path of each product by its name, in the order in which a reader wants them.
+    """
+    folder = Path(folder)
+    rows = augmented(outcome)
+    _write_augmented(outcome, rows, folder / "augmented")
+    model = deployed.save(outcome, folder / "model")
+    predicted, to_label = deployed.predictions(outcome, model)
+    _write_text(model / "README.md", _model_card(outcome))
+    for name, table in (("predictions.csv", predicted), ("to_label.csv", to_label)):
+        if len(table):
+            write_csv(table, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    _write_text(folder / "report.html", page.html(outcome, rows, predicted, to_label))
+    names = {"report": "report.html", "model": "model", "augmented rows": "augmented", "predictions": "predictions.csv",
+             "rows to label next": "to_label.csv"}
+    return {name: folder / file for name, file in names.items() if (folder / file).exists()}
+
+
+def augmented(outcome: Outcome) -> pd.DataFrame:
+    """Gold, annotated and generated rows in one table.
+
+    Returns
+    -------
+    DataFrame
+        source ("gold", "annotated", "generated"), row (in the user's file; missing for generated ones), text and text_pair
+        (as the user's file has them; generated ones as the teacher wrote them), output, log_probability (the annotating
+        teacher's, of the output; missing for gold), asked_for (the output that a generated pair was sampled with), dropped
+        (why it is not trained on, or ""), used (whether the model that is shipped was trained on it).
+    """
+    own = outcome.own
+    names, columns = pair_of(own), ["text", "text_pair"] if pair_of(own) else ["text"]
+    gold = own.gold[[*columns, "output", "row"]].assign(source="gold", dropped="", used=True)
+    tables = [gold]
+    if len(outcome.annotated):
+        texts = own.unlabelled.set_index("row")
+        numbers = outcome.annotated["id"].str.removeprefix("unlabelled-").astype(int)
+        tables.append(texts.loc[numbers, columns].reset_index().assign(
+            source="annotated", output=list(outcome.annotated["output"]), dropped=list(outcome.annotated["dropped"]),
+            log_probability=list(outcome.annotated["log_probability"])))
+    made = outcome.generated
+    written = [divided(names, text) or (text, *[""] * (len(columns) - 1)) for text in made["text"]]
+    tables.append(pd.DataFrame(written, columns=columns).assign(
+        source="generated", output=list(made["output"].where(made["output"].notna(), made["sampled"])),
+        asked_for=list(made["sampled"]), dropped=list(made["dropped"]), log_probability=list(made["agreement"])))
+    table = pd.concat(tables, ignore_index=True)
+    table["row"] = table["row"].astype("Int64")
+    for source, conditions in (("annotated", (ANNOTATED, BOTH)), ("generated", (GENERATED, BOTH))):
+        mine = table.index[(table["source"] == source) & (table["dropped"] == "") & (table["output"].str.strip() != "")]
+        table.loc[mine, "used"] = np.arange(len(mine)) < _amount(outcome, source) if outcome.winner in conditions else False
+    table["used"] = table["used"].eq(True)
+    order = ["source", "row", *columns, "output", "log_probability", "asked_for", "dropped", "used"]
+    return table.reindex(columns=order)
+
+
+def _amount(outcome: Outcome, source: str) -> int:
+    """Examples of a route that the winner was trained on."""
+    cell = next(cell for cell in cells(outcome.whole) if cell.condition == outcome.winner)
+    return cell.amount // 2 if outcome.winner == BOTH else cell.amount
+
+
+def _write_augmented(outcome: Outcome, rows: pd.DataFrame, folder: Path) -> None:
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        rows[rows["dropped"] == ""].to_parquet(temporary / "train.parquet", index=False)
+        rows[rows["dropped"] != ""].to_parquet(temporary / "dropped.parquet", index=False)
+        write_csv(rows, temporary / "augmented.csv")
+        (temporary / "README.md").write_text(_data_card(outcome, rows), "utf-8")
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table for spreadsheets: cells that would be run as formulas are escaped with a ' in front."""
+    escaped = table.copy()
+    for name in escaped:
+        if not pd.api.types.is_numeric_dtype(escaped[name]):
+            escaped[name] = [f"'{cell}" if isinstance(cell, str) and cell.startswith(SPREADSHEET_START) else cell
+                             for cell in escaped[name]]
+    with atomic_path(path) as temporary:
+        escaped.to_csv(temporary, index=False)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def _data_card(outcome: Outcome, rows: pd.DataFrame) -> str:
+    own, settings = outcome.own, outcome.settings
+    header = {"configs": [{"config_name": "default", "data_files": [
+        {"split": "train", "path": "train.parquet"}, {"split": "dropped", "path": "dropped.parquet"}]}]}
+    counts = rows.assign(kept=rows["dropped"] == "").groupby("source", sort=False)["kept"].agg(["size", "sum"])
+    reasons = rows.loc[rows["dropped"] != "", ["source", "dropped"]].value_counts()
+    lines = [
+        f"# {_plain(own.task.name)}: labelled rows and synthetic ones", "",
+        f"{_plain(own.task.description or 'A task of text classification.')} The rows were {MADE_BY}.", "",
+        "Load it with `datasets.load_dataset(\"path/of/this/folder\")`; `augmented.csv` has the same rows, with cells that a "
+        "spreadsheet would run escaped by a ' in front.", "",
+        "| source | rows | kept |", "|---|---|---|",
+        *(f"| {source} | {row['size']:,} | {row['sum']:,} |" for source, row in counts.iterrows()), "",
+        "Columns: source; row, its number in your file; the texts; output; log_probability, of the output by the annotating "
+        "teacher; asked_for, the output that a generated row was sampled with; dropped, why it is not trained on; used, "
+        "whether the model beside this folder was trained on it.", "",
+        *(["Dropped: " + "; ".join(f"{number:,} {source}, {reason}" for (source, reason), number in reasons.items()) + ".", ""]
+          if len(reasons) else []),
+        "Outputs of annotated and generated rows are a model's, not people's: " + _quality(outcome), "",
+        f"Teacher: {settings.teacher.model}, fine-tuned (LoRA) on the gold rows. Generated rows: temperature "
+        f"{settings.generate.temperature:g}, nucleus {settings.generate.top_p:g}; label: {settings.generate.labels}. "
+        f"synthtune {__version__}, seed {settings.seed}.",
+    ]
+    return "---\n" + yaml.safe_dump(header, sort_keys=False) + "---\n" + "\n".join(lines) + "\n"
+
+
+def _quality(outcome: Outcome) -> str:
+    teacher = outcome.score(TEACHER)
+    return (f"on rows held out ({outcome.held_out}) the annotating teacher's {page.metric_name(outcome)} is "
+            f"{teacher['value']:.1f} ({teacher['low']:.1f} to {teacher['high']:.1f}).")
+
+
+def _model_card(outcome: Outcome) -> str:
+    own, settings = outcome.own, outcome.settings
+    classification = own.kind == "classification"
+    header: dict[str, Any] = {"library_name": "transformers", "tags": ["synthtune"]}
+    if classification:
+        header["pipeline_tag"] = "text-classification"
+    names = pair_of(own)
+    sample = f"{names[0]}: … {names[1]}: …" if names else "…"
+    use = (f'from transformers import pipeline\n\nclassify = pipeline("text-classification", "path/of/this/folder")\n'
+           f'classify("{sample}", truncation=True)') if classification else (
+        'from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\ntokenizer = AutoTokenizer.from_pretrained('
+        '"path/of/this/folder")\nmodel = AutoModelForSeq2SeqLM.from_pretrained("path/of/this/folder")\n'
+        f'read = tokenizer("{sample}", return_tensors="pt", truncation=True)\n'
+        'print(tokenizer.decode(model.generate(**read)[0], skip_special_tokens=True))')
+    rows = [f"| {row.system} | {row.value:.1f} | {row.low:.1f} to {row.high:.1f} |" for row in outcome.scores.itertuples()]
+    lines = [
+        f"# {_plain(own.task.name)}", "",
+        f"{_plain(own.task.description or '')} A small student ({settings.students.model}), {MADE_BY}.".strip(), "",
+        f"Trained on: {outcome.winner}. {page.verdict(outcome)}", "", "```python", use, "```", "",
+        *([f"Labels: {', '.join(map(_plain, own.labels))}.", ""] if classification else []),
+        f"## Measured on rows held out ({outcome.held_out})", "",
+        f"| system | {page.metric_name(outcome)} | {100 * settings.figures.confidence:g} % interval |",
+        "|---|---|---|", *rows, "",
+        *([f"Calibration: divide logits by {outcome.temperature:.3f} before the softmax.", ""] if classification else []),
+        "## Training data", "",
+        f"{len(own.gold):,} labelled rows of `{own.task.rows}`; the folder `augmented` beside this one has them and the "
+        "synthetic ones, and says which were used.", "",
+        "## Limits", "",
+        f"It reads the first {settings.students.max_tokens} word pieces of a text. It was tested on rows like those it was "
+        "trained on; on others it may be worse. Synthetic rows repeat the mistakes and the bias of the language model that "
+        "wrote them.", "",
+        "## Settings", "", "```json",
+        json.dumps({name: settings.model_dump(mode="json")[name] for name in
+                    ("profile", "seed", "teacher", "annotate", "generate", "students")}, indent=1), "```",
+    ]
+    return "---\n" + yaml.safe_dump(header, sort_keys=False) + "---\n" + "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """A user's words inside Markdown: on one line, and nothing in them that is markup."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in " ".join(text.split()))

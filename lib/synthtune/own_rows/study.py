@@ -1,0 +1,275 @@
+"""The paper's recipe on a user's own rows: teachers, synthetic examples, students, and what each is worth on rows held out.
+
+    outcome = study.run(own_rows.read("my_task.yaml"), "my_task.results")
+
+With a test file everything is trained once, on all labelled rows, and tested on that file. Without one the labelled rows
+are divided into folds: each is held out once while teachers and students are trained on the others, so that every row is
+tested by models that never saw it (Stone 1974, cross-validation); then all rows train the model to take away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.optimize import minimize_scalar
+
+from synthtune import annotate, assets, generate, language_model, statistics, student, teacher
+from synthtune.errors import RowsError
+from synthtune.files import atomic_path, digest
+from synthtune.language_model import LanguageModel
+from synthtune.own_rows import OwnRows, baselines
+from synthtune.own_rows.parts import WHOLE, WORK, Part, parts, settings_of
+from synthtune.progress import progress
+from synthtune.results import ANNOTATED, BOTH, CONDITIONS, GENERATED, GOLD
+from synthtune.settings import Settings
+from synthtune.student import Cell
+from synthtune.tasks import Example
+
+TEACHER = "teacher itself"
+Verdict = Literal["helps", "does not help", "not decided"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a user's rows.
+
+    Attributes
+    ----------
+    own : OwnRows
+    settings : Settings
+    whole : Part
+        All labelled rows, with the settings that its stages ran with.
+    scores : DataFrame
+        One row a system, in the order of trying: system, value, low, high (accuracy or BLEU in percent, and its interval),
+        macro_f1 (classification), gain, gain_low, gain_high (points over the student of gold alone; NaN for itself).
+    winner : str
+        The condition whose student is the one to take away: the best on average.
+    verdict : str
+        Whether synthetic examples help: "helps" if the interval of the winner's gain is above zero, "does not help" if no
+        condition is above gold alone, "not decided" otherwise.
+    tested : DataFrame
+        Rows held out, in their order: id, text, truth; predicted and log_probability by the winner; by_gold, the student of
+        gold alone.
+    held_out : str
+        How they were held out, in words.
+    temperature : float or None
+        Divides the winner's logits so that its confidence is calibrated; None for text-to-text generation.
+    annotated, generated : DataFrame
+        Of all labelled rows, dropped ones included; empty where there are no unlabelled rows.
+    """
+
+    own: OwnRows
+    settings: Settings
+    whole: Part
+    scores: pd.DataFrame
+    winner: str
+    verdict: Verdict
+    tested: pd.DataFrame
+    held_out: str
+    temperature: float | None
+    annotated: pd.DataFrame
+    generated: pd.DataFrame
+
+    def score(self, system: str) -> pd.Series:
+        """The row of a system in `scores`."""
+        return self.scores.set_index("system").loc[system]
+
+
+def run(own: OwnRows, folder: str | Path, overrides: Sequence[str] = ()) -> Outcome:
+    """Do what has not been done, and say what came of it. What every stage makes is kept in the folder `work` of `folder`.
+
+    Parameters
+    ----------
+    own : OwnRows
+        Without errors.
+    folder : path
+    overrides : sequence of str
+        Changes to the profile, such as "students.amount=400".
+
+    Raises
+    ------
+    RowsError
+        The rows have errors, or are too few.
+    """
+    if own.report.errors:
+        raise RowsError(f"{own.task.path.name}: errors ({len(own.report.errors)}) are to be solved before anything is "
+                        f"trained; the first: {own.report.errors[0]}")
+    settings = settings_of(own, Path(folder) / WORK, overrides)
+    torch.set_num_threads(settings.threads)
+    each = parts(own, settings)
+    lm = language_model.load(settings.teacher.model)
+    made = {part.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
+    tested = [part for part in each if part.task.test]
+    answers = pd.concat([_answers(lm, part, own.kind) for part in progress(tested, desc="students", unit="part")],
+                        ignore_index=True)
+    held = [example for part in tested for example in part.task.test]
+    scores = _scores(answers, held, tested[0], settings)
+    winner, verdict = decided(scores)
+    seed = answers.loc[answers["system"] == winner, "seed"].min()
+    best, gold = (answers[(answers["system"] == system) & (answers["seed"] == seed)] for system in (winner, GOLD))
+    divisor = temperature(best, held, own.labels) if own.kind == "classification" else None
+    table = pd.DataFrame({"id": [example.id for example in held], "text": [example.text for example in held],
+                          "truth": [example.target for example in held], "predicted": list(best["output"]),
+                          "log_probability": _sureness(best, divisor), "by_gold": list(gold["output"])})
+    words = "the test file" if own.task.test or len(each) == 1 else f"{len(tested)} folds"
+    annotated, generated = made[WHOLE]
+    return Outcome(own, settings, each[0], scores, winner, verdict, table, words, divisor, annotated, generated)
+
+
+def decided(scores: pd.DataFrame) -> tuple[str, Verdict]:
+    """The condition that was best on average, and whether its synthetic examples help; see `Outcome`."""
+    students = scores[scores["system"].isin(CONDITIONS)].set_index("system")
+    winner = str(students["value"].idxmax())
+    if winner == GOLD:
+        return winner, "does not help"
+    return winner, "helps" if students.loc[winner, "gain_low"] > 0 else "not decided"
+
+
+def _synthetic(lm: LanguageModel, part: Part) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Annotated and generated examples of a part."""
+    annotator, generator = _teachers(lm, part)
+    annotated = pd.DataFrame()
+    if part.task.unlabelled(part.budget):
+        annotated = annotate.annotate(annotator, part.task, part.budget, part.settings)
+    return annotated, generate.generate(generator, annotator, part.task, part.budget, part.settings)
+
+
+def _teachers(lm: LanguageModel, part: Part) -> tuple[LanguageModel, LanguageModel]:
+    annotator, generator = (teacher.with_adapter(lm, teacher.fine_tune(lm, part.task, part.budget, direction, part.settings))
+                            for direction in ("annotate", "generate"))
+    return annotator, generator
+
+
+def cells(part: Part) -> list[Cell]:
+    """What students are trained on: every condition there are examples for, "both" being all of both routes."""
+    chosen = part.settings.students
+    there = {}
+    for route in student.ROUTES:
+        path = _folder(part) / f"{route}.parquet"
+        there[route] = min(chosen.amount, len(student.synthetic(path))) if path.exists() else 0
+    if not part.task.unlabelled(part.budget):
+        there["annotated"] = 0
+    amounts = {GOLD: 0, ANNOTATED: there["annotated"], GENERATED: there["generated"], BOTH: 2 * min(there.values())}
+    return [Cell(part.budget, condition, amount, seed) for seed in seeds(part) for condition, amount in amounts.items()
+            if amount or condition == GOLD]
+
+
+def seeds(part: Part) -> list[int]:
+    """Seeds of the students: folds differ in their training rows already, a single test does not."""
+    return part.settings.students.seeds if part.name == WHOLE else part.settings.students.seeds_larger
+
+
+def _folder(part: Part) -> Path:
+    return part.settings.folder / part.name / f"budget-{part.budget}"
+
+
+def _answers(lm: LanguageModel, part: Part, kind: str) -> pd.DataFrame:
+    """Every system's outputs for the rows that a part holds out: system, seed, id, output, scores."""
+    test, gold = list(part.task.test), part.task.gold(part.budget)
+    texts = [example.text for example in test]
+    about = {"test": [[example.id, example.text] for example in test], "task": part.task.digest}
+    tables = []
+    for system, answer in baselines.systems(kind, part.settings).items():
+        tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
+                            lambda answer=answer: _table(answer(gold, texts))))
+    adapter = teacher.fine_tune(lm, part.task, part.budget, "annotate", part.settings)
+
+    def by_teacher() -> pd.DataFrame:
+        outputs, sums, scores = teacher.answers(teacher.with_adapter(lm, adapter), part.task, texts, part.settings)
+        return _table(outputs, sums if scores is None else scores.tolist())
+
+    tables.append(_kept(part, TEACHER, {**about, "digest": adapter.digest,
+                                        "settings": part.settings.for_stage("annotate", part.name)}, by_teacher))
+    wanted = cells(part)
+    rows = {cell: student.training_rows(part.task, cell, part.settings)[0] for cell in wanted}
+    bench: student.Bench | None = None
+    for cell in wanted:
+        def by_student(cell: Cell = cell) -> pd.DataFrame:
+            nonlocal bench
+            if bench is None:
+                # All texts in one order, whatever has been kept: in other batches a text's last digits differ.
+                bench = student.Bench.of(part.task, part.settings)
+                bench.read([row.text for each in rows.values() for row in each])
+            outputs, scores = bench.predict(bench.train(rows[cell], cell), texts, scored=True)
+            return _table(outputs, scores.tolist())
+
+        made_from = {**about, **made_from_of(part, cell)}
+        tables.append(_kept(part, cell.condition, made_from, by_student, cell.seed))
+    return pd.concat([table.assign(id=[example.id for example in test]) for table in tables], ignore_index=True)
+
+
+def made_from_of(part: Part, cell: Cell) -> dict[str, Any]:
+    """What a student of a part depends on."""
+    rows, _ = student.training_rows(part.task, cell, part.settings)
+    chosen = part.settings.students.model_dump(mode="json", exclude=student.NOT_OF_A_CELL)
+    # A writer knows the word pieces of every input of the pool.
+    pool = [example.text for example in part.task.pool] if part.task.kind == "nlg" else []
+    return {"rows": digest([[row.text, row.output, row.weight] for row in rows]), "seed": cell.seed, "settings": chosen,
+            "steps": part.settings.steps(cell.condition, cell.budget), "threads": part.settings.threads,
+            "labels": part.task.labels, "pool": digest(pool), "model": assets.digest(part.settings.students.model)}
+
+
+def _table(outputs: Sequence[str], scores: Sequence[Any] | None = None) -> pd.DataFrame:
+    scores = [None] * len(outputs) if scores is None else scores
+    return pd.DataFrame({"output": list(outputs), "scores": [None if each is None else np.atleast_1d(each) for each in scores]})
+
+
+def _kept(part: Part, system: str, made_from: dict, make: Callable[[], pd.DataFrame], seed: int = 1) -> pd.DataFrame:
+    """A system's answers, read back if they were made from the same; named by the digest of what they are made from."""
+    folder = part.settings.folder / part.name / "answers"
+    name = "".join(letter if letter.isalnum() else "-" for letter in f"{system}-{seed}")
+    path = folder / f"{name}-{digest(made_from)[:16]}.parquet"
+    if not path.exists():
+        table = make()
+        for older in folder.glob(f"{name}-{'?' * 16}.parquet"):
+            older.unlink()
+        with atomic_path(path) as temporary:
+            table.to_parquet(temporary)
+    return pd.read_parquet(path).assign(system=system, seed=seed)
+
+
+def _scores(answers: pd.DataFrame, held: list[Example], part: Part, settings: Settings) -> pd.DataFrame:
+    """Scores of all systems on all rows held out, with intervals by a paired bootstrap over rows and seeds."""
+    metric, records, found = part.task.metric, {}, {}
+    for (system, seed), group in answers.groupby(["system", "seed"], sort=False):
+        scores = part.task.score(held, list(group["output"]))
+        records.setdefault(system, {})[seed] = statistics.examples_of(part.task.kind, scores["per_example"])
+        found.setdefault(system, []).append(scores)
+    chosen = settings.figures
+    drawn = statistics.resample(records, chosen.resamples, settings.seed, "own rows")
+    rows = []
+    for system, scores in found.items():
+        value = statistics.estimate(drawn[system], chosen.confidence)
+        gain = None if system == GOLD else statistics.estimate(drawn[system] - drawn[GOLD], chosen.confidence)
+        rows.append({"system": system, "seeds": len(scores), "value": value.value, "low": value.low, "high": value.high,
+                     **({"macro_f1": float(np.mean([each["macro_f1"] for each in scores]))} if metric == "accuracy" else {}),
+                     "gain": gain.value if gain else np.nan, "gain_low": gain.low if gain else np.nan,
+                     "gain_high": gain.high if gain else np.nan})
+    return pd.DataFrame(rows)
+
+
+def temperature(answers: pd.DataFrame, held: list[Example], labels: Sequence[str]) -> float:
+    """The temperature at which the true labels are likeliest (Guo et al. 2017, temperature scaling)."""
+    known = [(scores, labels.index(example.target)) for scores, example in zip(answers["scores"], held, strict=True)
+             if example.target in labels]
+    logits = torch.tensor(np.stack([scores for scores, _ in known]), dtype=torch.float64)
+    truth = torch.tensor([label for _, label in known])
+
+    def loss(log_temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), truth))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.2), np.log(20.0)), method="bounded").x))
+
+
+def _sureness(answers: pd.DataFrame, divisor: float | None) -> np.ndarray:
+    """Log-probability of each output: calibrated for labels, the mean over word pieces for texts."""
+    scores = np.stack(list(answers["scores"]))
+    if divisor is None:
+        return scores[:, 0]
+    return torch.tensor(scores / divisor).log_softmax(-1).max(-1).values.numpy()

@@ -1,0 +1,266 @@
+"""A user's own rows, trained on: what is left in the folder, what is done again, and what a kill costs."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from synthtune import own_rows, student
+from synthtune.errors import RowsError, StageError
+from synthtune.files import claimed
+from synthtune.own_rows import command, deployed, example, products, study
+from synthtune.own_rows.parts import parts, settings_of
+from synthtune.results import ANNOTATED, GOLD
+from synthtune.tasks import Example, splits
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
+
+FEW = ["annotate.inputs=16", "generate.pairs=14", "generate.max_new_tokens=32", "students.steps=4", "students.gold_steps=4",
+       "students.amount=12", "own_rows.passes=1", "teacher.epochs=1", "figures.resamples=200"]
+PRODUCTS = ["report.html", "predictions.csv", "to_label.csv", "model/model.safetensors", "model/README.md",
+            "augmented/train.parquet", "augmented/dropped.parquet", "augmented/augmented.csv", "augmented/README.md"]
+
+
+def rows_of(folder, **changes):
+    """The worked example cut to a few rows, without its test file; the task file's path."""
+    example.write(folder / "whole")
+    folder.mkdir(exist_ok=True)
+    for name, number in (("labelled", 36), ("unlabelled", 30), ("test", 20)):
+        pd.read_csv(folder / "whole" / f"{name}.csv").head(number).to_csv(folder / f"{name}.csv", index=False)
+    lines = {"rows": "labelled.csv", "text": "utterance", "label": "act", "unlabelled": "unlabelled.csv", "profile": "smoke",
+             "description": "What the assistant does <b>here</b>."} | changes
+    task = folder / "acts.yaml"
+    task.write_text("".join(f"{name}: {value}\n" for name, value in lines.items() if value), "utf-8")
+    return task
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished run without a test file: task file, folder of results, outcome."""
+    task = rows_of(tmp_path_factory.mktemp("own"))
+    folder = task.with_name("acts.results")
+    outcome = command.train(own_rows.read(task), folder, FEW)
+    return task, folder, outcome
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in PRODUCTS}
+
+
+def test_every_product_is_there_and_tells_what_was_measured(done):
+    _, folder, outcome = done
+    assert all((folder / name).stat().st_size for name in PRODUCTS)
+    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pkl"))
+    assert list(outcome.scores["system"][:2]) == ["TF-IDF and logistic regression", study.TEACHER]
+    assert GOLD in set(outcome.scores["system"]) and ANNOTATED in set(outcome.scores["system"])
+    assert set(outcome.tested["id"]) == {f"row-{row}" for row in outcome.own.gold["row"]}, "every row is held out once"
+    page = (folder / "report.html").read_text("utf-8")
+    assert "What the assistant does &lt;b&gt;here&lt;/b&gt;." in page and "<b>here" not in page and "2 folds" in page
+    card = (folder / "model" / "README.md").read_text("utf-8")
+    best = outcome.score(outcome.winner)
+    assert f"| {outcome.winner} | {best['value']:.1f} | {best['low']:.1f} to {best['high']:.1f} |" in card
+    assert f"{best['value']:.1f}" in page
+
+
+def test_the_model_is_loaded_by_its_path_and_says_what_the_predictions_say(done):
+    _, folder, outcome = done
+    predicted = pd.read_csv(folder / "predictions.csv")
+    assert list(predicted.columns) == ["row", "text", "predicted", "confidence"] and len(predicted) == 30
+    classify = pipeline("text-classification", str(folder / "model"))
+    assert [classify(text)[0]["label"] for text in predicted["text"]] == list(predicted["predicted"])
+    assert predicted["confidence"].between(1 / 6 - 1e-6, 1).all()
+    to_label = pd.read_csv(folder / "to_label.csv")
+    assert len(to_label) == 5 and set(to_label["row"]) <= set(predicted["row"])
+    assert to_label["confidence"].mean() < predicted["confidence"].mean()
+
+
+def test_no_row_is_lost_in_the_augmented_set(done):
+    _, folder, outcome = done
+    table = pd.read_csv(folder / "augmented" / "augmented.csv", keep_default_na=False)
+    counts = table["source"].value_counts()
+    assert counts["gold"] == len(outcome.own.gold) and counts["annotated"] == 16 and counts["generated"] == 14
+    loaded = datasets.load_dataset(str(folder / "augmented"), cache_dir=str(folder / "cache"))
+    assert loaded["train"].num_rows == (table["dropped"] == "").sum()
+    assert loaded["train"].num_rows + loaded["dropped"].num_rows == len(table)
+    rows = pd.read_csv(folder.parent / "unlabelled.csv")
+    annotated = table[table["source"] == "annotated"]
+    assert [rows["utterance"][int(row) - 2] for row in annotated["row"]] == list(annotated["text"]), "lines of the file"
+
+
+def test_folds_keep_near_duplicates_together_and_hold_every_row_out_once(tmp_path):
+    task = rows_of(tmp_path)
+    table = pd.read_csv(tmp_path / "labelled.csv")
+    table.loc[0, "utterance"] += " Please tell me about everything that you have got."
+    twin = table.head(1).assign(utterance=table["utterance"][0] + " Now.")
+    pd.concat([table, twin]).to_csv(tmp_path / "labelled.csv", index=False)
+    own = own_rows.read(task)
+    found = parts(own, settings_of(own, tmp_path / "work"))
+    tested = [example.id for part in found[1:] for example in part.task.test]
+    assert sorted(tested) == sorted(f"row-{row}" for row in own.gold["row"])
+    for part in found[1:]:
+        gold, test = ([example.text for example in each] for each in (part.task.gold(part.budget), part.task.test))
+        assert len(gold) + len(test) == len(own.gold) and not splits.near_duplicates(test, gold).any()
+        assert {example.target for example in part.task.gold(part.budget)} == set(own.labels)
+        assert not {example.target for example in part.task.pool[part.budget:]} - {""}
+
+
+def test_run_again_there_is_nothing_to_do_and_a_lost_result_is_written_again(done, capsys):
+    task, folder, _ = done
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert command.train(own_rows.read(task), folder, FEW) is None
+    assert "Nothing to do" in capsys.readouterr().out
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert before == after
+    page = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    assert command.train(own_rows.read(task), folder, FEW) is not None
+    assert (folder / "report.html").read_bytes() == page
+
+
+def copied(done, tmp_path):
+    """A copy of the finished run to change: task file and folder of results."""
+    task, folder, _ = done
+    for path in task.parent.glob("*.csv"):
+        shutil.copy(path, tmp_path)
+    shutil.copytree(folder, tmp_path / folder.name)
+    return Path(shutil.copy(task, tmp_path)), tmp_path / folder.name
+
+
+def test_other_unlabelled_rows_train_no_teacher_again(done, tmp_path, capsys):
+    task, folder = copied(done, tmp_path)
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("adapter_model.safetensors")}
+    predicted = pd.read_csv(folder / "predictions.csv")
+    pd.read_csv(tmp_path / "unlabelled.csv").tail(20).to_csv(tmp_path / "unlabelled.csv", index=False)
+    command.train(own_rows.read(task), folder, FEW)
+    assert "Changed since the last run: unlabelled rows" in capsys.readouterr().out
+    assert stamps == {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("adapter_model.safetensors")}
+    again = pd.read_csv(folder / "predictions.csv")
+    assert len(again) == 20 and set(again["text"]) < set(predicted["text"])
+    annotated = pd.read_parquet(folder / "work" / "whole" / "budget-36" / "annotated.parquet")
+    assert set(annotated["text"]) <= set(again["text"])
+
+
+def test_a_test_file_takes_the_place_of_folds(done, tmp_path):
+    task, folder = copied(done, tmp_path)
+    task.write_text(task.read_text("utf-8") + "test: test.csv\n", "utf-8")
+    outcome = command.train(own_rows.read(task), folder, FEW)
+    assert outcome.held_out == "the test file" and len(outcome.tested) == len(outcome.own.test)
+    assert set(outcome.tested["id"]) == {f"test-{row}" for row in outcome.own.test["row"]}
+
+
+def test_a_second_run_in_the_folder_says_so_and_stops(done):
+    task, folder, _ = done
+    with claimed(folder, ""), pytest.raises(StageError, match=f"Another run is working in .* \\(process {os.getpid()}\\)"):
+        command.train(own_rows.read(task), folder, FEW)
+
+
+def test_rows_with_errors_and_too_few_rows_are_not_trained_on(tmp_path):
+    task = rows_of(tmp_path)
+    table = pd.read_csv(tmp_path / "labelled.csv")
+    table.assign(act="informs").to_csv(tmp_path / "labelled.csv", index=False)
+    with pytest.raises(RowsError, match=r"acts.yaml: errors \(1\) are to be solved"):
+        study.run(own_rows.read(task), tmp_path / "out")
+    table[table["act"].isin(["asks", "informs"])].groupby("act").head(3).to_csv(tmp_path / "labelled.csv", index=False)
+    with pytest.raises(RowsError, match="labelled.csv: 6 labelled rows can be used, and at least 8 are needed"):
+        study.run(own_rows.read(task), tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.parametrize("gain, low, winner, verdict", [
+    (-1.0, -4.0, GOLD, "does not help"), (2.0, -1.0, ANNOTATED, "not decided"), (5.0, 0.4, ANNOTATED, "helps")])
+def test_the_verdict_says_what_the_interval_says(gain, low, winner, verdict):
+    scores = pd.DataFrame({"system": ["TF-IDF", GOLD, ANNOTATED], "value": [99.0, 70.0, 70.0 + gain],
+                           "gain": [np.nan, np.nan, gain], "gain_low": [np.nan, np.nan, low]})
+    assert study.decided(scores) == (winner, verdict)
+
+
+def test_calibration_finds_the_temperature_that_made_the_labels():
+    draw, labels = np.random.default_rng(3), ["a", "b", "c"]
+    logits = draw.normal(size=(4000, 3)) * 2
+    chances = torch.tensor(logits / 1.8).softmax(-1).numpy()
+    truth = [labels[draw.choice(3, p=row)] for row in chances]
+    held = [Example(str(place), "x", label) for place, label in enumerate(truth)]
+    answers = pd.DataFrame({"scores": list(torch.tensor(logits).log_softmax(-1).numpy())})
+    assert study.temperature(answers, held, labels) == pytest.approx(1.8, rel=0.08)
+
+
+def test_rows_to_label_are_doubtful_and_far_from_each_other():
+    draw = np.random.default_rng(5)
+    places = np.repeat(np.eye(4), 10, axis=0) * 9 + draw.normal(size=(40, 4)) * 0.1
+    doubt = np.concatenate([np.linspace(0.9, 0.8, 10), np.linspace(0.7, 0.6, 10), np.linspace(0.5, 0.4, 10), np.zeros(10)])
+    chosen = deployed.worth_labelling(doubt, places, 3, seed=0)
+    assert chosen == [0, 10, 20], "the most doubtful of three clusters, not the three most doubtful"
+
+
+def test_cells_that_a_spreadsheet_would_run_are_escaped(tmp_path):
+    products.write_csv(pd.DataFrame({"text": ["=HYPERLINK(1)", "fine", "@x"], "n": [-1, 2, 3]}), tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "text,n\n'=HYPERLINK(1),-1\nfine,2\n'@x,3\n"
+
+
+def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
+    """Text to text, from a pair of columns: the saved writer writes what the student wrote that it was made of."""
+    example.write(tmp_path / "whole")
+    table = pd.read_csv(tmp_path / "whole" / "labelled.csv").head(24)
+    table.assign(reply=["It " + act + "." for act in table["act"]]).to_csv(tmp_path / "labelled.csv", index=False)
+    table[["utterance", "act"]].tail(9).assign(utterance=lambda rows: rows["utterance"] + " Yes.").to_csv(
+        tmp_path / "more.csv", index=False)
+    task = tmp_path / "replies.yaml"
+    task.write_text("rows: labelled.csv\ntext: [utterance, act]\ntarget: reply\nunlabelled: more.csv\nprofile: smoke\n")
+    outcome = study.run(own_rows.read(task), tmp_path / "out", FEW)
+    written = products.write(outcome, tmp_path / "out")
+    assert outcome.own.kind == "nlg" and outcome.temperature is None and {"bleu"} == {outcome.whole.task.metric}
+    part = outcome.whole
+    cell = next(cell for cell in study.cells(part) if cell.condition == outcome.winner)
+    bench = student.Bench.of(part.task, part.settings)
+    inputs = [example.text for example in part.task.pool[part.budget:]]
+    assert all(text.startswith("Utterance: ") and " Act: " in text for text in inputs)
+    said, sure = bench.predict(bench.train(student.training_rows(part.task, cell, part.settings)[0], cell), inputs, scored=True)
+    saved = list(deployed.predict(written["model"], inputs, ()))
+    assert [text for outputs, _, _ in saved for text in outputs] == said
+    assert np.concatenate([scores[:, 0] for _, scores, _ in saved]) == pytest.approx(sure.numpy(), abs=1e-3)
+    model = AutoModelForSeq2SeqLM.from_pretrained(written["model"], use_safetensors=True)
+    read = AutoTokenizer.from_pretrained(written["model"])(inputs[0], return_tensors="pt")
+    assert model.generate(**read).shape[1] > 1
+
+
+def test_nothing_leaves_the_machine(tmp_path, monkeypatch):
+    """Check, train and write with every way out of the machine shut."""
+    def shut(*_args, **_kwargs):
+        raise AssertionError("a connection was tried")
+
+    task = rows_of(tmp_path, unlabelled=None)
+    monkeypatch.setattr(socket.socket, "connect", shut)
+    monkeypatch.setattr(socket.socket, "connect_ex", shut)
+    monkeypatch.setattr(socket, "getaddrinfo", shut)
+    outcome = command.train(own_rows.read(task), tmp_path / "out", [*FEW, "own_rows.folds=2"])
+    assert ANNOTATED not in set(outcome.scores["system"]) and not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(done, tmp_path):
+    _, reference, _ = done
+    task = copied(done, tmp_path)[0]
+    shutil.rmtree(tmp_path / reference.name)
+    again = [sys.executable, "-m", "synthtune.reproduce", "--task", str(task), *[f"--set={text}" for text in FEW]]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "lib"), "PYTHONHASHSEED": "0"}
+    draw, kills = random.Random(11), 0
+    while kills < 3:
+        process = subprocess.Popen(again, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process.communicate(timeout=draw.uniform(6, 25))
+            break  # it was done before it could be killed
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    finished = subprocess.run(again, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert contents(tmp_path / reference.name) == contents(reference)
