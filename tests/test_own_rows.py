@@ -314,7 +314,7 @@ def test_label_names_of_a_datasets_folder_and_its_splits(tmp_path):
             [("word " * 200, "good")],
             (14,),
             "text",
-            "1 of 13 texts are longer than the 64 word pieces",
+            "1 of 13 texts are longer than the 128 word pieces",
         ),
         ("row left out", [("a", "b", "c")], (14,), "", "another number of cells"),
     ],

@@ -33,8 +33,10 @@ def rows_of(folder, **changes):
     """The worked example cut to a few rows, without its test file; the task file's path."""
     example.write(folder / "whole")
     folder.mkdir(exist_ok=True)
-    for name, number in (("labelled", 36), ("unlabelled", 30), ("test", 20)):
-        pd.read_csv(folder / "whole" / f"{name}.csv").head(number).to_csv(folder / f"{name}.csv", index=False)
+    tables = {name: pd.read_csv(folder / "whole" / f"{name}.csv") for name in ("labelled", "unlabelled", "test")}
+    tables["labelled"].groupby("act").head(6).to_csv(folder / "labelled.csv", index=False)
+    for name, number in (("unlabelled", 30), ("test", 20)):
+        tables[name].head(number).to_csv(folder / f"{name}.csv", index=False)
     lines = {"rows": "labelled.csv", "text": "utterance", "label": "act", "unlabelled": "unlabelled.csv", "profile": "smoke",
              "description": "What the assistant does <b>here</b>."} | changes
     task = folder / "acts.yaml"
@@ -144,7 +146,7 @@ def test_other_unlabelled_rows_train_no_teacher_again(done, tmp_path, capsys):
     assert stamps == {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("adapter_model.safetensors")}
     again = pd.read_csv(folder / "predictions.csv")
     assert len(again) == 20 and set(again["text"]) < set(predicted["text"])
-    annotated = pd.read_parquet(folder / "work" / "whole" / "budget-36" / "annotated.parquet")
+    annotated = pd.read_parquet(folder / "work" / "whole" / f"budget-{len(done[2].own.gold)}" / "annotated.parquet")
     assert set(annotated["text"]) <= set(again["text"])
 
 

@@ -24,7 +24,7 @@ from synthtune.own_rows.task_file import TaskFile
 __all__ = ["Columns", "OwnRows", "Problem", "Report", "TaskFile", "read"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OwnRows:
     """What a task file names, read, checked and clean.
 
@@ -55,6 +55,9 @@ class OwnRows:
     report: Report
     columns: Columns | None
     gathered: dict[str, Gathered]
+
+    def __repr__(self) -> str:
+        return str(self.report)
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()

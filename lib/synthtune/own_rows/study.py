@@ -147,26 +147,25 @@ def _teachers(lm: LanguageModel, part: Part) -> tuple[LanguageModel, LanguageMod
 
 
 def cells(part: Part) -> list[Cell]:
-    """What students are trained on: every condition there are examples for, "both" being all of both routes."""
-    chosen = part.settings.students
-    there = {}
-    for route in student.ROUTES:
-        path = _folder(part) / f"{route}.parquet"
-        there[route] = min(chosen.amount, len(student.synthetic(path))) if path.exists() else 0
-    if not part.task.unlabelled(part.budget):
-        there["annotated"] = 0
-    amounts = {GOLD: 0, ANNOTATED: there["annotated"], GENERATED: there["generated"], BOTH: 2 * min(there.values())}
-    return [Cell(part.budget, condition, amount, seed) for seed in seeds(part) for condition, amount in amounts.items()
-            if amount or condition == GOLD]
+    """What students are trained on: gold alone, and with what each route gave; "both" is as much of each.
+
+    A route that gave nothing in one fold is still a condition there, since folds are compared as one: it adds nothing.
+    """
+    folder = part.settings.folder / part.name / f"budget-{part.budget}"
+
+    def there(route: str) -> int:
+        return min(part.settings.students.amount, len(student.synthetic(folder / f"{route}.parquet")))
+
+    amounts = {GOLD: 0, GENERATED: there("generated")}
+    if part.task.unlabelled(part.budget):
+        annotated = there("annotated")
+        amounts = {GOLD: 0, ANNOTATED: annotated, **amounts, BOTH: 2 * min(annotated, amounts[GENERATED])}
+    return [Cell(part.budget, condition, amount, seed) for seed in seeds(part) for condition, amount in amounts.items()]
 
 
 def seeds(part: Part) -> list[int]:
     """Seeds of the students: folds differ in their training rows already, a single test does not."""
     return part.settings.students.seeds if part.name == WHOLE else part.settings.students.seeds_larger
-
-
-def _folder(part: Part) -> Path:
-    return part.settings.folder / part.name / f"budget-{part.budget}"
 
 
 def _answers(lm: LanguageModel, part: Part, kind: str) -> pd.DataFrame:
