@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from synthtune import own_rows, student
+from synthtune import assets, own_rows, student
 from synthtune.errors import RowsError, StageError
 from synthtune.files import claimed
 from synthtune.own_rows import command, deployed, example, products, study
@@ -24,7 +24,7 @@ from synthtune.tasks import Example, splits
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 FEW = ["annotate.inputs=16", "generate.pairs=14", "generate.max_new_tokens=32", "students.steps=4", "students.gold_steps=4",
-       "students.amount=12", "own_rows.passes=1", "teacher.epochs=1", "figures.resamples=200"]
+       "students.amount=12", "own_rows.passes=1", "teacher.epochs=1", "figures.resamples=200", "threads=1"]
 PRODUCTS = ["report.html", "predictions.csv", "to_label.csv", "model/model.safetensors", "model/README.md",
             "augmented/train.parquet", "augmented/dropped.parquet", "augmented/augmented.csv", "augmented/README.md"]
 
@@ -46,10 +46,19 @@ def rows_of(folder, **changes):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A finished run without a test file: task file, folder of results, outcome."""
+    """A finished run without a test file, made with every way out of the machine shut: task file, results, outcome."""
+    def shut(*_args, **_kwargs):
+        raise AssertionError("a connection was tried")
+
     task = rows_of(tmp_path_factory.mktemp("own"))
     folder = task.with_name("acts.results")
-    outcome = command.train(own_rows.read(task), folder, FEW)
+    for model in ("smollm2-135m-instruct", "minilm-l6-v2"):
+        assets.model_path(model)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, shut)
+        patch.setattr(socket, "getaddrinfo", shut)
+        outcome = command.train(own_rows.read(task), folder, FEW)
     return task, folder, outcome
 
 
@@ -150,12 +159,20 @@ def test_other_unlabelled_rows_train_no_teacher_again(done, tmp_path, capsys):
     assert set(annotated["text"]) <= set(again["text"])
 
 
-def test_a_test_file_takes_the_place_of_folds(done, tmp_path):
-    task, folder = copied(done, tmp_path)
-    task.write_text(task.read_text("utf-8") + "test: test.csv\n", "utf-8")
-    outcome = command.train(own_rows.read(task), folder, FEW)
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory):
+    """A finished run with a test file: task file and folder of results."""
+    task = rows_of(tmp_path_factory.mktemp("tested"), test="test.csv")
+    outcome = command.train(own_rows.read(task), task.with_name("acts.results"), FEW)
     assert outcome.held_out == "the test file" and len(outcome.tested) == len(outcome.own.test)
     assert set(outcome.tested["id"]) == {f"test-{row}" for row in outcome.own.test["row"]}
+    return task, task.with_name("acts.results")
+
+
+def test_a_test_file_takes_the_place_of_folds(tested):
+    _, folder = tested
+    assert [path.name for path in sorted((folder / "work").iterdir()) if path.is_dir()] == ["whole"]
+    assert all((folder / name).stat().st_size for name in PRODUCTS)
 
 
 def test_a_second_run_in_the_folder_says_so_and_stops(done):
@@ -233,31 +250,17 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
     assert model.generate(**read).shape[1] > 1
 
 
-def test_nothing_leaves_the_machine(tmp_path, monkeypatch):
-    """Check, train and write with every way out of the machine shut."""
-    def shut(*_args, **_kwargs):
-        raise AssertionError("a connection was tried")
-
-    task = rows_of(tmp_path, unlabelled=None)
-    monkeypatch.setattr(socket.socket, "connect", shut)
-    monkeypatch.setattr(socket.socket, "connect_ex", shut)
-    monkeypatch.setattr(socket, "getaddrinfo", shut)
-    outcome = command.train(own_rows.read(task), tmp_path / "out", [*FEW, "own_rows.folds=2"])
-    assert ANNOTATED not in set(outcome.scores["system"]) and not (tmp_path / "out" / "predictions.csv").exists()
-
-
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(done, tmp_path):
-    _, reference, _ = done
-    task = copied(done, tmp_path)[0]
-    shutil.rmtree(tmp_path / reference.name)
-    again = [sys.executable, "-m", "synthtune.reproduce", "--task", str(task), *[f"--set={text}" for text in FEW]]
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tested, tmp_path):
+    task, reference = tested
+    again = [sys.executable, "-m", "synthtune.reproduce", "--task", str(task), "--out", str(tmp_path / "killed"),
+             *[f"--set={text}" for text in FEW]]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "lib"), "PYTHONHASHSEED": "0"}
     draw, kills = random.Random(11), 0
     while kills < 3:
         process = subprocess.Popen(again, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    stdin=subprocess.DEVNULL, start_new_session=True)
         try:
-            process.communicate(timeout=draw.uniform(6, 25))
+            process.communicate(timeout=draw.uniform(8, 25))
             break  # it was done before it could be killed
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
@@ -265,4 +268,4 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(done, tmp_path):
             kills += 1
     finished = subprocess.run(again, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert contents(tmp_path / reference.name) == contents(reference)
+    assert kills and contents(tmp_path / "killed") == contents(reference)
