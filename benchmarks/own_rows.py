@@ -155,14 +155,14 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def main(only: list[str], out: Path, data_root: Path | None) -> None:
+def main(only: list[str], out: Path, data_root: Path | None, work: Path | None) -> None:
     names = only or [name for name in ABOUT if name in TASKS or data_root]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     found: list[dict] = []
     with tempfile.TemporaryDirectory(prefix="synthtune-own-rows-") as place:
         for name in progress(names, desc="tasks", unit="task"):
-            folder = Path(place, name)
-            folder.mkdir()
+            folder = Path(work or place, name)
+            folder.mkdir(parents=True, exist_ok=True)
             found += measure(name, folder, data_root)
             table = pd.DataFrame(found)
             out.mkdir(parents=True, exist_ok=True)
@@ -176,8 +176,9 @@ if __name__ == "__main__":
     parser.add_argument("--only", action="append", default=[], choices=[name for name in ABOUT if name in CLASSIFICATION])
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--data-root", type=Path, help="folder with the official files of RTE and BANKING77, in rte/, banking77/")
+    parser.add_argument("--work", type=Path, help="folder that keeps what has been trained; a second run goes on from there")
     given = parser.parse_args()
     try:
-        main(given.only, given.out, given.data_root)
+        main(given.only, given.out, given.data_root, given.work)
     except SynthtuneError as error:
         sys.exit(str(error))

@@ -139,15 +139,14 @@ class Report:
 
     def _repr_html_(self) -> str:
         """The report in a notebook; whatever texts and labels hold is shown and not run as HTML."""
-        tables = [
-            pd.DataFrame([asdict(item) for item in items]).to_html(index=False, escape=True)
-            for items in (self.guesses, self.counts)
-            if items
-        ]
+        counts = [asdict(count) | {"dropped": "; ".join(f"{number:,} {reason}" for reason, number in count.dropped.items())}
+                  for count in self.counts]
         rows = [{"": problem.severity, "problem": str(problem)} for problem in self.errors + self.warnings]
-        if rows:
-            with pd.option_context("display.max_colwidth", None):
-                tables.append(pd.DataFrame(rows).to_html(index=False, escape=True))
+        shown = [pd.DataFrame(items) for items in ([asdict(guess) for guess in self.guesses], counts, rows)]
+        with pd.option_context("display.max_colwidth", None):
+            tables = [table.to_html(index=False, escape=True, justify="left") for table in shown if len(table)]
+        # Viewers put cells on the right unless told otherwise; what cells hold is escaped, so this is no cell's text.
+        tables = [table.replace("<td>", '<td style="text-align: left">') for table in tables]
         return "\n".join(tables)
 
 
