@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from synthtune.corpora import facts
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
+from synthtune.tasks import webnlg
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     BartConfig,
@@ -381,18 +381,17 @@ def test_a_revision_that_is_gone_is_explained(hub, tmp_path):
 
 
 def write_public(root):
-    """Two corpora of our own in the official formats of public ones."""
-    draw = random.Random(4)
-    towns, things = ["Porto", "Oslo", "Lyon", "Riga", "Cork"], ["a river", "a harbour", "an old bridge", "a tram", "a castle"]
-    pairs = [(f"In spring I went to {town} and saw {thing} there, number {number}.", f"{town} has {other}.", thing == other)
-             for number in range(9) for town in towns for thing in things for other in (thing, draw.choice(things))]
-    draw.shuffle(pairs)
-    (root / "rte").mkdir(parents=True)
-    for file, part in (("train.tsv", pairs[:60]), ("dev.tsv", pairs[-30:])):
-        lines = [f"{number}\t{text}\t{claim}\t{'entailment' if follows else 'not_entailment'}"
-                 for number, (text, claim, follows) in enumerate(part)]
-        (root / "rte" / file).write_text("\n".join(["index\tsentence1\tsentence2\tlabel", *lines]) + "\n", "utf-8")
-    facts.write(root / "webnlg", seed=3, sizes={"train": 60, "dev": 20, "test": 20})
+    """Two corpora of our own in the official formats of public ones: facts, and whether a sentence says what another does."""
+    facts.write(root / "webnlg", seed=3, sizes={"train": 120, "dev": 20, "test": 60})
+    (root / "rte").mkdir()
+    for file, split, number in (("train.tsv", "train", 90), ("dev.tsv", "test", 40)):
+        entries = webnlg.read(root / "webnlg", split)[:number]
+        lines = ["index\tsentence1\tsentence2\tlabel"]
+        for place, entry in enumerate(entries):
+            follows = place % 2 == 0
+            claim = entry.references[-1] if follows else entries[place - 1].references[0]
+            lines.append(f"{place}\t{entry.references[0]}\t{claim}\t{'entailment' if follows else 'not_entailment'}")
+        (root / "rte" / file).write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tmp_path, monkeypatch):

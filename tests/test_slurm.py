@@ -47,7 +47,7 @@ DAEMONS = ("munged", "slurmctld", "slurmd")
 MISSING = [name for name in DAEMONS if shutil.which(name) is None and not Path("/usr/sbin", name).exists()]
 
 QUICK = ["--slurm-init-seconds-before-status-checks=1", "--seconds-between-status-checks=1"]
-LITTLE = {stage: {"runtime": 5, "mem_mb": 10} for stage in ("teacher", "annotate", "generate", "students")}
+LITTLE = {stage: {"runtime": 30, "mem_mb": 10} for stage in ("teacher", "annotate", "generate", "students")}
 AS_JOBS = ["--executor", "slurm", "--set", f"cluster.options={QUICK}", "--set", f"cluster.resources={LITTLE}"]
 
 pytestmark = [
@@ -141,7 +141,7 @@ def test_the_real_notebooks_run_as_jobs(slurm, tmp_path, monkeypatch):
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, slurm[name])
     process = start(tmp_path / "run", *AS_JOBS)
-    said, _ = process.communicate(timeout=600)
+    said, _ = process.communicate(timeout=1200)
     assert process.returncode == 0, said
     assert len(re.findall(r"SLURM job \d+ submitted", said)) == 5 and "[5/5] 05_figures: done" in said and not jobs(slurm)
     assert {path.stem for path in (tmp_path / "run" / "notebooks").glob("*.ipynb")} == set(NOTEBOOKS)
