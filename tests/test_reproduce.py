@@ -108,7 +108,7 @@ class Study:
 
     def command(self, *arguments: str, status: int = 0) -> str:
         process = self.start(*arguments)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
         assert process.returncode == status, said
         assert "Traceback" not in said
         return said
