@@ -89,14 +89,8 @@ def write(run_dir: str | Path, settings: Any) -> Path:
     run_dir = Path(run_dir)
     folder = run_dir / "figures"
     results = Results.read(run_dir, settings)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    page = environment.get_template("report.html.jinja").render(
+    page = rendered(
+        "report.html.jinja",
         profile=settings.profile,
         introduction=_INTRODUCTION,
         corpora=corpora_sentence(results.tasks(), settings),
@@ -109,6 +103,18 @@ def write(run_dir: str | Path, settings: Any) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_text(page, "utf-8")
     return path
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A template of this package, filled in; what values hold is shown, and not read as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def _figures(folder: Path, results: Results) -> list[dict]:

@@ -136,8 +136,9 @@ def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     other = next((name for name, value in vars(chosen).items() if name not in mine and value != parser.get_default(name)),
                  None)
     if other is not None:
-        raise SettingsError(f"--{other.replace('_', '-')} is about the package's own tasks and cannot stand beside --task: leave it out, or "
-                            "say it in the task file if it has such a line.")
+        raise SettingsError(f"--{other.replace('_', '-')} is about the package's own tasks and cannot stand beside --task: "
+                            "leave it out, or say it in the task file if it has such a line.")
+    _end_in_order()
     return command.run(chosen.task, chosen.check, chosen.fix, chosen.out, chosen.overrides)
 
 
@@ -176,8 +177,7 @@ def _reproduce(chosen: argparse.Namespace) -> int:
         for budget in settings.budgets:
             settings.check(task, budget)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _end_in_order()
     executor = cluster.arguments(settings, chosen.jobs) if chosen.executor == "slurm" else []
     run = Run(settings, overrides, executor)
     with run.locked():
@@ -195,8 +195,14 @@ def _reproduce(chosen: argparse.Namespace) -> int:
             return run.execute(pending)
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+def _end_in_order() -> None:
+    """Let a request to end, or a closed terminal, do what Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
 
 
 class Run:

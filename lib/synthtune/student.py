@@ -206,15 +206,21 @@ class _Planned:
 
 
 def _plan(task: Task, settings: Settings, wanted: Sequence[Cell]) -> list[_Planned]:
-    plan, chosen = [], settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL)
+    plan = []
     for cell in wanted:
         rows, counts = training_rows(task, cell, settings)
-        made_from = {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
-                     "settings": chosen, "steps": settings.steps(cell.condition, cell.budget),
-                     "threads": settings.threads, "model": assets.digest(settings.students.model)}
+        made_from = depends_on(task, cell, rows, settings)
         kept = settings.folder / task.name / "cells" / f"{digest(made_from)[:24]}.parquet"
         plan.append(_Planned(cell, rows, counts, made_from, kept))
     return plan
+
+
+def depends_on(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
+    """All that a cell's result depends on, as plain JSON: the same again, and it need not be run again."""
+    return {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
+            "settings": settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL),
+            "steps": settings.steps(cell.condition, cell.budget), "threads": settings.threads,
+            "model": assets.digest(settings.students.model)}
 
 
 def _run(task: Task, settings: Settings, plan: list[_Planned], mine: list[_Planned]) -> None:

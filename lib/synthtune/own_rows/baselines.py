@@ -37,16 +37,20 @@ def tfidf(gold: Sequence[Example], texts: Sequence[str]) -> list[str]:
     return [str(label) for label in tfidf_model(gold).predict(list(texts))]
 
 
+def _vectorizer() -> TfidfVectorizer:
+    """Words and word pairs of a text, weighted by how rare they are; one letter is a word too."""
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+
+
 def tfidf_model(gold: Sequence[Example]) -> Pipeline:
     """Logistic regression on the words and word pairs of a text, weighted by how rare they are (scikit-learn)."""
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
-                          LogisticRegression(C=10.0, max_iter=2000))
+    model = make_pipeline(_vectorizer(), LogisticRegression(C=10.0, max_iter=2000))
     return model.fit([example.text for example in gold], [example.target for example in gold])
 
 
 def nearest(gold: Sequence[Example], texts: Sequence[str]) -> list[str]:
     """The output of the labelled row whose input shares most with a text, by cosine of TF-IDF."""
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    vectorizer = _vectorizer()
     known = vectorizer.fit_transform([example.text for example in gold])
     best = (vectorizer.transform(list(texts)) @ known.T).toarray().argmax(1)
     return [gold[place].target for place in best]

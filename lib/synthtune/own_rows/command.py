@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,14 +60,8 @@ def run(task: str | None, check: bool = False, fix: bool = False, out: str | Non
         return 1
     if not (check or fix):
         folder = home / Path(out).expanduser() if out else own.task.path.with_name(f"{own.task.name}.results")
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
         train(own, folder.resolve(), overrides)
     return 0
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def train(own: OwnRows, folder: Path, overrides: Sequence[str] = ()) -> Any:

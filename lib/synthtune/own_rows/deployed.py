@@ -15,7 +15,7 @@ from synthtune import student
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import by_length
 from synthtune.own_rows.parts import examples, pair_of
-from synthtune.own_rows.study import Outcome, cells, made_from_of
+from synthtune.own_rows.study import Outcome, depends_on
 from synthtune.progress import progress
 
 CHUNK = 2_000
@@ -30,16 +30,14 @@ def save(outcome: Outcome, folder: Path) -> Path:
 
     A model that was made from the same rows and settings is kept.
     """
-    part = outcome.whole
-    cell = next(cell for cell in cells(part) if cell.condition == outcome.winner)
-    record, made_from = part.settings.folder / "model.json", made_from_of(part, cell)
-    made_from["max_tokens"] = part.settings.students.max_tokens
+    part, cell = outcome.whole, outcome.cell
+    rows, _ = student.training_rows(part.task, cell, part.settings)
+    record, made_from = part.settings.folder / "model.json", depends_on(part, cell, rows)
     if record.exists() and (folder / "model.safetensors").exists():
         stored = read_json(record)
         if stored["made_from"] == made_from and stored["digest"] == digest(folder / "model.safetensors"):
             return folder
     bench = student.Bench.of(part.task, part.settings)
-    rows, _ = student.training_rows(part.task, cell, part.settings)
     trained = bench.train(rows, cell)
     # Neither kind of student reads token types, and a writer's `generate` would hand them on to its decoder.
     tokenizer = AutoTokenizer.from_pretrained(bench.path, model_max_length=part.settings.students.max_tokens,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from synthtune import __version__, figures
+from synthtune import __version__, figures, report
 from synthtune.own_rows.baselines import NEAREST, SETFIT, TFIDF
 from synthtune.own_rows.study import TEACHER, Outcome
 from synthtune.results import CONDITIONS, GOLD, METRIC_NAMES
@@ -51,11 +49,10 @@ def verdict(outcome: Outcome) -> str:
 
 def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label: pd.DataFrame) -> str:
     """The page, with everything it shows inside; what texts and labels hold is shown and not run as HTML."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
     own, number = outcome.own, outcome.settings.own_rows.examples
     classification = own.kind == "classification"
-    return environment.get_template("own_rows/page.html.jinja").render(
+    return report.rendered(
+        "own_rows/page.html.jinja",
         name=own.task.name, description=own.task.description or "", verdict=verdict(outcome), metric=metric_name(outcome),
         held_out=outcome.held_out, winner=outcome.winner, confidence=f"{100 * outcome.settings.figures.confidence:g} %",
         picture=_svg(scores_picture(outcome)), scores=_scores(outcome),

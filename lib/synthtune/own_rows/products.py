@@ -15,10 +15,11 @@ from synthtune.files import atomic_path
 from synthtune.own_rows import deployed, page
 from synthtune.own_rows.checks import SPREADSHEET_START
 from synthtune.own_rows.parts import pair_of
-from synthtune.own_rows.study import TEACHER, Outcome, cells
+from synthtune.own_rows.study import TEACHER, Outcome
 from synthtune.results import ANNOTATED, BOTH, GENERATED
 from synthtune.tasks.example import divided
 
+KINDS = {"classification": "A task of text classification.", "nlg": "A task of text-to-text generation."}
 MADE_BY = ("made with [synthtune](https://arxiv.org/abs/2310.01119)'s recipe: a language model fine-tuned on the labelled "
            "rows labels others and writes new ones (Kaddour and Liu 2023, arXiv 2310.01119)")
 
@@ -86,8 +87,8 @@ def augmented(outcome: Outcome) -> pd.DataFrame:
 
 def _amount(outcome: Outcome, source: str) -> int:
     """Examples of a route that the winner was trained on."""
-    cell = next(cell for cell in cells(outcome.whole) if cell.condition == outcome.winner)
-    return cell.amount // 2 if outcome.winner == BOTH else cell.amount
+    amount = outcome.cell.amount
+    return amount // 2 if outcome.winner == BOTH else amount
 
 
 def _write_augmented(outcome: Outcome, rows: pd.DataFrame, folder: Path) -> None:
@@ -123,7 +124,7 @@ def _data_card(outcome: Outcome, rows: pd.DataFrame) -> str:
     reasons = rows.loc[rows["dropped"] != "", ["source", "dropped"]].value_counts()
     lines = [
         f"# {_plain(own.task.name)}: labelled rows and synthetic ones", "",
-        f"{_plain(own.task.description or 'A task of text classification.')} The rows were {MADE_BY}.", "",
+        f"{_plain(own.task.description or KINDS[own.kind])} The rows were {MADE_BY}.", "",
         "Load it with `datasets.load_dataset(\"path/of/this/folder\")`; `augmented.csv` has the same rows, with cells that a "
         "spreadsheet would run escaped by a ' in front.", "",
         "| source | rows | kept |", "|---|---|---|",

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
 
-from synthtune import annotate, assets, generate, language_model, statistics, student, teacher
+from synthtune import annotate, generate, language_model, statistics, student, teacher
 from synthtune.errors import RowsError
 from synthtune.files import atomic_path, digest
 from synthtune.language_model import LanguageModel
@@ -80,6 +80,11 @@ class Outcome:
         """The row of a system in `scores`."""
         return self.scores.set_index("system").loc[system]
 
+    @property
+    def cell(self) -> Cell:
+        """The winner, trained on all labelled rows with the first of the seeds."""
+        return next(cell for cell in cells(self.whole) if cell.condition == self.winner)
+
 
 def run(own: OwnRows, folder: str | Path, overrides: Sequence[str] = ()) -> Outcome:
     """Do what has not been done, and say what came of it. What every stage makes is kept in the folder `work` of `folder`.
@@ -106,7 +111,7 @@ def run(own: OwnRows, folder: str | Path, overrides: Sequence[str] = ()) -> Outc
     lm = language_model.load(settings.teacher.model)
     made = {part.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
     tested = [part for part in each if part.task.test]
-    answers = pd.concat([_answers(lm, part, own.kind) for part in progress(tested, desc="students", unit="part")],
+    answers = pd.concat([_answers(lm, part) for part in progress(tested, desc="students", unit="part")],
                         ignore_index=True)
     held = [example for part in tested for example in part.task.test]
     scores = _scores(answers, held, tested[0], settings)
@@ -117,7 +122,7 @@ def run(own: OwnRows, folder: str | Path, overrides: Sequence[str] = ()) -> Outc
     table = pd.DataFrame({"id": [example.id for example in held], "text": [example.text for example in held],
                           "truth": [example.target for example in held], "predicted": list(best["output"]),
                           "log_probability": _sureness(best, divisor), "by_gold": list(gold["output"])})
-    words = "the test file" if own.task.test or len(each) == 1 else f"{len(tested)} folds"
+    words = "the test file" if len(each) == 1 else f"{len(tested)} folds"
     annotated, generated = made[WHOLE]
     return Outcome(own, settings, each[0], scores, winner, verdict, table, words, divisor, annotated, generated)
 
@@ -168,13 +173,13 @@ def seeds(part: Part) -> list[int]:
     return part.settings.students.seeds if part.name == WHOLE else part.settings.students.seeds_larger
 
 
-def _answers(lm: LanguageModel, part: Part, kind: str) -> pd.DataFrame:
+def _answers(lm: LanguageModel, part: Part) -> pd.DataFrame:
     """Every system's outputs for the rows that a part holds out: system, seed, id, output, scores."""
     test, gold = list(part.task.test), part.task.gold(part.budget)
     texts = [example.text for example in test]
     about = {"test": [[example.id, example.text] for example in test], "task": part.task.digest}
     tables = []
-    for system, answer in baselines.systems(kind, part.settings).items():
+    for system, answer in baselines.systems(part.task.kind, part.settings).items():
         tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
                             lambda answer=answer: _table(answer(gold, texts))))
     adapter = teacher.fine_tune(lm, part.task, part.budget, "annotate", part.settings)
@@ -198,20 +203,15 @@ def _answers(lm: LanguageModel, part: Part, kind: str) -> pd.DataFrame:
             outputs, scores = bench.predict(bench.train(rows[cell], cell), texts, scored=True)
             return _table(outputs, scores.tolist())
 
-        made_from = {**about, **made_from_of(part, cell)}
+        made_from = {**about, **depends_on(part, cell, rows[cell])}
         tables.append(_kept(part, cell.condition, made_from, by_student, cell.seed))
     return pd.concat([table.assign(id=[example.id for example in test]) for table in tables], ignore_index=True)
 
 
-def made_from_of(part: Part, cell: Cell) -> dict[str, Any]:
-    """What a student of a part depends on."""
-    rows, _ = student.training_rows(part.task, cell, part.settings)
-    chosen = part.settings.students.model_dump(mode="json", exclude=student.NOT_OF_A_CELL)
-    # A writer knows the word pieces of every input of the pool.
+def depends_on(part: Part, cell: Cell, rows: Sequence[student.Row]) -> dict[str, Any]:
+    """What a student of a part depends on: a writer also on the unlabelled rows, whose word pieces it knows."""
     pool = [example.text for example in part.task.pool] if part.task.kind == "nlg" else []
-    return {"rows": digest([[row.text, row.output, row.weight] for row in rows]), "seed": cell.seed, "settings": chosen,
-            "steps": part.settings.steps(cell.condition, cell.budget), "threads": part.settings.threads,
-            "labels": part.task.labels, "pool": digest(pool), "model": assets.digest(part.settings.students.model)}
+    return {**student.depends_on(part.task, cell, rows, part.settings), "pool": digest(pool)}
 
 
 def _table(outputs: Sequence[str], scores: Sequence[Any] | None = None) -> pd.DataFrame:
