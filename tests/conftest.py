@@ -22,6 +22,16 @@ TINY = {
 }
 
 
+LONGEST = ["test_hub_models.py", "test_own_training.py", "test_pipeline.py", "test_slurm.py", "test_reproduce.py",
+           "test_student.py", "test_notebooks.py"]
+"""Begun first, so that at the end no process waits for another."""
+
+
+def pytest_collection_modifyitems(items):
+    """A file's tests run in one process; the files in this order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """Make tiny settings for a run folder; further settings as keyword `changes`."""

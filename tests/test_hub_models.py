@@ -306,7 +306,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
                     for path in hub.folder.iterdir()]
             return self.answer(200, json.dumps(tree).encode(), Content_Type="application/json")
         if hub.gone:
-            return self.answer(404, b"{}", X_Error_Code="RevisionNotFound", X_Error_Message="Invalid rev id")
+            status, code = hub.gone
+            return self.answer(status, b"{}", X_Error_Code=code, X_Error_Message="not for you")
         path = hub.folder / self.path.split("?")[0].rsplit("/", 1)[-1]
         if not path.is_file():
             return self.answer(404, b"{}", X_Error_Code="EntryNotFound")
@@ -335,7 +336,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(published):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.folder, server.asked, server.breaks, server.wrong, server.gone = published["bart-large"], [], 0, False, False
+    server.folder, server.asked, server.breaks, server.wrong, server.gone = published["bart-large"], [], 0, False, None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -374,10 +375,16 @@ def test_wrong_bytes_are_refused(hub, tmp_path):
     assert Path(ask(hub, tmp_path)).is_dir()
 
 
-def test_a_revision_that_is_gone_is_explained(hub, tmp_path):
-    hub.gone = True
+@pytest.mark.parametrize(("gone", "advice"), [
+    ((404, "RevisionNotFound"), "it has no such revision. Correct its entry in assets.yaml."),
+    ((404, "RepoNotFound"), "Correct its name in assets.yaml if it was renamed, or log in with hf auth login."),
+    ((401, "RepoNotFound"), "Correct its name in assets.yaml if it was renamed, or log in with hf auth login."),
+    ((401, "GatedRepo"), "Ask for access on its page, https://huggingface.co/facebook/bart-large, log in"),
+    ((403, "GatedRepo"), "Ask for access on its page, https://huggingface.co/facebook/bart-large, log in")])
+def test_a_model_that_the_hub_does_not_give_is_explained(hub, tmp_path, gone, advice):
+    hub.gone = gone
     said = ask(hub, tmp_path)
-    assert said.startswith("ERROR The hub does not give 'bart-large' (facebook/bart-large") and "assets.yaml" in said
+    assert said.startswith("ERROR The hub does not give 'bart-large' (facebook/bart-large") and advice in said
 
 
 def write_public(root):

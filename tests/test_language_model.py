@@ -83,9 +83,13 @@ def plain(lm):
     return written
 
 
+ENGINES = pytest.mark.parametrize("engine", ["batches", "continuous"])
+
+
+@ENGINES
 @pytest.mark.parametrize("size", [2, 64])
-def test_greedy_writing_is_that_of_transformers(lm, plain, size):
-    texts, sums, finished = language_model.write(lm, STORIES, 16, batch_size=size)
+def test_greedy_writing_is_that_of_transformers(lm, plain, size, engine):
+    texts, sums, finished = language_model.write(lm, STORIES, 16, batch_size=size, engine=engine)
     assert texts == [lm.tokenizer.decode(row, skip_special_tokens=True).strip() for row in plain]
     assert finished == [row[-1] == lm.end for row in plain]
     lengths = {len(row) for row, done in zip(plain, finished, strict=True) if done}
@@ -119,9 +123,10 @@ def test_an_output_layer_for_some_tokens_writes_no_others(lm):
     assert language_model.write(everything, STORIES, 8) == language_model.write(lm, STORIES, 8)
 
 
-def test_writing_stops_at_a_text(lm):
+@ENGINES
+def test_writing_stops_at_a_text(lm, engine):
     prompts = ["Q: What is two plus two?\nA:", "One, two, three,"]
-    [answer, count], sums, [stopped, other] = language_model.write(lm, prompts, 12, stop="\n")
+    [answer, count], sums, [stopped, other] = language_model.write(lm, prompts, 12, stop="\n", engine=engine)
     assert (
         stopped
         and "\n" not in answer
@@ -130,17 +135,18 @@ def test_writing_stops_at_a_text(lm):
     assert count and sums[0] < 0
 
 
-def test_sampling_is_fixed_by_its_seed(lm):
-    def sampled(seed, **options):
+@ENGINES
+def test_sampling_is_fixed_by_its_seed(lm, engine):
+    def sampled(seed):
         return language_model.write(
-            lm, STORIES[:3], 6, batch_size=2, temperature=1.0, top_p=0.95, seed=seed, **options
+            lm, STORIES[:3], 6, batch_size=2, temperature=1.0, top_p=0.95, seed=seed, engine=engine
         )
 
     first = sampled(1)
     torch.manual_seed(99)  # the seed of everything else has no part in it
     assert sampled(1) == first and sampled(2)[0] != first[0]
     # So has a temperature near zero, where sampling is greedy.
-    cold = language_model.write(lm, STORIES[:3], 6, temperature=1e-4, top_p=0.95, seed=3)
+    cold = language_model.write(lm, STORIES[:3], 6, temperature=1e-4, top_p=0.95, seed=3, engine=engine)
     assert cold[0] == language_model.write(lm, STORIES[:3], 6)[0]
 
 

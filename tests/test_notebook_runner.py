@@ -122,6 +122,8 @@ def test_errors_of_ours_are_the_sentence_alone_and_others_name_the_cell(bench):
     status, said = bench.run("1 / 0")
     assert status == 1 and "failed with ZeroDivisionError: division by zero." in said
     assert not (bench.folder / "minutes.csv").exists()
+    status, said = bench.run("import torch\nraise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')")
+    assert status == 1 and "the GPU's memory ran out. Lower teacher.batch_size" in said
     status, said = bench.run("x = 1")
     assert status == 0 and not bench.output("02_annotate.failed.ipynb").exists()
 

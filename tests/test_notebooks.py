@@ -209,6 +209,17 @@ def test_publish_refuses_paths_of_this_machine(repository, where):
         publish.publish(repository / "runs" / "laptop", repository)
 
 
+def test_what_the_bytes_of_a_picture_spell_is_no_path(repository, monkeypatch):
+    monkeypatch.setattr(publish, "machine_paths", lambda *_: ["/tmp/tmp"])
+    spelt = f"{'A' * 400}/tmp/tmpbg{'B' * 400}"
+    change(repository, lambda cells: cells[-1].outputs[0].data.update({"image/png": spelt}))
+    publish.publish(repository / "runs" / "laptop", repository)
+    assert spelt in (repository / "notebooks" / "02_annotate.ipynb").read_text("utf-8")
+    change(repository, lambda cells: cells[-1].outputs[-1].update(text="/tmp/tmpbg/notes"))
+    with pytest.raises(StageError, match="/tmp/tmpbg/notes"):
+        publish.publish(repository / "runs" / "laptop", repository)
+
+
 def test_publish_needs_a_finished_run(repository):
     (repository / "runs" / "laptop" / "figures" / "report.html").unlink()
     with pytest.raises(StageError, match="holds no finished run"):

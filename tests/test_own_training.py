@@ -11,11 +11,12 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
 from synthtune import assets, own_rows, student
-from synthtune.errors import RowsError, StageError
+from synthtune.errors import RowsError, SettingsError, StageError
 from synthtune.files import claimed
 from synthtune.own_rows import command, deployed, example, products, study
 from synthtune.own_rows.parts import parts, settings_of
@@ -91,6 +92,27 @@ def test_the_model_is_loaded_by_its_path_and_says_what_the_predictions_say(done)
     to_label = pd.read_csv(folder / "to_label.csv")
     assert len(to_label) == 5 and set(to_label["row"]) <= set(predicted["row"])
     assert to_label["confidence"].mean() < predicted["confidence"].mean()
+
+
+def test_the_model_as_onnx_says_the_same_without_pytorch(done, tmp_path):
+    _, folder, outcome = done
+    task, copy = copied(done, tmp_path)
+    assert command.train(own_rows.read(task), copy, [*FEW, "own_rows.export=onnx"]) is not None
+    assert (copy / "model" / "model.safetensors").read_bytes() == (folder / "model" / "model.safetensors").read_bytes()
+    assert "`model.onnx` is the same model" in (copy / "model" / "README.md").read_text("utf-8")
+    network = (copy / "model" / "model.onnx").read_bytes()
+    assert str(tmp_path).encode() not in network and sys.prefix.encode() not in network, "nothing of this machine is in it"
+    texts = list(pd.read_csv(folder / "predictions.csv")["text"])
+    read = AutoTokenizer.from_pretrained(copy / "model")(texts, padding=True, truncation=True, return_tensors="np")
+    logits = onnxruntime.InferenceSession(network).run(["logits"], dict(read))[0]
+    [(_, scores, _)] = deployed.predict(folder / "model", texts, outcome.own.labels)
+    np.testing.assert_allclose(torch.tensor(logits).log_softmax(-1), scores, atol=1e-4)
+
+
+def test_onnx_is_for_classifiers_alone(tmp_path):
+    task = rows_of(tmp_path, label=None, target="act")
+    with pytest.raises(SettingsError, match="own_rows.export: only classifiers"):
+        settings_of(own_rows.read(task), tmp_path / "work", ["own_rows.export=onnx"])
 
 
 def test_no_row_is_lost_in_the_augmented_set(done):

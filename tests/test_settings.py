@@ -34,6 +34,11 @@ def test_the_laptop_profile_is_the_study_of_the_paper():
     assert {"smoke", "laptop"} <= set(settings.profiles())
 
 
+def test_continuous_batching_needs_the_whole_vocabulary():
+    assert "set teacher.vocabulary=null" in refused("laptop", ["generate.engine=continuous"])
+    settings.load("laptop", ["generate.engine=continuous", "teacher.vocabulary=null"])
+
+
 @pytest.mark.parametrize(("profile", "named"), [
     ("labtop", "'laptop'"), ("Smoke", "'smoke'"), (7, "7"), ("../profiles/smoke", "smoke"), (None, "None")])
 def test_unknown_profile(profile, named):

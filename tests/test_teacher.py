@@ -149,6 +149,14 @@ def test_a_failing_process_is_one_sentence(study, lm, copied):
     assert "tweets in 2 processes failed: No asset is called 'no-such-model'" in sentence and len(sentence) < 400
 
 
+def test_more_processes_than_gpus_are_refused(lm, tiny, tmp_path, monkeypatch):
+    settings = tiny(tmp_path, **{"teacher.processes": 4})
+    task = tasks.load("tweets", settings)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SettingsError, match="teacher.processes: 4, but this machine has 2 GPUs.*set teacher.processes=2"):
+        teacher.fine_tune(lm, task, settings.budgets[0], "annotate", settings)
+
+
 def test_merging_changes_nothing_but_the_time(study, lm):
     import copy
 

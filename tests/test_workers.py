@@ -59,6 +59,11 @@ def test_how_work_is_divided_changes_no_setting_that_results_depend_on(tmp_path)
     assert one.for_stage("annotate", "tweets") != other.for_stage("annotate", "tweets")  # other batches, other last digits
 
 
+def test_too_little_gpu_memory_is_told_with_what_to_lower():
+    said = "Traceback (most recent call last):\n[rank0]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.\n"
+    assert workers.reason(said, 1).startswith("the GPU's memory ran out. Lower teacher.batch_size")
+
+
 def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, teachers, kill_when):
     settings = shared("run", **TWO, **{"annotate.shard_size": 1})
     folder = settings.folder / "tweets" / f"budget-{study.budget}"

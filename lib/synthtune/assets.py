@@ -246,14 +246,25 @@ def _snapshot(name: str, model: HubModel) -> Path:
     once, before its first use.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     what = f"'{name}' ({model.repository} on the Hugging Face hub, revision {model.revision[:12]})"
     try:
         folder = Path(snapshot_download(model.repository, revision=model.revision, allow_patterns=HUB_FILES))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise AssetError(f"The hub does not give {what} to you: it has no such repository or revision, or asks for a login. "
-                         "Correct its entry in assets.yaml, or log in with hf auth login.") from error
+    except GatedRepoError as error:
+        raise AssetError(f"The hub does not give {what} to you: its authors say who may have it. Ask for access on its page, "
+                         f"https://huggingface.co/{model.repository}, log in with hf auth login, and run again.") from error
+    except RevisionNotFoundError as error:
+        raise AssetError(f"The hub does not give {what} to you: it has no such revision. Correct its entry in assets.yaml."
+                         ) from error
+    except RepositoryNotFoundError as error:
+        raise AssetError(f"The hub does not give {what} to you: it has no such repository, or hides it. Correct its name in "
+                         "assets.yaml if it was renamed, or log in with hf auth login.") from error
     except LocalEntryNotFoundError as error:
         if constants.HF_HUB_OFFLINE:
             raise AssetError(f"{what} is not in the hub's cache, {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to "

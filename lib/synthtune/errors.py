@@ -30,6 +30,15 @@ class StageError(SynthtuneError):
     """A stage cannot go on: its inputs are missing, or its outputs cannot be written."""
 
 
+GPU_FULL = "CUDA out of memory"
+"""PyTorch's words."""
+
+SAVE_GPU_MEMORY = ("the GPU's memory ran out. Lower teacher.batch_size, annotate.batch_size, generate.batch_size or "
+                   "students.batch_size, whichever stage it was, or for the teacher set teacher.activations=checkpointed and "
+                   "teacher.sharding=sharded; ./run_all.sh --plan says what fits.")
+"""What to say when a GPU is too small."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Say which names are valid, the one that was probably meant first.
 

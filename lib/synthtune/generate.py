@@ -149,7 +149,7 @@ def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settin
         prompts = [teacher.generation_prompt(task, label) for label in labels or [None] * len(part)]
         written, sums, finished = language_model.write(
             generator, prompts, chosen.max_new_tokens, batch_size=chosen.batch_size, temperature=chosen.temperature,
-            top_p=chosen.top_p, seed=seed + number, description=doing)
+            top_p=chosen.top_p, seed=seed + number, engine=chosen.engine, description=doing)
         if task.kind == "classification":
             # Several lines are the generator's sign that it went on to a next example.
             whole = [text.split("\n")[0].strip() for text in written]

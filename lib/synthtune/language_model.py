@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets
+from synthtune import assets, continuous
 from synthtune.progress import progress
+
+Engine = Literal["batches", "continuous"]
+"""What writes texts; see `write`."""
 
 NUCLEUS_CANDIDATES = 2048
 """The nucleus is looked for among this many likeliest tokens; where they hold too little mass, among all tokens."""
@@ -290,15 +294,10 @@ def _label_mask(mask: torch.Tensor, owner: torch.Tensor, past: int, dtype: torch
     return bias[:, None].to(device)
 
 
-@torch.inference_mode()
 def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix: str = "", batch_size: int = 64,
-          temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, stop: str | None = None,
+          temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, stop: str | None = None, engine: Engine = "batches",
           description: str = "write texts") -> tuple[list[str], list[float], list[bool]]:
-    """Continue prompts, greedily or by nucleus sampling (Holtzman et al. 2020), batch by batch.
-
-    A finished row leaves its batch, and the nucleus is looked for among the 2,048 likeliest tokens (exact whenever they
-    hold the mass `top_p`; all tokens are sorted otherwise): both cost nothing in the outcome and most of the time
-    of plain sampling.
+    """Continue prompts, greedily or by nucleus sampling (Holtzman et al. 2020).
 
     Parameters
     ----------
@@ -318,6 +317,9 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
         Of the random draws.
     stop : str, optional
         A text that ends the continuation, besides the end token; neither is returned.
+    engine : str
+        "batches": one batch after another, which a row leaves when it is done. "continuous": transformers' continuous
+        batching, where a row that waits takes its place.
     description : str
         What the progress bar says.
 
@@ -326,64 +328,81 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
     texts : list of str
         Stripped of surrounding space.
     log_probabilities : list of float
-        Of the tokens written, under the model itself (temperature 1, no nucleus), summed.
+        Of the tokens written, summed: under the model itself (temperature 1, no nucleus), or, if they were sampled by
+        continuous batching, under what they were sampled from.
     finished : list of bool
         Whether the text ended by itself, and not at `max_new_tokens`.
     """
     common, rows = _after_prefix(lm, prefix, prompts)
+    chosen = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "temperature": temperature, "top_p": top_p,
+              "seed": seed, "stop": stop}
+    with progress(total=len(rows), desc=description, unit="text") as bar:
+        if engine == "continuous":
+            new, sums, finished = continuous.write(lm, [common + row for row in rows], **chosen, done=bar.update)
+        else:
+            new, sums, finished = _in_batches(lm, common, rows, **chosen, done=bar.update)
+    texts = [lm.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in new]
+    return [(text.lstrip().split(stop)[0] if stop else text).strip() for text in texts], sums, finished
+
+
+@torch.inference_mode()
+def _in_batches(lm: LanguageModel, common: list[int], rows: list[list[int]], max_new_tokens: int, batch_size: int,
+                temperature: float, top_p: float, seed: int, stop: str | None,
+                done: Callable[[int], object]) -> tuple[list[list[int]], list[float], list[bool]]:
+    """Tokens that follow each row, their log-probabilities summed, and whether each ended by itself.
+
+    A finished row leaves its batch, and the nucleus is looked for among the 2,048 likeliest tokens (exact whenever they
+    hold the mass `top_p`; all tokens are sorted otherwise): both cost nothing in the outcome and most of the time
+    of plain sampling.
+    """
     written = None if lm.vocabulary is None else lm.vocabulary.to(lm.device)
     generator = torch.Generator(device=lm.device).manual_seed(seed)
     shared = lm.model(torch.tensor([common], device=lm.device), use_cache=True, logits_to_keep=1
                       ).past_key_values if common else None
     past = shared.get_seq_length() if shared else 0
-    texts, sums, finished = [""] * len(rows), [0.0] * len(rows), [False] * len(rows)
-    with progress(total=len(rows), desc=description, unit="text") as bar:
-        for batch in by_length(rows, batch_size):
-            ids, mask = padded([rows[index] for index in batch], lm.end, left=True)
-            cache = DynamicCache()
-            if shared:
-                for number, layer in enumerate(shared.layers):
-                    cache.update(layer.keys.expand(len(batch), -1, -1, -1),
-                                 layer.values.expand(len(batch), -1, -1, -1), number)
-            place = ((mask.cumsum(1) - 1).clamp(min=0) + past).to(lm.device)
-            mask = torch.cat([torch.ones(len(batch), past, dtype=torch.long), mask], 1).to(lm.device)
-            ids, alive = ids.to(lm.device), list(batch)
-            new: dict[int, list[int]] = {index: [] for index in batch}
-            for step in range(max_new_tokens):
-                output = lm.model(ids, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True,
-                                  logits_to_keep=1)
-                logits = output.logits[:, -1].float()
-                total = logits.logsumexp(-1, keepdim=True)
-                token = _sample(logits, total, temperature, top_p, generator) if temperature else logits.argmax(-1)
-                logs = (logits.gather(1, token[:, None]) - total).squeeze(1).tolist()
-                if written is not None:
-                    token = written[token]
-                stay = []
-                for number, (index, chosen) in enumerate(zip(alive, token.tolist(), strict=True)):
-                    sums[index] += logs[number]
-                    if chosen == lm.end:
-                        finished[index] = True
-                        continue
-                    new[index].append(chosen)
-                    # Only a token that could hold the stop text is worth decoding for.
-                    if stop and stop in lm.tokenizer.decode([chosen]) and new[index][:-1]:
-                        finished[index] = True
-                        continue
-                    stay.append(number)
-                bar.update(len(alive) - len(stay))
-                if not stay or step + 1 == max_new_tokens:
-                    bar.update(len(stay))
-                    break
-                if len(stay) < len(alive):
-                    keep = torch.tensor(stay, device=lm.device)
-                    alive, token, mask, place = [alive[n] for n in stay], token[keep], mask[keep], place[keep]
-                    cache.batch_select_indices(keep)
-                ids, place = token[:, None], place[:, -1:] + 1
-                mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
-            for index, tokens in new.items():
-                text = lm.tokenizer.decode(tokens, skip_special_tokens=True)
-                texts[index] = (text.lstrip().split(stop)[0] if stop else text).strip()
-    return texts, sums, finished
+    new: list[list[int]] = [[] for _ in rows]
+    sums, finished = [0.0] * len(rows), [False] * len(rows)
+    for batch in by_length(rows, batch_size):
+        ids, mask = padded([rows[index] for index in batch], lm.end, left=True)
+        cache = DynamicCache()
+        if shared:
+            for number, layer in enumerate(shared.layers):
+                cache.update(layer.keys.expand(len(batch), -1, -1, -1), layer.values.expand(len(batch), -1, -1, -1), number)
+        place = ((mask.cumsum(1) - 1).clamp(min=0) + past).to(lm.device)
+        mask = torch.cat([torch.ones(len(batch), past, dtype=torch.long), mask], 1).to(lm.device)
+        ids, alive = ids.to(lm.device), list(batch)
+        for step in range(max_new_tokens):
+            output = lm.model(ids, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True,
+                              logits_to_keep=1)
+            logits = output.logits[:, -1].float()
+            total = logits.logsumexp(-1, keepdim=True)
+            token = _sample(logits, total, temperature, top_p, generator) if temperature else logits.argmax(-1)
+            logs = (logits.gather(1, token[:, None]) - total).squeeze(1).tolist()
+            if written is not None:
+                token = written[token]
+            stay = []
+            for number, (index, chosen) in enumerate(zip(alive, token.tolist(), strict=True)):
+                sums[index] += logs[number]
+                if chosen == lm.end:
+                    finished[index] = True
+                    continue
+                new[index].append(chosen)
+                # Only a token that could hold the stop text is worth decoding for.
+                if stop and stop in lm.tokenizer.decode([chosen]) and new[index][:-1]:
+                    finished[index] = True
+                    continue
+                stay.append(number)
+            done(len(alive) - len(stay))
+            if not stay or step + 1 == max_new_tokens:
+                done(len(stay))
+                break
+            if len(stay) < len(alive):
+                keep = torch.tensor(stay, device=lm.device)
+                alive, token, mask, place = [alive[n] for n in stay], token[keep], mask[keep], place[keep]
+                cache.batch_select_indices(keep)
+            ids, place = token[:, None], place[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
+    return new, sums, finished
 
 
 def _sample(logits: torch.Tensor, total: torch.Tensor, temperature: float, top_p: float,

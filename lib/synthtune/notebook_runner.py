@@ -332,6 +332,8 @@ def _cell_failed(error: Any) -> str:
     ours = getattr(errors, error.ename, None)
     if isinstance(ours, type) and issubclass(ours, SynthtuneError):
         return error.evalue.strip()
+    if errors.GPU_FULL in error.evalue:
+        return f"{errors.SAVE_GPU_MEMORY} Finished work is kept."
     if error.ename in ("MemoryError", "OutOfMemoryError"):
         return f"memory ran out ({error.evalue.strip() or error.ename}). {_SAVE_MEMORY}"
     first = error.evalue.strip().splitlines()[0] if error.evalue.strip() else "no message"

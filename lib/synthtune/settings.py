@@ -99,6 +99,8 @@ class GenerateSettings(_Section):
     temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: sample among the likeliest tokens of this mass")
     batch_size: int = Field(160, ge=1, description="sequences written side by side")
+    engine: Literal["batches", "continuous"] = Field(
+        "batches", description="one batch after another, or transformers' continuous batching, for GPUs")
     processes: int | None = PROCESSES
     shard_size: int = Field(512, ge=1, description="pairs per shard, as for annotate")
     max_new_tokens: int = Field(40, ge=4, description="longest pair, in tokens")
@@ -186,6 +188,7 @@ class OwnRowsSettings(_Section):
     nlg: dict[str, Any] = Field({}, description="the same for text-to-text generation")
     to_label: int = Field(25, ge=1, description="unlabelled rows to propose for labelling")
     examples: int = Field(8, ge=1, description="rows of each kind that the report shows")
+    export: Literal["none", "onnx"] = Field("none", description="onnx: model/ has model.onnx too (classification)")
 
 
 class FigureSettings(_Section):
@@ -237,6 +240,9 @@ class Settings(_Section):
         if self.budgets[-1] > self.pool_size:
             raise SettingsError(f"budgets: {self.budgets[-1]} labelled examples are more than the pool of "
                                 f"{self.pool_size}; lower the budget or raise pool_size.")
+        if self.generate.engine == "continuous" and self.teacher.vocabulary is not None:
+            raise SettingsError("generate.engine: continuous batching writes with all of the teacher's tokens; set "
+                                "teacher.vocabulary=null, or generate.engine=batches.")
 
     @property
     def folder(self) -> Path:

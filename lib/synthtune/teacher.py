@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional
 
 from synthtune import language_model, sharding, workers
-from synthtune.errors import StageError
+from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
 from synthtune.progress import progress
@@ -348,6 +348,10 @@ def _launch(task: str, budget: int, direction: Direction, settings: Settings, pr
     They are started by torchrun, whose environment accelerate reads: its own launcher does the same for several GPUs,
     but starts several processes without one only through MPI.
     """
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise SettingsError(f"teacher.processes: {processes}, but this machine has {gpus} GPUs, and each process needs one: set "
+                            f"teacher.processes={gpus}, or null for as many as there are.")
     job = {"task": task, "budget": budget, "direction": direction, "settings": settings.model_dump(mode="json")}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                str(processes), "-m", "synthtune.teacher", "--job", json.dumps(job)]
@@ -390,7 +394,7 @@ def answers(lm: LanguageModel, task: Task, texts: list[str], settings: Settings,
         return [task.labels[index] for index in best], scores.max(-1).values.tolist(), scores
     written, sums, _ = language_model.write(
         lm, cut, settings.annotate.max_new_tokens, prefix, settings.generate.batch_size, stop="\n",
-        description=description)
+        engine=settings.generate.engine, description=description)
     return written, sums, None
 
 

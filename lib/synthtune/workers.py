@@ -22,7 +22,7 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
-from synthtune.errors import StageError
+from synthtune.errors import GPU_FULL, SAVE_GPU_MEMORY, StageError
 from synthtune.files import atomic_path, digest
 from synthtune.settings import Settings
 
@@ -140,6 +140,8 @@ def share(stage: Stage, task: str, budget: int, settings: Settings, processes: i
 
 def reason(said: str, status: int) -> str:
     """Why a process failed, in a sentence, from what it wrote to standard error and its exit status."""
+    if GPU_FULL in said:
+        return SAVE_GPU_MEMORY
     rank, line = r"^(?:\[rank\d+\]: ?)?", r"[\w.]*(?:Error|Exception): (.+)"
     # Ours are written for the reader; what raised them stands before.
     raised = re.findall(rf"{rank}synthtune\.errors\.{line}", said, re.M) or re.findall(rank + line, said, re.M)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -48,6 +50,31 @@ def save(outcome: Outcome, folder: Path) -> Path:
         tokenizer.save_pretrained(temporary)
     write_json(record, {"made_from": made_from, "digest": digest(folder / "model.safetensors")})
     return folder
+
+
+def to_onnx(folder: Path) -> Path:
+    """Write a saved classifier as `model.onnx` beside its weights, for runtimes without PyTorch.
+
+    Its inputs are input_ids and attention_mask, both int64 of shape (texts, word pieces); its output is logits, of shape
+    (texts, labels) and in the order of `id2label` in config.json. Both sizes of the inputs are free.
+    """
+    model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, attn_implementation="eager").eval()
+    read = AutoTokenizer.from_pretrained(folder)(["one text", "and a longer one"], padding=True, return_tensors="pt")
+    sizes = {0: torch.export.Dim("texts"), 1: torch.export.Dim("pieces", max=model.config.max_position_embeddings)}
+    quiet = logging.getLogger("torch.onnx")
+    before = quiet.level
+    quiet.setLevel(logging.ERROR)  # it names operators of packages that this one does not need
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            program = torch.onnx.export(model, (), kwargs=dict(read), dynamo=True, verbose=False, input_names=list(read),
+                                        output_names=["logits"], dynamic_shapes=dict.fromkeys(read, sizes))
+    finally:
+        quiet.setLevel(before)
+    for node in program.model.graph:
+        node.metadata_props.clear()  # lines of this machine's files
+    with atomic_path(folder / "model.onnx") as temporary:
+        program.save(temporary, external_data=False)
+    return folder / "model.onnx"
 
 
 def predict(folder: Path, texts: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
