@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.cluster import KMeans
-from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
+from torch import nn
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from synthtune import student
 from synthtune.files import atomic_path, digest, read_json, write_json
@@ -52,6 +53,17 @@ def save(outcome: Outcome, folder: Path) -> Path:
     return folder
 
 
+class _Network(nn.Module):
+    """A classifier as ONNX has it: single texts, whose token types are all the same."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=torch.zeros_like(input_ids)).logits
+
+
 def to_onnx(folder: Path) -> Path:
     """Write a saved classifier as `model.onnx` beside its weights, for runtimes without PyTorch.
 
@@ -66,7 +78,7 @@ def to_onnx(folder: Path) -> Path:
     quiet.setLevel(logging.ERROR)  # it names operators of packages that this one does not need
     try:
         with warnings.catch_warnings(action="ignore"):
-            program = torch.onnx.export(model, (), kwargs=dict(read), dynamo=True, verbose=False, input_names=list(read),
+            program = torch.onnx.export(_Network(model), (), kwargs=dict(read), dynamo=True, verbose=False, input_names=list(read),
                                         output_names=["logits"], dynamic_shapes=dict.fromkeys(read, sizes))
     finally:
         quiet.setLevel(before)
