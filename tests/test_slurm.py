@@ -1,5 +1,6 @@
 """The graph of notebooks through a real SLURM: a cluster of this one machine, started for the tests."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from synthtune import cluster, settings as settings_module
 from synthtune.errors import SettingsError
@@ -88,6 +90,8 @@ def slurm():
         yield environment
     finally:
         asked(environment, "scancel", "--me")
+        for again in processes_with("SLURM_CONF", environment["SLURM_CONF"], "slurmd"):
+            again.terminate()
         for process in reversed(processes):
             process.terminate()
             try:
@@ -117,6 +121,23 @@ def study(tmp_path, slurm, monkeypatch):
 def jobs(slurm, state=None):
     lines = asked(slurm, "squeue", "--noheader", "--format", "%i %T").split("\n")
     return [line.split()[0] for line in lines if line.strip() and (state is None or line.split()[1] == state)]
+
+
+def processes_with(variable, value, name=""):
+    """Processes of this machine that have an environment variable."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(variable) == value and name in process.name():
+                found.append(process)
+    return found
+
+
+def processes_of(job):
+    """Everything that a job has started on this machine, and what watches it there."""
+    mine = processes_with("SLURM_JOB_ID", job)
+    above = [each for process in mine for each in process.parents() if each.name() == "slurmstepd"]
+    return {*mine, *above}
 
 
 def wait_for(condition, seconds=90):
@@ -162,6 +183,41 @@ def test_a_job_that_is_put_back_into_the_queue_is_done_again(study, slurm):
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
     assert "05_figures: done" in said and not jobs(slurm)
+
+
+def test_a_job_whose_machine_is_lost_is_done_again_when_there_is_one(study, slurm):
+    study.plan(**{"02_annotate": "hang"})
+    process = study.start()
+    before = wait_for(lambda: jobs(slurm, "RUNNING"))
+    job = wait_for(lambda: [job for job in jobs(slurm, "RUNNING") if job not in before])[0]
+    study.plan()
+    wait_for(lambda: len(processes_of(job)) > 3)
+    # The power goes: nothing of the machine answers any more, and the cluster notices.
+    daemon, running = processes_with("SLURM_CONF", slurm["SLURM_CONF"], "slurmd"), jobs(slurm, "RUNNING")
+    for each in {*daemon, *(process for one in running for process in processes_of(one))}:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    asked(slurm, "scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=lost")
+    wait_for(lambda: job in jobs(slurm, "PENDING") and not jobs(slurm, "RUNNING"))
+    time.sleep(cluster.QUEUE_SECONDS + 5)
+    subprocess.Popen(["slurmd", "-D"], env=slurm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    assert said.count(f"SLURM job {job} is back in the queue") == 1
+    assert "05_figures: done" in said and not jobs(slurm)
+
+
+def test_a_job_that_cannot_start_says_what_it_waits_for(study, slurm):
+    asked(slurm, "scontrol", "update", "NodeName=localhost", "State=DRAIN", "Reason=repairs")
+    process = study.start()
+    try:
+        [job] = wait_for(lambda: jobs(slurm, "PENDING"))
+        time.sleep(cluster.QUEUE_SECONDS + 5)
+    finally:
+        asked(slurm, "scontrol", "update", "NodeName=localhost", "State=RESUME")
+    said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    assert said.count(f"SLURM job {job} waits, and SLURM says: Nodes required for job are DOWN, DRAINED") == 1
 
 
 def test_a_failing_notebook_is_one_sentence(study, slurm):

@@ -40,6 +40,12 @@ SIDE_BY_SIDE = 500
 
 POLL_SECONDS = 1
 
+QUEUE_SECONDS = 20
+"""Between two looks at the queue, which many share."""
+
+USUAL = {"None", "Priority", "Resources", "BeginTime", "Dependency", "Cleaning", "Prolog"}
+"""Reasons for waiting that pass by themselves, in SLURM's words."""
+
 
 def resources(settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
     """What each stage's job asks for: task → rule → Snakemake's names of resources.
@@ -110,10 +116,21 @@ def cancel_left_over(folder: Path) -> None:
     """Cancel the jobs of a run in this folder whose Snakemake was killed."""
     if shutil.which("squeue") is None:
         return
-    queue = subprocess.run(["squeue", "--me", "--noheader", "--format", "%i|%Z"], capture_output=True, text=True)
-    left = [line.split("|")[0].strip() for line in queue.stdout.splitlines() if line.endswith(f"|{folder}")]
+    left = [job["jobid"] for job in _queue(folder)]
     if left:
         subprocess.run(["scancel", *left], capture_output=True)
+
+
+def _queue(folder: Path) -> list[dict[str, str]]:
+    """The jobs of a run in this folder that are in the queue: jobid, state, restartcnt, reason; none if SLURM is silent."""
+    names = ("jobid", "state", "restartcnt", "reason", "workdir")
+    command = ["squeue", "--me", "--noheader", "--Format", ",".join(f"{name}:|" for name in names)]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    jobs = [dict(zip(names, line.split("|"), strict=False)) for line in said.splitlines()]
+    return [job for job in jobs if job.get("workdir") == str(folder)]
 
 
 class Board:
@@ -134,6 +151,8 @@ class Board:
         self._start = time.time()
         self._done: set[str] = set()
         self._submitted: set[str] = set()
+        self._restarts: dict[str, int] = {}
+        self._told: set[tuple[str, str]] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -152,8 +171,12 @@ class Board:
             self.failures = self._lost()
 
     def _watch(self) -> None:
+        queue_at = time.monotonic() + QUEUE_SECONDS
         while not self._over.wait(POLL_SECONDS):
             self._look()
+            if time.monotonic() >= queue_at:
+                self._look_at_queue()
+                queue_at = time.monotonic() + QUEUE_SECONDS
 
     def _look(self) -> None:
         for name, label in self._labels.items():
@@ -165,6 +188,19 @@ class Board:
             if job not in self._submitted:
                 self._submitted.add(job)
                 self._screen.say(f"SLURM job {job} submitted")
+
+    def _look_at_queue(self) -> None:
+        """Say what does not pass by itself, each thing once."""
+        for job in _queue(self._folder):
+            name, restarts, reason = job["jobid"], int(job["restartcnt"] or 0), job["reason"]
+            if restarts > self._restarts.get(name, 0):
+                self._restarts[name] = restarts
+                self._screen.say(f"SLURM job {name} is back in the queue, most likely because its machine was lost; it goes on from "
+                                 "what is finished.")
+            if job["state"] == "PENDING" and reason.split("_")[0] not in USUAL and (name, reason) not in self._told:
+                self._told.add((name, reason))
+                self._screen.say(f"SLURM job {name} waits, and SLURM says: {reason.replace('_', ' ')}. If it stays so, change what the job asks for "
+                                 "(--set cluster.resources, cluster.partition) or ask who runs the cluster.")
 
     def _lost(self) -> list[str]:
         """Jobs that ended without a word of their own: killed, out of time or memory, their machine lost."""
