@@ -20,9 +20,10 @@ from synthtune import assets, own_rows, student
 from synthtune.errors import RowsError, SettingsError, StageError
 from synthtune.files import claimed
 from synthtune.own_rows import command, deployed, example, products, study
+from synthtune.own_rows.confidence import OfLabels, OfTexts
 from synthtune.own_rows.parts import parts, settings_of
 from synthtune.results import ANNOTATED, GOLD
-from synthtune.tasks import Example, splits
+from synthtune.tasks import splits
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 FEW = ["annotate.inputs=16", "generate.pairs=14", "generate.max_new_tokens=32", "students.steps=4", "students.gold_steps=4",
@@ -225,13 +226,29 @@ def test_the_verdict_says_what_the_interval_says(gain, low, winner, verdict):
 
 
 def test_calibration_finds_the_temperature_that_made_the_labels():
-    draw, labels = np.random.default_rng(3), ["a", "b", "c"]
+    draw = np.random.default_rng(3)
     logits = draw.normal(size=(4000, 3)) * 2
     chances = torch.tensor(logits / 1.8).softmax(-1).numpy()
-    truth = [labels[draw.choice(3, p=row)] for row in chances]
-    held = [Example(str(place), "x", label) for place, label in enumerate(truth)]
-    answers = pd.DataFrame({"scores": list(torch.tensor(logits).log_softmax(-1).numpy())})
-    assert study.temperature(answers, held, labels) == pytest.approx(1.8, rel=0.08)
+    truth = [draw.choice(3, p=row) for row in chances]
+    found = OfLabels.fit(torch.tensor(logits).log_softmax(-1).numpy(), truth)
+    assert found.temperature == pytest.approx(1.8, rel=0.08)
+    right = logits.argmax(1) == truth
+    assert found.of(logits).mean() == pytest.approx(right.mean(), abs=0.02)
+    with_unknown = OfLabels.fit(np.concatenate([logits, logits[:50]]), [*truth, *[-1] * 50])
+    assert with_unknown.temperature == pytest.approx(found.temperature)
+
+
+def test_confidence_in_texts_is_the_quality_to_be_expected_of_them():
+    draw = np.random.default_rng(4)
+    scores = -draw.exponential(size=(3000, 1))
+    expected = 1 / (1 + np.exp(-(2 * scores[:, 0] + 1.5)))
+    quality = np.clip(expected + draw.normal(size=3000) * 0.1, 0, 1)
+    found = OfTexts.fit(scores, quality)
+    assert np.abs(found.of(scores) - expected).max() < 0.05
+    same = OfTexts.fit(np.zeros((5, 1)), np.array([0.2, 0.4, 0.4, 0.4, 0.6]))
+    assert same.of(np.array([[0.0], [-3.0]])) == pytest.approx([0.4, 0.4])
+    perfect = OfTexts.fit(scores[:6], np.ones(6))
+    assert (perfect.of(scores) > 0.99).all()
 
 
 def test_rows_to_label_are_doubtful_and_far_from_each_other():
@@ -260,7 +277,10 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
                     "profile: smoke\n")
     outcome = study.run(own_rows.read(task), tmp_path / "out", FEW)
     written = products.write(outcome, tmp_path / "out")
-    assert outcome.own.kind == "nlg" and outcome.temperature is None and {"bleu"} == {outcome.whole.task.metric}
+    assert outcome.own.kind == "nlg" and {"bleu"} == {outcome.whole.task.metric}
+    assert outcome.tested["confidence"].mean() == pytest.approx(outcome.tested["quality"].mean(), abs=0.02)
+    page = written["report"].read_text("utf-8")
+    assert "mean chrF" in page and "a chrF of 100 / (1 + exp(" in (written["model"] / "README.md").read_text("utf-8")
     part = outcome.whole
     cell = next(cell for cell in study.cells(part) if cell.condition == outcome.winner)
     bench = student.Bench.of(part.task, part.settings)

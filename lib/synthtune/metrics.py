@@ -119,6 +119,12 @@ def nlg(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:
     }
 
 
+def chrf_of_each(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> np.ndarray:
+    """sacrebleu's default chrF2 of each text by itself, between 0 and 1, shape (N,)."""
+    scorer = CHRF()
+    return np.array([scorer.sentence_score(guess, list(texts)).score / 100 for texts, guess in zip(references, predicted)])
+
+
 def bleu_statistics(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> np.ndarray:
     """Sufficient statistics of lower-cased BLEU, one row per example, int array of shape (N, 10)."""
     # effective_order changes a sentence's score, which nobody reads here, and not its counts.

@@ -137,8 +137,8 @@ def predictions(outcome: Outcome, model: Path) -> tuple[pd.DataFrame, pd.DataFra
     Returns
     -------
     predictions : DataFrame
-        row, text (and text_pair), predicted, confidence: calibrated for labels; for texts the geometric mean of the
-        probabilities of their word pieces.
+        row, text (and text_pair), predicted, confidence: the probability that a label is right, or the chrF to be expected
+        of a text, both between 0 and 1 and calibrated on the rows held out.
     to_label : DataFrame
         The same columns: of the least certain rows one of each of as many clusters as rows are asked for (uncertainty and
         diversity; Zhdanov 2019), the least certain first.
@@ -151,13 +151,11 @@ def predictions(outcome: Outcome, model: Path) -> tuple[pd.DataFrame, pd.DataFra
     outputs, confidence, doubt, embeddings = [], [], [], []
     for said, scores, places in predict(model, inputs, own.labels):
         outputs += said
+        confidence += outcome.confidence.of(scores).tolist()
         if own.labels:
-            probabilities = torch.tensor(scores / outcome.temperature).softmax(-1)
-            best = probabilities.topk(min(2, len(own.labels))).values
-            confidence += best[:, 0].tolist()
-            doubt += (1 - (best[:, 0] - best[:, -1])).tolist()
+            best = np.sort(outcome.confidence.probabilities(scores), 1)[:, -2:]
+            doubt += (1 - (best[:, -1] - best[:, 0])).tolist()
         else:
-            confidence += np.exp(scores[:, 0]).tolist()
             doubt += (-scores[:, 0]).tolist()
         embeddings.append(places)
     columns = [name for name in ("row", "text", "text_pair") if name in rows]

@@ -14,6 +14,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from synthtune import __version__, figures, report
 from synthtune.own_rows.baselines import NEAREST, SETFIT, TFIDF
+from synthtune.own_rows.confidence import Confidence, OfLabels
 from synthtune.own_rows.study import TEACHER, Outcome
 from synthtune.results import CONDITIONS, GOLD, METRIC_NAMES
 
@@ -59,7 +60,7 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
         labels=_labels(outcome) if classification else None,
         confusion=_svg(confusion_picture(outcome)) if classification and len(own.labels) <= SHOWN_LABELS else None,
         confused=_confused(outcome) if classification and len(own.labels) > SHOWN_LABELS else None,
-        reliability=_reliability(outcome) if classification else None, temperature=outcome.temperature,
+        reliability=_reliability(outcome), calibrated=_calibrated(outcome.confidence),
         surest=_tested(outcome, number, surest=True), least=_tested(outcome, number, surest=False),
         counts=_counts(rows), synthetic=_synthetic(rows, number), dropped=_dropped(rows, number),
         to_label=_shown(to_label) if len(to_label) else None, predicted=len(predicted),
@@ -151,20 +152,27 @@ def _confused(outcome: Outcome) -> list[list[Any]]:
     return _table(["true label", "predicted", "rows"], [[*pair, number] for pair, number in counts.items()])
 
 
+def _calibrated(by: Confidence) -> str:
+    if isinstance(by, OfLabels):
+        return (f"Confidence is the probability that a label is right: the logits are divided by {by.temperature:.2f}, chosen on "
+                "these same rows.")
+    return ("Confidence is the chrF to be expected of a text, worked out from its mean log-probability by a logistic curve that was "
+            "fitted on these same rows.")
+
+
 def _reliability(outcome: Outcome, bins: int = 5) -> list[list[Any]]:
-    tested = outcome.tested.assign(confidence=np.exp(outcome.tested["log_probability"]),
-                                   right=outcome.tested["truth"] == outcome.tested["predicted"])
+    tested = outcome.tested
     bins = min(bins, len(tested))
     groups = tested.groupby(pd.qcut(tested["confidence"].rank(method="first"), bins, labels=False))
-    rows = [[len(group), f"{100 * group['confidence'].mean():.0f} %", f"{100 * group['right'].mean():.0f} %"]
+    rows = [[len(group), f"{100 * group['confidence'].mean():.0f} %", f"{100 * group['quality'].mean():.0f} %"]
             for _, group in groups]
-    return _table(["rows held out", "mean confidence", "right"], rows)
+    return _table(["rows held out", "mean confidence", "right" if outcome.own.kind == "classification" else "mean chrF"], rows)
 
 
 def _tested(outcome: Outcome, number: int, surest: bool) -> list[list[Any]]:
-    rows = outcome.tested.sort_values("log_probability", ascending=not surest, kind="stable").head(number)
+    rows = outcome.tested.sort_values("confidence", ascending=not surest, kind="stable").head(number)
     return _table(["text", "truth", "predicted", "confidence"],
-                  [[_cut(row.text), _cut(row.truth), _cut(row.predicted), f"{100 * np.exp(row.log_probability):.0f} %"]
+                  [[_cut(row.text), _cut(row.truth), _cut(row.predicted), f"{100 * row.confidence:.0f} %"]
                    for row in rows.itertuples()])
 
 

@@ -14,6 +14,7 @@ from synthtune import __version__
 from synthtune.files import atomic_path
 from synthtune.own_rows import deployed, page
 from synthtune.own_rows.checks import SPREADSHEET_START
+from synthtune.own_rows.confidence import Confidence, OfLabels
 from synthtune.own_rows.parts import pair_of
 from synthtune.own_rows.study import TEACHER, Outcome
 from synthtune.results import ANNOTATED, BOTH, GENERATED
@@ -176,7 +177,7 @@ def _model_card(outcome: Outcome) -> str:
         f"## Measured on rows held out ({outcome.held_out})", "",
         f"| system | {page.metric_name(outcome)} | {100 * settings.figures.confidence:g} % interval |",
         "|---|---|---|", *rows, "",
-        *([f"Calibration: divide logits by {outcome.temperature:.3f} before the softmax.", ""] if classification else []),
+        _calibration(outcome.confidence), "",
         "## Training data", "",
         f"{len(own.gold):,} labelled rows of `{own.task.rows}`; the folder `augmented` beside this one has them and the "
         "synthetic ones, and says which were used.", "",
@@ -189,6 +190,13 @@ def _model_card(outcome: Outcome) -> str:
                     ("profile", "seed", "teacher", "annotate", "generate", "students")}, indent=1), "```",
     ]
     return "---\n" + yaml.safe_dump(header, sort_keys=False) + "---\n" + "\n".join(lines) + "\n"
+
+
+def _calibration(by: Confidence) -> str:
+    if isinstance(by, OfLabels):
+        return f"Calibration: divide logits by {by.temperature:.3f} before the softmax."
+    return (f"Calibration: of a text whose word pieces have the mean log-probability m, a chrF of "
+            f"100 / (1 + exp({-by.slope:.3f} m {-by.intercept:+.3f})) is to be expected.")
 
 
 def _plain(text: str) -> str:

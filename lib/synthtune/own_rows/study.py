@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import minimize_scalar
 
-from synthtune import annotate, generate, language_model, statistics, student, teacher
+from synthtune import annotate, generate, language_model, metrics, statistics, student, teacher
 from synthtune.errors import RowsError
 from synthtune.files import atomic_path, digest
 from synthtune.language_model import LanguageModel
 from synthtune.own_rows import OwnRows, baselines
+from synthtune.own_rows.confidence import Confidence, OfLabels, OfTexts
 from synthtune.own_rows.parts import WHOLE, WORK, Part, parts, settings_of
 from synthtune.progress import progress
 from synthtune.results import ANNOTATED, BOTH, CONDITIONS, GENERATED, GOLD
@@ -54,12 +54,12 @@ class Outcome:
         Whether synthetic examples help: "helps" if the interval of the winner's gain is above zero, "does not help" if no
         condition is above gold alone, "not decided" otherwise.
     tested : DataFrame
-        Rows held out, in their order: id, text, truth; predicted and log_probability by the winner; by_gold, the student of
-        gold alone.
+        Rows held out, in their order: id, text, truth; predicted by the winner and its confidence; quality, 1 if that is
+        right and 0 if not, or its chrF, between 0 and 1; by_gold, the student of gold alone.
     held_out : str
         How they were held out, in words.
-    temperature : float or None
-        Divides the winner's logits so that its confidence is calibrated; None for text-to-text generation.
+    confidence : Confidence
+        From the winner's scores, calibrated on the rows held out.
     annotated, generated : DataFrame
         Of all labelled rows, dropped ones included; empty where there are no unlabelled rows.
     """
@@ -72,7 +72,7 @@ class Outcome:
     verdict: Verdict
     tested: pd.DataFrame
     held_out: str
-    temperature: float | None
+    confidence: Confidence
     annotated: pd.DataFrame
     generated: pd.DataFrame
 
@@ -118,13 +118,20 @@ def run(own: OwnRows, folder: str | Path, overrides: Sequence[str] = ()) -> Outc
     winner, verdict = decided(scores)
     seed = answers.loc[answers["system"] == winner, "seed"].min()
     best, gold = (answers[(answers["system"] == system) & (answers["seed"] == seed)] for system in (winner, GOLD))
-    divisor = temperature(best, held, own.labels) if own.kind == "classification" else None
+    said, scored = list(best["output"]), np.stack(list(best["scores"]))
+    if own.kind == "classification":
+        quality = np.array([output == example.target for output, example in zip(said, held, strict=True)], dtype=float)
+        places = {label: place for place, label in enumerate(own.labels)}
+        sure: Confidence = OfLabels.fit(scored, [places.get(example.target, -1) for example in held])
+    else:
+        quality = metrics.chrf_of_each([[example.target] for example in held], said)
+        sure = OfTexts.fit(scored, quality)
     table = pd.DataFrame({"id": [example.id for example in held], "text": [example.text for example in held],
-                          "truth": [example.target for example in held], "predicted": list(best["output"]),
-                          "log_probability": _sureness(best, divisor), "by_gold": list(gold["output"])})
+                          "truth": [example.target for example in held], "predicted": said,
+                          "confidence": sure.of(scored), "quality": quality, "by_gold": list(gold["output"])})
     words = "the test file" if len(each) == 1 else f"{len(tested)} folds"
     annotated, generated = made[WHOLE]
-    return Outcome(own, settings, each[0], scores, winner, verdict, table, words, divisor, annotated, generated)
+    return Outcome(own, settings, each[0], scores, winner, verdict, table, words, sure, annotated, generated)
 
 
 def decided(scores: pd.DataFrame) -> tuple[str, Verdict]:
@@ -251,24 +258,3 @@ def _scores(answers: pd.DataFrame, held: list[Example], part: Part, settings: Se
                      "gain": gain.value if gain else np.nan, "gain_low": gain.low if gain else np.nan,
                      "gain_high": gain.high if gain else np.nan})
     return pd.DataFrame(rows)
-
-
-def temperature(answers: pd.DataFrame, held: list[Example], labels: Sequence[str]) -> float:
-    """The temperature at which the true labels are likeliest (Guo et al. 2017, temperature scaling)."""
-    known = [(scores, labels.index(example.target)) for scores, example in zip(answers["scores"], held, strict=True)
-             if example.target in labels]
-    logits = torch.tensor(np.stack([scores for scores, _ in known]), dtype=torch.float64)
-    truth = torch.tensor([label for _, label in known])
-
-    def loss(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), truth))
-
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.2), np.log(20.0)), method="bounded").x))
-
-
-def _sureness(answers: pd.DataFrame, divisor: float | None) -> np.ndarray:
-    """Log-probability of each output: calibrated for labels, the mean over word pieces for texts."""
-    scores = np.stack(list(answers["scores"]))
-    if divisor is None:
-        return scores[:, 0]
-    return torch.tensor(scores / divisor).log_softmax(-1).max(-1).values.numpy()
