@@ -68,13 +68,15 @@ def rows_of(name: str, folder: Path, data_root: Path | None) -> Path:
         task = tasks.load(name, chosen.check(name))
         train, test = list(task.pool), list(task.test)
     names = public.CORPORA[name].pair if name in public.CORPORA else ()
+    wording = tasks.WORDING[name]  # columns with telling names, as the README advises
     labelled, rest, test = train[:GOLD_ROWS], train[GOLD_ROWS:][:UNLABELLED], test[:TEST]
-    columns = list(names) or ["text"]
+    columns = list(names) or [wording.input]
     for file, rows in (("labelled", labelled), ("unlabelled", rest), ("test", test)):
         table = pd.DataFrame([tasks.example.divided(names, row.text) for row in rows], columns=columns)
-        write_csv(table if file == "unlabelled" else table.assign(label=[row.target for row in rows]), folder / f"{file}.csv")
-    lines = {"rows": "labelled.csv", "text": columns, "label": "label", "unlabelled": "unlabelled.csv", "test": "test.csv",
-             "description": ABOUT[name]}
+        outputs = {} if file == "unlabelled" else {wording.output: [row.target for row in rows]}
+        write_csv(table.assign(**outputs), folder / f"{file}.csv")
+    lines = {"rows": "labelled.csv", "text": columns, "label": wording.output, "unlabelled": "unlabelled.csv",
+             "test": "test.csv", "description": ABOUT[name]}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(lines, sort_keys=False), "utf-8")
     return path

@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from synthtune import assets, own_rows, student
 from synthtune.errors import RowsError, SettingsError, StageError
 from synthtune.files import claimed
-from synthtune.own_rows import command, deployed, example, products, study
+from synthtune.own_rows import command, deployed, example, page, products, study
 from synthtune.own_rows.confidence import OfLabels, OfTexts
 from synthtune.own_rows.parts import parts, settings_of
 from synthtune.results import ANNOTATED, GOLD
@@ -225,6 +225,17 @@ def test_the_verdict_says_what_the_interval_says(gain, low, winner, verdict):
     assert study.decided(scores) == (winner, verdict)
 
 
+@pytest.mark.parametrize("teacher, setfit, said", [
+    (65.0, None, ["teacher itself reaches 65.0, no more than"]),
+    (80.0, 71.0, ["teacher itself reaches 80.0, the model 75.0"]),
+    (74.0, 90.0, ["SetFit reaches 90.0 on the same rows, more than the model's 75.0"])])
+def test_what_to_do_next_follows_from_who_is_better(teacher, setfit, said):
+    scores = {"TF-IDF and logistic regression": 60.0, "teacher itself": teacher, GOLD: 70.0, ANNOTATED: 75.0}
+    scores |= {"SetFit": setfit} if setfit else {}
+    found = page.advice(pd.DataFrame({"system": list(scores), "value": list(scores.values())}), ANNOTATED)
+    assert len(found) == len(said) and all(start in sentence for start, sentence in zip(said, found, strict=True))
+
+
 def test_calibration_finds_the_temperature_that_made_the_labels():
     draw = np.random.default_rng(3)
     logits = draw.normal(size=(4000, 3)) * 2
@@ -279,8 +290,8 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
     written = products.write(outcome, tmp_path / "out")
     assert outcome.own.kind == "nlg" and {"bleu"} == {outcome.whole.task.metric}
     assert outcome.tested["confidence"].mean() == pytest.approx(outcome.tested["quality"].mean(), abs=0.02)
-    page = written["report"].read_text("utf-8")
-    assert "mean chrF" in page and "a chrF of 100 / (1 + exp(" in (written["model"] / "README.md").read_text("utf-8")
+    report = written["report"].read_text("utf-8")
+    assert "mean chrF" in report and "a chrF of 100 / (1 + exp(" in (written["model"] / "README.md").read_text("utf-8")
     part = outcome.whole
     cell = next(cell for cell in study.cells(part) if cell.condition == outcome.winner)
     bench = student.Bench.of(part.task, part.settings)

@@ -34,8 +34,9 @@ GPU_FULL = "CUDA out of memory"
 """PyTorch's words."""
 
 SAVE_GPU_MEMORY = ("the GPU's memory ran out. Lower teacher.batch_size, annotate.batch_size, generate.batch_size or "
-                   "students.batch_size, whichever stage it was, or for the teacher set teacher.activations=checkpointed and "
-                   "teacher.sharding=sharded; ./run_all.sh --plan says what fits.")
+                   "students.batch_size, whichever stage it was. To train the teacher, set teacher.activations=checkpointed and "
+                   "teacher.sharding=sharded; to annotate and generate, fewer annotate.processes and generate.processes give "
+                   "each more GPUs. ./run_all.sh --plan says what fits.")
 """What to say when a GPU is too small."""
 
 

@@ -84,15 +84,16 @@ def generate_share(stage: workers.Stage, task: Task, budget: int, settings: Sett
     """One process's share of sampling or of relabelling, with the teachers that this run has fine-tuned."""
     settings = settings.check(task.name, budget)
     lm = language_model.load(settings.teacher.model)
+    generating = teacher.fine_tune(lm, task, budget, "generate", settings)
     if stage == "sample":
-        generator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "generate", settings))
+        generator = teacher.with_adapter(lm, generating, copied=False)
         _sampled(generator, task, budget, settings).do(rank, processes)
         return
-    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "annotate", settings))
-    adapter = teacher.fine_tune(lm, task, budget, "generate", settings)
+    annotating = teacher.fine_tune(lm, task, budget, "annotate", settings)
     # Of the generator only its digest matters now: what it wrote is there.
-    table = _sampled(replace(lm, digest=adapter.digest), task, budget, settings).union()
+    table = _sampled(replace(lm, digest=generating.digest), task, budget, settings).union()
     table["dropped"] = _malformed(table, task, budget)
+    annotator = teacher.with_adapter(lm, annotating, copied=False)
     _relabelled(annotator, table, task, budget, settings).do(rank, processes)
 
 

@@ -15,7 +15,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets, continuous
+from synthtune import assets, continuous, placement
+from synthtune.errors import StageError
 from synthtune.progress import progress
 
 Engine = Literal["batches", "continuous"]
@@ -32,7 +33,7 @@ class LanguageModel:
     Attributes
     ----------
     model : PreTrainedModel
-        In evaluation mode, on `device`.
+        In evaluation mode. It is brought to the GPU, where there is one, by what uses it.
     tokenizer : PreTrainedTokenizerBase
     name, digest : str
         The asset's name and the SHA-256 of its weights as they were published.
@@ -49,7 +50,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return placement.where(self.model)
 
     @property
     def end(self) -> int:
@@ -85,7 +86,7 @@ def _timed(action) -> float:
     return time.perf_counter() - start
 
 
-def load(name: str, dtype: torch.dtype | None = None, device: str | None = None) -> LanguageModel:
+def load(name: str, dtype: torch.dtype | None = None, shapes_only: bool = False) -> LanguageModel:
     """Load a causal language model declared in assets.yaml.
 
     Parameters
@@ -94,8 +95,8 @@ def load(name: str, dtype: torch.dtype | None = None, device: str | None = None)
         Its name there.
     dtype : torch.dtype, optional
         `fastest_dtype` if not given.
-    device : str, optional
-        Where it is put: on a GPU if there is one and nothing is given. On "meta" it has shapes and no weights.
+    shapes_only : bool
+        For a process that is given the weights by another: a model without any, on the device "meta".
 
     Raises
     ------
@@ -106,7 +107,7 @@ def load(name: str, dtype: torch.dtype | None = None, device: str | None = None)
     quiet = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        if device == "meta":
+        if shapes_only:
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype)
         else:
@@ -115,8 +116,7 @@ def load(name: str, dtype: torch.dtype | None = None, device: str | None = None)
         if quiet:
             transformers_logging.enable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(path)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return LanguageModel(model.eval().to(device), tokenizer, name, assets.digest(name))
+    return LanguageModel(model.eval(), tokenizer, name, assets.digest(name))
 
 
 def split_at(model: PreTrainedModel, layer: int) -> tuple[nn.Module, PreTrainedModel]:
@@ -151,6 +151,7 @@ def _twin(module: nn.Module) -> nn.Module:
     return twin
 
 
+@torch.no_grad()
 def writing_only(lm: LanguageModel, vocabulary: torch.Tensor) -> LanguageModel:
     """The same model with an output layer for some tokens only; it reads all tokens as before.
 
@@ -166,10 +167,11 @@ def writing_only(lm: LanguageModel, vocabulary: torch.Tensor) -> LanguageModel:
     """
     head = lm.model.get_output_embeddings()
     narrow = nn.Linear(head.in_features, len(vocabulary), bias=head.bias is not None, device=head.weight.device,
-                       dtype=head.weight.dtype).requires_grad_(False)
+                       dtype=head.weight.dtype)
     narrow.weight.copy_(head.weight[vocabulary])
     if head.bias is not None:
         narrow.bias.copy_(head.bias[vocabulary])
+    narrow.requires_grad_(head.weight.requires_grad)  # PyTorch chooses kernels by it, whose last digits differ
     model = _twin(lm.model)
     # The embeddings keep all tokens, so the two are no longer one matrix.
     model.config = copy.deepcopy(model.config)
@@ -244,6 +246,7 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
     -------
     Tensor of float32, shape (len(prompts), len(labels))
     """
+    placement.bring(lm.model)
     common, rows = _after_prefix(lm, prefix, prompts)
     endings = [lm.encode(" " + label) for label in labels]
     # The last token of a label is predicted, never read.
@@ -332,12 +335,21 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
         continuous batching, under what they were sampled from.
     finished : list of bool
         Whether the text ended by itself, and not at `max_new_tokens`.
+
+    Raises
+    ------
+    StageError
+        If continuous batching gives up, or the model is on several GPUs, over which it does not work.
     """
+    placement.bring(lm.model)
     common, rows = _after_prefix(lm, prefix, prompts)
     chosen = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "temperature": temperature, "top_p": top_p,
               "seed": seed, "stop": stop}
     with progress(total=len(rows), desc=description, unit="text") as bar:
         if engine == "continuous":
+            if placement.is_spread(lm.model):
+                raise StageError("generate.engine: transformers' continuous batching cannot write with a model that is laid out "
+                                 "over several GPUs. Set generate.engine=batches, or use GPUs that hold it whole.")
             new, sums, finished = continuous.write(lm, [common + row for row in rows], **chosen, done=bar.update)
         else:
             new, sums, finished = _in_batches(lm, common, rows, **chosen, done=bar.update)
@@ -397,7 +409,7 @@ def _in_batches(lm: LanguageModel, common: list[int], rows: list[list[int]], max
                 done(len(stay))
                 break
             if len(stay) < len(alive):
-                keep = torch.tensor(stay, device=lm.device)
+                keep = torch.tensor(stay)  # layers and their caches may be on several devices
                 alive, token, mask, place = [alive[n] for n in stay], token[keep], mask[keep], place[keep]
                 cache.batch_select_indices(keep)
             ids, place = token[:, None], place[:, -1:] + 1

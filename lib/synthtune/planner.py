@@ -117,6 +117,10 @@ COUNTS = tuple(2**power for power in range(11))
 """Numbers of GPUs one job may be spread over."""
 
 
+ANSWERING = ("evaluate", "annotate", "generate")
+"""Stages in which a teacher is not trained: its layers are then laid out over the GPUs of a job, see `synthtune.placement`."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """How a job is run: what can be changed when it does not fit.
@@ -783,6 +787,14 @@ def plan(settings: Settings) -> Plan:
             f"{stage} ({row.task} needs most) does not fit on {gpus} × {machine.name}, {total / GIB:,.1f} of "
             f"{limit / GIB:,.1f} GiB: "
             + (f"any of {', '.join(found)} would do." if found else "no single setting is enough.")
+        )
+    copies = [count for row, count in zip(rows, needed, strict=True) if row.stage in ANSWERING and count]
+    if chosen.gpu != "cpu" and max(copies, default=1) > 1:
+        advice.append(
+            f"A copy of the teacher that annotates and generates takes {max(copies)} GPUs: set annotate.processes and "
+            f"generate.processes to a machine's GPUs divided by {max(copies)}"
+            + ("." if settings.generate.engine == "batches" else
+               ", and generate.engine=batches: continuous batching works where one GPU holds the teacher.")
         )
     names = dict.fromkeys(row.model for row in rows)
     return Plan(

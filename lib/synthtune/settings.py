@@ -46,7 +46,7 @@ class _Section(BaseModel):
 HOW = {"processes", "sharding", "activations", "checkpoint_steps"}
 """Settings that say how work is done, on which no result depends."""
 
-PROCESSES = Field(1, ge=1, description="processes that share the work, one GPU each; as many as there are GPUs if null")
+PROCESSES = Field(1, ge=1, description="processes that share the work, and the GPUs; one for each GPU if null")
 
 
 class TeacherSettings(_Section):

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from synthtune import language_model, sharding, workers
+from synthtune import language_model, placement, sharding, workers
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
@@ -199,6 +199,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     chosen = settings.teacher
     start = time.perf_counter()
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    placement.rest_all()
     seed = seed_for(settings, task.name, budget, direction)
     torch.manual_seed(seed)
     rows = [_encoded(lm, task, example, direction, chosen.max_tokens) for example in task.gold(budget)]
@@ -208,7 +209,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
         lm = language_model.writing_only(lm, _tokens(written))
         rows = [(ids, _places(targets, lm.vocabulary)) for ids, targets in rows]
     sharded = chosen.sharding == "sharded"
-    model = lm.model if sharded else copy.deepcopy(lm.model)
+    model = lm.model if sharded else copy.deepcopy(lm.model).to(accelerator.device)
     layers = model.get_decoder().layers
     first = min(chosen.frozen_layers, len(layers) - 1)
     tuned = _trainable(model, chosen, first)
@@ -218,7 +219,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
         upper, inputs = model, [torch.tensor(ids) for ids, _ in rows]
     else:
         lower, upper = language_model.split_at(model, first)
-        inputs = _frozen_states(lower, [ids for ids, _ in rows], lm)
+        inputs = _frozen_states(lower, [ids for ids, _ in rows], lm.end)
     module = _TargetLoss(upper).train()
     if sharded:
         sharding.shard(module, layers, accelerator.device)
@@ -330,13 +331,13 @@ def _encoded(lm: LanguageModel, task: Task, example: Example, direction: Directi
 
 
 @torch.no_grad()
-def _frozen_states(lower: nn.Module, rows: list[list[int]], lm: LanguageModel) -> list[torch.Tensor]:
+def _frozen_states(lower: nn.Module, rows: list[list[int]], end: int) -> list[torch.Tensor]:
     """Output of the frozen layers for each row, shape (length, hidden): computed once, read every epoch."""
     states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
     for batch in language_model.by_length(rows, 16):
-        ids, _ = language_model.padded([rows[index] for index in batch], lm.end, left=False)
+        ids, _ = language_model.padded([rows[index] for index in batch], end, left=False)
         # Padding on the right is never seen by a token before it, so no mask is needed.
-        hidden = lower(ids.to(lm.device), use_cache=False).last_hidden_state
+        hidden = lower(ids.to(placement.where(lower)), use_cache=False).last_hidden_state
         for number, index in enumerate(batch):
             states[index] = hidden[number, : len(rows[index])].clone()
     return states
@@ -355,6 +356,7 @@ def _launch(task: str, budget: int, direction: Direction, settings: Settings, pr
     job = {"task": task, "budget": budget, "direction": direction, "settings": settings.model_dump(mode="json")}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                str(processes), "-m", "synthtune.teacher", "--job", json.dumps(job)]
+    placement.rest_all()
     done = subprocess.run(command, env=workers.environment(settings), stdin=subprocess.DEVNULL, capture_output=True,
                           text=True)
     if done.returncode:
@@ -363,11 +365,25 @@ def _launch(task: str, budget: int, direction: Direction, settings: Settings, pr
                          "Correct that, or set teacher.processes=1, and run again; finished work is kept.")
 
 
-def with_adapter(lm: LanguageModel, adapter: Adapter) -> LanguageModel:
-    """A copy of the model with what was trained in its weights: as fast as the model without it."""
+def with_adapter(lm: LanguageModel, adapter: Adapter, copied: bool = True) -> LanguageModel:
+    """The model with what was trained in its weights: as fast as the model without it.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    adapter : Adapter
+    copied : bool
+        Leave `lm` as it is. Without a copy half the memory is needed, and `lm` is not to be used any more.
+    """
+    placement.rest(lm.model)  # a GPU may not hold it twice
     if adapter.vocabulary is not None:
         lm = language_model.writing_only(lm, adapter.vocabulary)
-    model, changed = copy.deepcopy(lm.model), adapter.folder / WEIGHTS["full"]
+    model, changed = copy.deepcopy(lm.model) if copied else lm.model, adapter.folder / WEIGHTS["full"]
+    if not copied:
+        # A product's last digits depend on where in memory the weights begin: where a copy's do, not as in the file they are
+        # mapped from.
+        for weight in model.parameters():
+            weight.data = weight.data.clone()
     if changed.exists():
         model.load_state_dict(load_file(changed), strict=False)
     else:
@@ -511,8 +527,8 @@ def _main(job: dict) -> None:
     # Makes this process's own GPU the current one, where there are any.
     state = PartialState(cpu=not torch.cuda.is_available())
     task = load_task(job["task"], settings)
-    device = None if settings.teacher.sharding == "replicated" else "cpu" if state.is_main_process else "meta"
-    lm = language_model.load(settings.teacher.model, device=device)
+    shapes_only = settings.teacher.sharding == "sharded" and not state.is_main_process
+    lm = language_model.load(settings.teacher.model, shapes_only=shapes_only)
     folder = adapter_folder(settings, job["task"], job["budget"], job["direction"])
     _train(lm, task, job["budget"], job["direction"], settings, folder)
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
+from synthtune import placement
 from synthtune.errors import GPU_FULL, SAVE_GPU_MEMORY, StageError
 from synthtune.files import atomic_path, digest
 from synthtune.settings import Settings
@@ -103,20 +104,21 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def share(stage: Stage, task: str, budget: int, settings: Settings, processes: int) -> None:
-    """Do a stage's work in several processes, each on a GPU of its own where there are GPUs; wait for all.
+    """Do a stage's work in several processes, the machine's GPUs divided over them, and wait for all.
 
     Raises
     ------
     StageError
         If one of them fails; the others are ended, and the shards that are done are kept.
     """
-    gpus, started = torch.cuda.device_count(), []
+    placement.rest_all()
+    started: list[subprocess.Popen] = []
     with tempfile.TemporaryDirectory(prefix="synthtune-") as folder:
         try:
             for rank in range(processes):
                 job = {"stage": stage, "task": task, "budget": budget, "rank": rank, "processes": processes,
                        "settings": settings.model_dump(mode="json")}
-                mine = dict(environment(settings), **({"CUDA_VISIBLE_DEVICES": str(rank % gpus)} if gpus else {}))
+                mine = {**environment(settings), **_own_gpus(rank, processes)}
                 if rank:
                     mine.pop("SYNTHTUNE_PROGRESS", None)  # one bar, the first process's
                 with open(Path(folder, f"{rank}"), "w", encoding="utf-8") as said:
@@ -136,6 +138,19 @@ def share(stage: Stage, task: str, budget: int, settings: Settings, processes: i
             said = reason(Path(folder, f"{failed[0]}").read_text("utf-8"), started[failed[0]].returncode)
             raise StageError(f"{task}, {stage} in {processes} processes failed: {said} Correct that and run again; the "
                              "shards that are done are kept.")
+
+
+def _own_gpus(rank: int, processes: int) -> dict[str, str]:
+    """What shows a process its own GPUs only: an equal number each, or one that several share where there are too few."""
+    there = torch.cuda.device_count()
+    if not there:
+        return {}
+    # A scheduler may have given this process some of the machine's GPUs only, by number or by name.
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in given.split(",")] if given else [str(number) for number in range(there)]
+    each = max(1, there // processes)
+    first = rank * each % there
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names[first: first + each])}
 
 
 def reason(said: str, status: int) -> str:

@@ -48,6 +48,24 @@ def verdict(outcome: Outcome) -> str:
             "was better on average.")
 
 
+def advice(scores: pd.DataFrame, winner: str) -> list[str]:
+    """What the scores of the teacher and of what a user would try first mean for the model that is shipped."""
+    of, found = scores.set_index("system")["value"], []
+    gold, best = of[GOLD], of[winner]
+    if of[TEACHER] <= gold:
+        found.append(f"The teacher itself reaches {of[TEACHER]:.1f}, no more than the small model that learned from your rows alone "
+                     f"({gold:.1f}): rows that it labels or writes have little to teach. A larger teacher (teacher.model) or more "
+                     "labelled rows are worth more here than more synthetic ones.")
+    elif of[TEACHER] > best:
+        found.append(f"The teacher itself reaches {of[TEACHER]:.1f}, the model {best:.1f}: more annotated rows (annotate.inputs and "
+                     "students.amount, with more unlabelled rows in your file) may bring it closer.")
+    better = of[[name for name in (TFIDF, SETFIT, NEAREST) if name in of.index and of[name] > best]]
+    if len(better):
+        found.append(f"{better.idxmax()} reaches {better.max():.1f} on the same rows, more than the model's {best:.1f}, and takes no "
+                     "teacher: consider it instead.")
+    return found
+
+
 def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label: pd.DataFrame) -> str:
     """The page, with everything it shows inside; what texts and labels hold is shown and not run as HTML."""
     own, number = outcome.own, outcome.settings.own_rows.examples
@@ -63,7 +81,7 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
         reliability=_reliability(outcome), calibrated=_calibrated(outcome.confidence),
         surest=_tested(outcome, number, surest=True), least=_tested(outcome, number, surest=False),
         counts=_counts(rows), synthetic=_synthetic(rows, number), dropped=_dropped(rows, number),
-        to_label=_shown(to_label) if len(to_label) else None, predicted=len(predicted),
+        advice=advice(outcome.scores, outcome.winner), to_label=_shown(to_label) if len(to_label) else None, predicted=len(predicted),
         problems=[str(problem) for problem in own.report.warnings], read=[str(count) for count in own.report.counts],
         guesses=[f"{guess.what}: {guess.value} ({guess.why})" for guess in own.report.guesses],
         settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}),

@@ -1,0 +1,123 @@
+"""Where models are: a large teacher and those fine-tuned from it do not fit on a GPU side by side, so they take turns.
+
+Models wait in the machine's memory until they are used. One that is brought to the GPU stays there; others leave it only where
+it would be too full. A model too large for one GPU is laid out over all that the process sees, layer after layer (accelerate's
+"big model inference"; the layers compute in turn).
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Mapping
+
+import torch
+from accelerate import dispatch_model, infer_auto_device_map
+from accelerate.hooks import remove_hook_from_module
+from accelerate.utils import get_balanced_memory
+from torch import nn
+from transformers import PreTrainedModel
+
+from synthtune.errors import StageError
+
+ROOM = 1.5
+"""Memory that must be free for a model, as a multiple of its weights: caches and activations need some too."""
+
+Device = int | str
+"""As PyTorch names them: the number of a GPU, or "cpu"."""
+
+_brought: weakref.WeakKeyDictionary[nn.Module, None] = weakref.WeakKeyDictionary()
+
+
+def bring(model: PreTrainedModel) -> None:
+    """Move a model to the GPU, or GPUs, if there are any; others leave, the first that came first, until there is room."""
+    if not torch.cuda.is_available() or model in _brought:
+        return
+    needed = ROOM * _bytes(model)
+    if free() < needed:
+        gc.collect()  # what is no longer used, and not yet gone
+    for other in [other for other in _brought if other is not model]:
+        if free() < needed:
+            rest(other)
+    memory = gpus()
+    if needed <= memory[0] or len(memory) == 1:
+        model.to("cuda")
+    else:
+        rest_all()
+        spread(model, layout(model, memory))
+    _brought[model] = None
+
+
+def rest(model: nn.Module) -> None:
+    """Move a model to where it waits."""
+    if model in _brought:
+        del _brought[model]
+        remove_hook_from_module(model, recurse=True)
+        vars(model).pop("hf_device_map", None)
+        model.to("cpu")
+
+
+def rest_all() -> None:
+    """Leave the GPUs to others."""
+    for model in list(_brought):
+        rest(model)
+
+
+def layout(model: PreTrainedModel, memory: Mapping[Device, int]) -> dict[str, Device]:
+    """Which part of a model goes to which device: layers whole, about as many bytes to each.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+    memory : mapping
+        Bytes that each device has; `ROOM` is left there.
+
+    Returns
+    -------
+    dict
+        Device of each part, by the part's name in the model.
+
+    Raises
+    ------
+    StageError
+        If the devices together do not hold it.
+    """
+    whole, limits = list(model._no_split_modules or []), {device: int(most / ROOM) for device, most in memory.items()}
+    limits = get_balanced_memory(model, max_memory=limits, no_split_module_classes=whole)
+    found = infer_auto_device_map(model, max_memory=limits, no_split_module_classes=whole)
+    if not set(found.values()) <= set(memory):  # accelerate would keep the rest on disk and read it again for every word
+        raise StageError(f"The model's weights ({_bytes(model) / 1e9:,.1f} GB) and room to work, half as much again, do not fit on "
+                         f"{len(memory)} GPUs of {min(memory.values()) / 1e9:,.1f} GB. Use more, or larger ones: ./run_all.sh "
+                         "--plan says how many. Fewer annotate.processes and generate.processes give each more of them.")
+    return found
+
+
+def spread(model: PreTrainedModel, places: Mapping[str, Device]) -> None:
+    """Move a model's parts to their devices; it then takes its inputs on the first of them and answers there."""
+    dispatch_model(model, dict(places), main_device=next(iter(places.values())), force_hooks=True,
+                   skip_keys=model._skip_keys_device_placement)
+
+
+def is_spread(model: PreTrainedModel) -> bool:
+    """Whether a model's layers are on several devices."""
+    return len({weight.device for weight in model.parameters()}) > 1
+
+
+def where(model: nn.Module) -> torch.device:
+    """The device of a model's first weights."""
+    return next(model.parameters()).device
+
+
+def gpus() -> dict[Device, int]:
+    """Bytes of each GPU that this process sees."""
+    return {number: torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())}
+
+
+def free() -> int:
+    """Bytes that are free on this process's first GPU."""
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
