@@ -151,9 +151,12 @@ def markdown(table: pd.DataFrame) -> str:
             cells.append(f"{value}{' ◆' if row['shipped'] else ''} ({row['low']:.1f}–{row['high']:.1f})")
         lines.append(f"| {system} | " + " | ".join(cells) + " |")
     costs = table.groupby("system", sort=False)[["megabytes", "seconds per 1,000 texts"]].median().dropna(how="all")
+
+    def shown(number: float, form: str) -> str:
+        return "–" if np.isnan(number) else format(number, form)
+
     lines += ["", "| system | weights, MB | seconds for 1,000 texts (median of the tasks) |", "|---|---|---|",
-              *(f"| {system} | {'–' if np.isnan(row.iloc[0]) else f'{row.iloc[0]:,.0f}'} | {row.iloc[1]:.2f} |"
-                for system, row in costs.iterrows()), ""]
+              *(f"| {system} | {shown(row.iloc[0], ',.0f')} | {shown(row.iloc[1], '.2f')} |" for system, row in costs.iterrows()), ""]
     return "\n".join(lines)
 
 

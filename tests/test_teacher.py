@@ -2,6 +2,8 @@
 
 import math
 import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from sealed import sealed
-from synthtune import annotate, tasks, teacher
+from synthtune import annotate, tasks, teacher, workers
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import read_json
 
@@ -139,6 +141,17 @@ def test_two_processes_train_the_same_adapter_as_one_from_gold_alone(lm, tiny, t
 
     first, second = learned(alone), learned(together)
     assert first.norm() > 0 and (first - second).norm() < 0.01 * first.norm()
+
+    three = tiny(tmp_path / "three", **changes)
+    script = ("import sys\nfrom accelerate import notebook_launcher\nfrom synthtune import teacher\n"
+              "from synthtune.settings import Settings\n"
+              "given = 'tweets', 9, 'annotate', Settings.model_validate_json(sys.argv[1])\n"
+              "notebook_launcher(teacher.train, given, num_processes=2)")
+    done = subprocess.run([sys.executable, "-c", script, three.model_dump_json()], capture_output=True, text=True,
+                          env=workers.environment(three))
+    assert done.returncode == 0, done.stderr
+    launched = teacher.fine_tune(lm, task, 9, "annotate", three)  # what they have left
+    assert read_json(launched.folder / "settings.json")["processes"] == 2 and launched.digest == together.digest
 
 
 def test_a_failing_process_is_one_sentence(study, lm, copied):

@@ -346,8 +346,8 @@ def _frozen_states(lower: nn.Module, rows: list[list[int]], end: int) -> list[to
 def _launch(task: str, budget: int, direction: Direction, settings: Settings, processes: int) -> None:
     """Train in several processes of this machine.
 
-    They are started by torchrun, whose environment accelerate reads: its own launcher does the same for several GPUs,
-    but starts several processes without one only through MPI.
+    They are started by torchrun, whose environment accelerate reads. Its launcher for notebooks forks the process that it is
+    called in, so it refuses one that has used a GPU.
     """
     gpus = torch.cuda.device_count()
     if 0 < gpus < processes:
@@ -511,27 +511,38 @@ def _job(arguments: list[str]) -> dict:
     parser.add_argument("--direction", choices=get_args(Direction))
     given = parser.parse_args(arguments)
     if given.job:
-        return given.job
+        return {**given.job, "settings": Settings(**given.job["settings"])}
     missing = [name for name in ("task", "budget", "direction") if getattr(given, name) is None]
     if missing:
         parser.error(f"say --{missing[0]} as well")
     settings = load_settings(given.profile, given.overrides, given.run_dir, given.data_root)
     return {"task": given.task, "budget": given.budget, "direction": given.direction,
-            "settings": settings.check(given.task, given.budget).model_dump(mode="json")}
+            "settings": settings.check(given.task, given.budget)}
 
 
-def _main(job: dict) -> None:
-    """One of several training processes."""
-    settings = Settings(**job["settings"])
+def train(task: str, budget: int, direction: Direction, settings: Settings) -> None:
+    """Fine-tune in each of the processes that accelerate has started; `fine_tune` then takes what they have left.
+
+        notebook_launcher(teacher.train, ("rte", 125, "annotate", settings), num_processes=8)
+
+    does in a notebook what `accelerate launch -m synthtune.teacher` does in a shell, of one machine or several. `fine_tune` needs
+    neither: it starts the processes itself, also from a notebook that has used a GPU, which `notebook_launcher` refuses.
+
+    Parameters
+    ----------
+    task : str
+        Its name.
+    budget, direction, settings
+        As for `fine_tune`; the number of processes is the launcher's.
+    """
+    settings = settings.check(task, budget)
     torch.set_num_threads(settings.threads)
     # Makes this process's own GPU the current one, where there are any.
     state = PartialState(cpu=not torch.cuda.is_available())
-    task = load_task(job["task"], settings)
     shapes_only = settings.teacher.sharding == "sharded" and not state.is_main_process
     lm = language_model.load(settings.teacher.model, shapes_only=shapes_only)
-    folder = adapter_folder(settings, job["task"], job["budget"], job["direction"])
-    _train(lm, task, job["budget"], job["direction"], settings, folder)
+    _train(lm, load_task(task, settings), budget, direction, settings, adapter_folder(settings, task, budget, direction))
 
 
 if __name__ == "__main__":
-    _main(_job(sys.argv[1:]))
+    train(**_job(sys.argv[1:]))
