@@ -38,6 +38,12 @@ def test_bleu_equals_sacrebleu_with_varying_references():
     assert scores["chrf"] == sacrebleu.corpus_chrf(PREDICTED, streams).score
 
 
+def test_bleu_of_short_texts_counts_the_ngrams_that_they_have():
+    assert metrics.nlg([["it informs."], ["it asks."]], ["it informs.", "it asks."])["bleu"] == pytest.approx(100)
+    assert 0 < metrics.nlg([["it informs."], ["it asks."]], ["it informs.", "it offers."])["bleu"] < 100
+    assert metrics.nlg([["yes"], ["no"]], ["no", "yes"])["bleu"] == 0
+
+
 def test_bleu_from_statistics_equals_sacrebleu_on_every_resample():
     statistics = np.array(metrics.nlg(REFERENCES, PREDICTED)["per_example"]).reshape(-1, metrics.STATISTICS)
     generator = np.random.default_rng(5)

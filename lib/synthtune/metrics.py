@@ -139,6 +139,9 @@ def bleu_statistics(references: Sequence[Sequence[str]], predicted: Sequence[str
 def bleu_from(statistics: np.ndarray) -> float:
     """Corpus BLEU from the statistics of its examples: exactly what sacrebleu gives for the texts themselves.
 
+    Where no text has as many as four words, only the shorter n-grams count (sacrebleu's effective order): BLEU would else be 0
+    whatever was written.
+
     Parameters
     ----------
     statistics : array of shape (N, 10), or flattened as in a results file
@@ -157,6 +160,7 @@ def bleu_from(statistics: np.ndarray) -> float:
         sys_len=numbers[-2],
         ref_len=numbers[-1],
         smooth_method="exp",
+        effective_order=True,
     ).score
 
 
