@@ -94,7 +94,10 @@ def test_laid_out_it_scores_and_writes_the_same_and_comes_back_whole(lm, monkeyp
             language_model.write(lm, prompts, 12, engine="continuous")
     finally:
         placement.rest(model)
-    assert not any(hasattr(part, "_hf_hook") for part in model.modules()) and "to" not in vars(model)
+    assert not any(hasattr(part, "_hf_hook") or "forward" in vars(part) for part in model.modules()) and "to" not in vars(model)
+    digits = torch.tensor(lm.encode("0 1 2 3"))
+    narrow = language_model.writing_only(lm, digits.unique())
+    assert narrow.model(digits[None]).logits.shape[-1] == len(digits.unique()), "a twin of it is still its own"
 
 
 @pytest.mark.parametrize(("given", "processes", "expected"), [

@@ -53,6 +53,9 @@ def rest(model: nn.Module) -> None:
     if model in _brought:
         del _brought[model]
         remove_hook_from_module(model, recurse=True)
+        for part in model.modules():
+            # What is left of a hook is a `forward` of this very module, which its twins would call in place of their own.
+            vars(part).pop("forward", None)
         vars(model).pop("hf_device_map", None)
         model.to("cpu")
 
