@@ -66,19 +66,19 @@ def bleu_of_totals(totals: np.ndarray) -> np.ndarray:
     Returns
     -------
     array of shape (...)
-        BLEU in percent, exponential smoothing.
+        BLEU in percent, exponential smoothing, of the n-grams that the texts are long enough for (effective order).
     """
     totals = np.asarray(totals, dtype=float)
     matched, total = totals[..., :ORDERS], totals[..., ORDERS : 2 * ORDERS]
     output, reference = totals[..., -2], totals[..., -1]
+    present = total > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         # The k-th order without a match counts as 1/2^k of one match.
         smoothed = np.where(matched == 0, 0.5 ** np.cumsum(matched == 0, axis=-1), matched)
-        logs = np.log(100 * smoothed / total).mean(axis=-1)
+        logs = np.where(present, np.log(100 * smoothed / total), 0.0).sum(axis=-1) / present.sum(axis=-1)
         brevity = np.where(output < reference, np.exp(1 - reference / output), 1.0)
         scores = brevity * np.exp(logs)
-    defined = (matched.sum(axis=-1) > 0) & (total > 0).all(axis=-1)
-    return np.where(defined, scores, 0.0)
+    return np.where(matched.sum(axis=-1) > 0, scores, 0.0)
 
 
 def score(examples: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
