@@ -10,18 +10,22 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from huggingface_hub import constants
+from onnx.reference import ReferenceEvaluator
 from synthtune import annotate, assets, language_model, settings as settings_module, student, tasks, teacher
 from safetensors.torch import load_file
 from synthtune.corpora import facts
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
+from synthtune.own_rows import deployed
 from synthtune.tasks import webnlg
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
+    AutoModelForSeq2SeqLM,
     BartConfig,
     BartForConditionalGeneration,
     BartTokenizerFast,
@@ -57,6 +61,7 @@ def save(name, folder):
         model = BartForConditionalGeneration(BartConfig(
             vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
             decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=128))
+        model.generation_config.update(num_beams=4, no_repeat_ngram_size=3, early_stopping=True, forced_bos_token_id=0)
     model.save_pretrained(folder)
 
 
@@ -227,6 +232,38 @@ def test_roberta_and_bart_students(paper, monkeypatch, name, model, metric):
     assert 0 <= table[metric][0] <= 100
     again = student.run_cells(task, settings, [student.Cell(32, "gold", 0, 1)])
     assert again.equals(table)
+
+
+@pytest.mark.parametrize("name", ["tweets", "webnlg"])
+def test_students_of_the_paper_are_saved_whole(paper, monkeypatch, tmp_path, name):
+    monkeypatch.delenv("SYNTHTUNE_CACHE")
+    settings = paper(name, **{"students.gold_steps": 6}).check(name)
+    task = tasks.load(name, settings)
+    bench = student.Bench.of(task, settings)
+    cell = student.Cell(32, "gold", 0, 1)
+    trained = bench.train(student.training_rows(task, cell, settings)[0], cell)
+    bench.whole(trained).save_pretrained(tmp_path / "model")
+    bench.tokenizer.model_max_length = settings.students.max_tokens
+    bench.tokenizer.save_pretrained(tmp_path / "model")
+    texts = [example.text for example in task.test[:9]]
+    said, sure = bench.predict(trained, texts, scored=True)
+    [(outputs, scores, _)] = deployed.predict(tmp_path / "model", texts, task.labels)
+    assert outputs == said
+    np.testing.assert_allclose(scores.reshape(sure.shape), sure, atol=1e-4)
+    networks = {path.name: ReferenceEvaluator(str(path)) for path in deployed.to_onnx(tmp_path / "model", task.labels)}
+    read = {key: value.numpy() for key, value in bench.tokenizer(texts[:4], padding=True, truncation=True,
+                                                                 return_tensors="pt").items() if key != "token_type_ids"}
+    if task.labels:
+        logits = networks["model.onnx"].run(["logits"], read)[0]
+        np.testing.assert_allclose(torch.tensor(logits).log_softmax(-1), sure[:4], atol=1e-4)
+        return
+    [hidden] = networks["encoder_model.onnx"].run(["last_hidden_state"], read)
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model")
+    written = model.generate(**{key: torch.tensor(value) for key, value in read.items()}).numpy()
+    logits = networks["decoder_model.onnx"].run(["logits"], {
+        "input_ids": written[:, :-1], "encoder_hidden_states": hidden, "encoder_attention_mask": read["attention_mask"]})[0]
+    wanted, greedy = written[:, 2:-1], logits.argmax(-1)[:, 1:-1]  # the first and the last word piece are forced
+    assert (greedy == wanted)[wanted != model.config.pad_token_id].all() and wanted.size
 
 
 def test_a_pretrained_writer_learns(paper, monkeypatch):

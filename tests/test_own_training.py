@@ -17,7 +17,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from synthtune import assets, own_rows, student
-from synthtune.errors import RowsError, SettingsError, StageError
+from synthtune.errors import RowsError, StageError
 from synthtune.files import claimed
 from synthtune.own_rows import command, deployed, example, page, products, study
 from synthtune.own_rows.confidence import OfLabels, OfTexts
@@ -109,12 +109,6 @@ def test_the_model_as_onnx_says_the_same_without_pytorch(done, tmp_path):
     logits = ReferenceEvaluator(onnx.load_from_string(network)).run(["logits"], dict(read))[0]
     [(_, scores, _)] = deployed.predict(folder / "model", texts, outcome.own.labels)
     np.testing.assert_allclose(torch.tensor(logits).log_softmax(-1), scores, atol=1e-4)
-
-
-def test_onnx_is_for_classifiers_alone(tmp_path):
-    task = rows_of(tmp_path, label=None, target="act")
-    with pytest.raises(SettingsError, match="own_rows.export: only classifiers"):
-        settings_of(own_rows.read(task), tmp_path / "work", ["own_rows.export=onnx"])
 
 
 def test_no_row_is_lost_in_the_augmented_set(done):
@@ -286,7 +280,7 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
     task = tmp_path / "replies.yaml"
     task.write_text("rows: labelled.csv\ntext: [utterance, act]\ntarget: reply\nunlabelled: more.csv\ntest: test.csv\n"
                     "profile: smoke\n")
-    outcome = study.run(own_rows.read(task), tmp_path / "out", FEW)
+    outcome = study.run(own_rows.read(task), tmp_path / "out", [*FEW, "own_rows.export=onnx"])
     written = products.write(outcome, tmp_path / "out")
     assert outcome.own.kind == "nlg" and {"bleu"} == {outcome.whole.task.metric}
     assert outcome.tested["confidence"].mean() == pytest.approx(outcome.tested["quality"].mean(), abs=0.02)
@@ -304,6 +298,16 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
     model = AutoModelForSeq2SeqLM.from_pretrained(written["model"], use_safetensors=True)
     read = AutoTokenizer.from_pretrained(written["model"])(inputs[0], return_tensors="pt")
     assert model.generate(**read).shape[1] > 1
+    encoder, decoder = [ReferenceEvaluator(str(written["model"] / f"{half}_model.onnx")) for half in ("encoder", "decoder")]
+    mask = read["attention_mask"].numpy()
+    [hidden] = encoder.run(["last_hidden_state"], {"input_ids": read["input_ids"].numpy(), "attention_mask": mask})
+    pieces, ends = [model.generation_config.decoder_start_token_id], model.generation_config.eos_token_id
+    while pieces[-1] != ends and len(pieces) <= model.generation_config.max_new_tokens:
+        [logits] = decoder.run(["logits"], {"input_ids": np.array([pieces]), "encoder_hidden_states": hidden,
+                                            "encoder_attention_mask": mask})
+        pieces.append(int(logits[0, -1].argmax()))
+    assert pieces == model.generate(**read)[0].tolist(), "written without PyTorch, word piece by word piece"
+    assert "`decoder_model.onnx`" in (written["model"] / "README.md").read_text("utf-8")
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tested, tmp_path):

@@ -188,7 +188,7 @@ class OwnRowsSettings(_Section):
     nlg: dict[str, Any] = Field({}, description="the same for text-to-text generation")
     to_label: int = Field(25, ge=1, description="unlabelled rows to propose for labelling")
     examples: int = Field(8, ge=1, description="rows of each kind that the report shows")
-    export: Literal["none", "onnx"] = Field("none", description="onnx: model/ has model.onnx too (classification)")
+    export: Literal["none", "onnx"] = Field("none", description="onnx: model/ has the model in that form too, for other runtimes")
 
 
 class FigureSettings(_Section):

@@ -49,6 +49,8 @@ NEVER = -1e4
 """Logit of a word piece that a writer has never written: its probability is zero."""
 NEARLY = 0.9
 """Share of an amount that is as good as the amount."""
+PLAIN = {"min_length": 0, "no_repeat_ngram_size": 0}
+"""How a pretrained writer writes; the published settings of BART are those of summaries: beams, and no three words twice."""
 NOT_OF_A_CELL = {"seeds", "seeds_larger", "seeds_full", "amount", "sweep", "processes"}
 """Settings of the students that say which cells there are and how they are run, not what one of them is."""
 
@@ -562,12 +564,14 @@ class _PretrainedWriter(Bench):
         def read(batch: list[str]) -> dict[str, Any]:
             return dict(zip(("input_ids", "attention_mask"), self.batch(batch), strict=True))
 
-        # The published generation settings of BART are those of summaries: beams, and no three words twice.
-        rows, sure = self.written(trained.model, texts, read, 32, scored, min_length=0, no_repeat_ngram_size=0)
+        rows, sure = self.written(trained.model, texts, read, 32, scored, **PLAIN)
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows], sure
 
     def whole(self, trained: Trained) -> PreTrainedModel:
-        return copy.deepcopy(trained.model).cpu()
+        model = copy.deepcopy(trained.model).cpu().eval()
+        model.generation_config.update(do_sample=False, num_beams=1, early_stopping=False, max_length=None,
+                                       max_new_tokens=self.chosen.max_new_tokens, **PLAIN)
+        return model
 
 
 def sureness(sequences: torch.Tensor, scores: Sequence[torch.Tensor], end: int) -> torch.Tensor:

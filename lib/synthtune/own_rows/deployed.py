@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from synthtune import student
 from synthtune.files import atomic_path, digest, read_json, write_json
@@ -53,7 +55,7 @@ def save(outcome: Outcome, folder: Path) -> Path:
     return folder
 
 
-class _Network(nn.Module):
+class _Classifier(nn.Module):
     """A classifier as ONNX has it: single texts, whose token types are all the same."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -61,32 +63,87 @@ class _Network(nn.Module):
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=torch.zeros_like(input_ids)).logits
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **_types(self.model, input_ids)).logits
 
 
-def to_onnx(folder: Path) -> Path:
-    """Write a saved classifier as `model.onnx` beside its weights, for runtimes without PyTorch.
+class _Reader(nn.Module):
+    """The encoder of a model that writes."""
 
-    Its inputs are input_ids and attention_mask, both int64 of shape (texts, word pieces); its output is logits, of shape
-    (texts, labels) and in the order of `id2label` in config.json. Both sizes of the inputs are free.
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.encoder = model.get_encoder()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.encoder(input_ids=input_ids, attention_mask=attention_mask, **_types(self.encoder, input_ids)).last_hidden_state
+
+
+class _Writer(nn.Module):
+    """The decoder of a model that writes: the logits of the next word piece after each that it is given."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, encoder_hidden_states: torch.Tensor,
+                encoder_attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model(encoder_outputs=BaseModelOutput(encoder_hidden_states), attention_mask=encoder_attention_mask,
+                          decoder_input_ids=input_ids, use_cache=False,
+                          **_types(self.model.get_decoder(), input_ids, "decoder_")).logits
+
+
+def _types(model: PreTrainedModel, ids: torch.Tensor, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Token types that are all the same, where a model has them: it would else look them up in a way few runtimes do well."""
+    return {f"{prefix}token_type_ids": torch.zeros_like(ids)} if hasattr(model.config, "type_vocab_size") else {}
+
+
+def to_onnx(folder: Path, labels: Sequence[str]) -> list[Path]:
+    """Write a saved model as ONNX beside its weights, for runtimes without PyTorch. The sizes of all inputs are free.
+
+    A classifier is `model.onnx`: input_ids and attention_mask, both int64 of shape (texts, word pieces), in; logits of shape
+    (texts, labels) out, in the order of `id2label` in config.json.
+
+    A model that writes is two files, named as optimum names them. `encoder_model.onnx` reads the same inputs and gives
+    last_hidden_state (texts, word pieces, hidden). `decoder_model.onnx` reads input_ids (texts, pieces written so far), and
+    the encoder's as encoder_hidden_states and encoder_attention_mask; it gives logits (texts, pieces written so far,
+    vocabulary). Writing starts with `decoder_start_token_id` and ends with `eos_token_id` of generation_config.json.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, attn_implementation="eager").eval()
-    read = AutoTokenizer.from_pretrained(folder)(["one text", "and a longer one"], padding=True, return_tensors="pt")
-    sizes = {0: torch.export.Dim("texts"), 1: torch.export.Dim("pieces", max=model.config.max_position_embeddings)}
+    kind = AutoModelForSequenceClassification if labels else AutoModelForSeq2SeqLM
+    model = kind.from_pretrained(folder, use_safetensors=True, attn_implementation="eager").eval()
+    read = dict(AutoTokenizer.from_pretrained(folder)(["one text", "and a longer one"], padding=True, return_tensors="pt"))
+    texts = torch.export.Dim("texts")
+
+    def free(name: str, most: int) -> dict[int, Any]:
+        return {0: texts, 1: torch.export.Dim(name, max=most)}
+
+    if labels:
+        pieces = free("pieces", model.config.max_position_embeddings)
+        return [_export(_Classifier(model), read, dict.fromkeys(read, pieces), "logits", folder / "model.onnx")]
+    halves = [half.config.max_position_embeddings for half in (model.get_encoder(), model.get_decoder())]
+    pieces, written = free("pieces", halves[0]), free("written", halves[1])
+    with torch.inference_mode():
+        hidden = _Reader(model)(**read)
+    given = {"input_ids": read["input_ids"][:, :3], "encoder_hidden_states": hidden.clone(),
+             "encoder_attention_mask": read["attention_mask"]}
+    sizes = {"input_ids": written, "encoder_hidden_states": pieces, "encoder_attention_mask": pieces}
+    return [_export(_Reader(model), read, dict.fromkeys(read, pieces), "last_hidden_state", folder / "encoder_model.onnx"),
+            _export(_Writer(model), given, sizes, "logits", folder / "decoder_model.onnx")]
+
+
+def _export(network: nn.Module, inputs: dict[str, torch.Tensor], sizes: dict[str, dict[int, Any]], output: str, path: Path) -> Path:
     quiet = logging.getLogger("torch.onnx")
     before = quiet.level
     quiet.setLevel(logging.ERROR)  # it names operators of packages that this one does not need
     try:
         with warnings.catch_warnings(action="ignore"):
-            program = torch.onnx.export(_Network(model), (), kwargs=dict(read), dynamo=True, verbose=False, input_names=list(read),
-                                        output_names=["logits"], dynamic_shapes=dict.fromkeys(read, sizes))
+            program = torch.onnx.export(network.eval(), (), kwargs=inputs, dynamo=True, verbose=False, input_names=list(inputs),
+                                        output_names=[output], dynamic_shapes=sizes)
     finally:
         quiet.setLevel(before)
     for node in program.model.graph:
         node.metadata_props.clear()  # lines of this machine's files
-    with atomic_path(folder / "model.onnx") as temporary:
+    with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
-    return folder / "model.onnx"
+    return path
 
 
 def predict(folder: Path, texts: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
@@ -107,8 +164,7 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str]) -> Iterat
         ids = tokenizer(chunk, truncation=True)["input_ids"]
         outputs = [""] * len(chunk)
         scores = np.zeros((len(chunk), len(labels) or 1))
-        embeddings = np.zeros((len(chunk), model.config.hidden_size if labels else model.encoder.config.hidden_size),
-                              dtype=np.float32)
+        embeddings = np.zeros((len(chunk), (model if labels else model.get_encoder()).config.hidden_size), dtype=np.float32)
         for batch in by_length(ids, 64):
             read = tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt")
             with torch.inference_mode():
@@ -117,7 +173,7 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str]) -> Iterat
                     hidden = out.hidden_states[-1]
                     scores[batch] = out.logits.log_softmax(-1).numpy()
                 else:
-                    hidden = model.encoder(**read).last_hidden_state
+                    hidden = model.get_encoder()(**read).last_hidden_state
                     out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True,
                                          output_scores=True)
                     scores[batch, 0] = student.sureness(out.sequences, out.scores, model.generation_config.eos_token_id)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from synthtune.errors import RowsError, SettingsError
+from synthtune.errors import RowsError
 from synthtune.files import digest
 from synthtune.own_rows import OwnRows
 from synthtune.settings import Settings, for_own_rows
@@ -68,9 +68,6 @@ def settings_of(own: OwnRows, run_dir: Any, overrides: Sequence[str] = ()) -> Se
         An override names no setting, or has a value that cannot be used.
     """
     base = for_own_rows(own.task.profile, own.kind, len(own.labels), {}, list(overrides), run_dir)
-    if own.kind == "nlg" and base.own_rows.export == "onnx":
-        raise SettingsError("own_rows.export: only classifiers are written as ONNX, and these rows are of text-to-text "
-                            "generation; leave it at none.")
     measured: dict[str, Any] = {**ONE_PROCESS, "threads": _cores(), "budgets": [len(own.gold)],
                                 "pool_size": max(20, len(own.gold) + len(own.unlabelled)), **_lengths(own, base),
                                 **_steps(own, base)}

@@ -38,7 +38,7 @@ def write(outcome: Outcome, folder: str | Path) -> dict[str, Path]:
     _write_augmented(outcome, rows, folder / "augmented")
     model = deployed.save(outcome, folder / "model")
     if outcome.settings.own_rows.export == "onnx":
-        deployed.to_onnx(model)
+        deployed.to_onnx(model, outcome.own.labels)
     predicted, to_label = deployed.predictions(outcome, model)
     _write_text(model / "README.md", _model_card(outcome))
     for name, table in (("predictions.csv", predicted), ("to_label.csv", to_label)):
@@ -165,14 +165,18 @@ def _model_card(outcome: Outcome) -> str:
         '"path/of/this/folder")\nmodel = AutoModelForSeq2SeqLM.from_pretrained("path/of/this/folder")\n'
         f'read = tokenizer("{sample}", return_tensors="pt", truncation=True)\n'
         'print(tokenizer.decode(model.generate(**read)[0], skip_special_tokens=True))')
-    onnx = outcome.settings.own_rows.export == "onnx"
+    onnx = ("`model.onnx` is the same model for other runtimes: input_ids and attention_mask in, logits out, in the order of "
+            "`id2label` in `config.json`.") if classification else (
+        "`encoder_model.onnx` and `decoder_model.onnx` are the same model for other runtimes, named as optimum names them. The "
+        "first reads input_ids and attention_mask; the second the word pieces written so far (input_ids), and what the first "
+        "gave and read (encoder_hidden_states, encoder_attention_mask), and gives the logits of the next one. "
+        "Writing starts with `decoder_start_token_id` and ends at `eos_token_id` of `generation_config.json`.")
     rows = [f"| {row.system} | {row.value:.1f} | {row.low:.1f} to {row.high:.1f} |" for row in outcome.scores.itertuples()]
     lines = [
         f"# {_plain(own.task.name)}", "",
         f"{_plain(own.task.description or '')} A small student ({settings.students.model}), {MADE_BY}.".strip(), "",
         f"Trained on: {outcome.winner}. {page.verdict(outcome)}", "", "```python", use, "```", "",
-        *(["`model.onnx` is the same model for other runtimes: input_ids and attention_mask in, logits out, in the order of "
-           "`id2label` in `config.json`.", ""] if onnx else []),
+        *([onnx, ""] if settings.own_rows.export == "onnx" else []),
         *([f"Labels: {', '.join(map(_plain, own.labels))}.", ""] if classification else []),
         f"## Measured on rows held out ({outcome.held_out})", "",
         f"| system | {page.metric_name(outcome)} | {100 * settings.figures.confidence:g} % interval |",
