@@ -1,12 +1,15 @@
 """Annotation by the real teacher: from inputs alone, kept, and judged afterwards."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import TINY
 from sealed import sealed
-from synthtune import annotate, tasks, teacher
+from synthtune import annotate, notebook_runner, settings as settings_module, student, tasks, teacher
 from synthtune.files import read_json
 
 
@@ -38,6 +41,25 @@ def test_texts_are_written_from_inputs_alone(lm, tiny, tmp_path):
     assert all(output and "\n" not in output for output in table["output"]) and (table["log_probability"] < 0).all()
     report = annotate.check(table, lm, task, 32, settings)
     assert report["metric"] == "bleu" and report["n"] == 5 and 0 <= report["value"] < 60
+
+
+@pytest.mark.parametrize("name", ["tweets", "webnlg"])
+def test_where_every_input_has_its_label_nothing_is_annotated(tmp_path, name):
+    """The largest budget of the paper is the whole pool: its notebook runs, and students do without annotations there."""
+    changes = {**TINY, "pool_size": 40, "teacher.epochs_larger": 1, "generate.pairs": 8, "run_dir": str(tmp_path)}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    executed = tmp_path / "02_annotate.ipynb"
+    notebook_runner.run(Path(__file__).parents[1] / "notebooks" / "02_annotate.ipynb", executed, {
+        "profile": "smoke", "task": name, "budget": 40, "overrides": overrides, "run_dir": str(tmp_path)})
+    folder = tmp_path / name / "budget-40"
+    report = read_json(folder / "annotation.json")
+    assert (report["n"], report["kept"], report["value"], report["scores"]) == (0, 0, None, {})
+    assert not student.synthetic(folder / "annotated.parquet")
+    chosen = settings_module.load("smoke", overrides).check(name)
+    cells = student.cells_given({32: {"annotated": 8, "generated": 8}, 40: {"annotated": 0, "generated": 8}}, 40, "classification",
+                                chosen)
+    assert {(cell.condition, cell.amount) for cell in cells if cell.budget == 40} == {
+        ("gold", 0), ("gold+generated", 8), ("full", 0)}
 
 
 @pytest.mark.parametrize(("name", "text", "output", "left_out"), [

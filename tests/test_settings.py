@@ -26,6 +26,11 @@ def test_every_profile_can_run_all_of_its_tasks_and_budgets(profile):
             assert mine.annotate.inputs >= mine.students.amount or mine.generate.pairs >= mine.students.amount
 
 
+def test_budgets_are_of_the_whole_run():
+    with pytest.raises(SettingsError, match="per_task.rte: budgets are the same for all tasks of a run"):
+        settings.load("paper", ["per_task.rte.budgets=[125]"])
+
+
 def test_the_laptop_profile_is_the_study_of_the_paper():
     laptop = settings.load("laptop")
     assert list(laptop.tasks) == list(settings.TASKS)

@@ -24,7 +24,7 @@ INCOMPLETE = "leaves out a value"
 def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
     """Annotate unlabelled inputs, or read back what this run annotated with the same settings.
 
-    Only `task.unlabelled(budget)` is read, which has no labels.
+    Only `task.unlabelled(budget)` is read, which has no labels, and nothing at all where the whole pool is gold.
 
     Parameters
     ----------
@@ -49,7 +49,11 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
         return kept
     start = time.perf_counter()
     shards = _shards(lm, task, budget, settings)
-    table = shards.done("annotate", task.name, budget, settings, settings.annotate.processes)
+    if task.unlabelled(budget):
+        table = shards.done("annotate", task.name, budget, settings, settings.annotate.processes)
+    else:  # all of the pool is gold
+        table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
+        table = table.assign(**{f"log P({label})": 0.0 for label in task.labels})
     complete = settings.annotate.outputs == "complete"
     table.insert(4, "dropped", [INCOMPLETE if complete and task.left_out(text, output) else ""
                                 for text, output in zip(table["text"], table["output"], strict=True)])
@@ -101,17 +105,17 @@ def _kept(folder: Path, made_from: dict) -> pd.DataFrame | None:
 def check(annotated: pd.DataFrame, lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
     """Compare annotations with the true outputs, in the open and after the fact; write `annotation.json`.
 
-    Nothing later reads what this finds out: it is for the reader.
+    Nothing later reads what this finds out: it is for the reader. Without annotations there are no scores.
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder / task.name / f"budget-{budget}"
     true = {example.id: example for example in task.pool[budget:]}
-    scores = task.score([true[name] for name in annotated["id"]], list(annotated["output"]))
-    scores.pop("per_example")
+    scores = task.score([true[name] for name in annotated["id"]], list(annotated["output"])) if len(annotated) else {}
+    scores.pop("per_example", None)
     report = {"task": task.name, "budget": budget, "n": len(annotated),
               "kept": int((annotated["dropped"] == "").sum()), "metric": task.metric,
-              "value": scores[task.metric], "scores": scores,
-              "mean_logprob": float(np.mean(annotated["log_probability"])),
+              "value": scores.get(task.metric), "scores": scores,
+              "mean_logprob": float(annotated["log_probability"].mean()) if len(annotated) else None,
               "seconds": read_json(folder / "annotated.json")["seconds"], "model_digest": lm.digest,
               "data_digest": task.digest, "settings_digest": settings.stage_digest("annotate", task.name, budget)}
     write_json(folder / "annotation.json", report)

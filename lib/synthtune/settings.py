@@ -240,6 +240,10 @@ class Settings(_Section):
         if self.budgets[-1] > self.pool_size:
             raise SettingsError(f"budgets: {self.budgets[-1]} labelled examples are more than the pool of "
                                 f"{self.pool_size}; lower the budget or raise pool_size.")
+        alone = [task for task, changes in self.per_task.items() if "budgets" in changes]
+        if alone:
+            raise SettingsError(f"per_task.{alone[0]}: budgets are the same for all tasks of a run; a task that has a few examples "
+                                "less than the largest uses all it has. Set budgets outside per_task.")
         if self.generate.engine == "continuous" and self.teacher.vocabulary is not None:
             raise SettingsError("generate.engine: continuous batching writes with all of the teacher's tokens; set "
                                 "teacher.vocabulary=null, or generate.engine=batches.")

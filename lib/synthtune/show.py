@@ -237,6 +237,9 @@ def confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) 
     no such line.
     """
     figure, axes = _small_axes()
+    if annotated.empty:
+        axes.set_title("nothing was annotated: every input has its label")
+        return picture(figure, "Empty: nothing was annotated.")
     if task.kind == "classification":
         shown = annotate.reliability(annotated, task, budget, bins)
         x, y = 100 * shown["confidence"], shown["accuracy"]

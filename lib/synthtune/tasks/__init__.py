@@ -20,6 +20,10 @@ from synthtune.tasks.example import Example, divided
 __all__ = ["Example", "Task", "Unlabelled", "load", "seed_for"]
 
 
+ENOUGH = 0.9
+"""Share of a budget that a pool must have: what a corpus has is then the budget, as RTE's 2,490 examples are of 2,500."""
+
+
 @dataclass(frozen=True)
 class Unlabelled:
     """An input whose output is hidden: there is no attribute to read it from."""
@@ -96,14 +100,14 @@ class Task:
     pair: tuple[str, ...] = ()
 
     def gold(self, budget: int) -> list[Example]:
-        """The labelled examples of a budget.
+        """The labelled examples of a budget: all of the pool, if it has a few less (`ENOUGH`).
 
         Raises
         ------
         SettingsError
-            If the pool is smaller than the budget.
+            If the pool is smaller than that.
         """
-        if budget > len(self.pool):
+        if ENOUGH * budget > len(self.pool):
             raise SettingsError(f"budget: {budget} labelled examples, but the pool of {self.name} has "
                                 f"{len(self.pool)}; choose at most that many.")
         return list(self.pool[:budget])
@@ -227,7 +231,7 @@ def _classification(name: str, settings: Settings) -> tuple[list, list, list, di
                "test": len(test), "pool_labels": dict(Counter(example.target for example in pool).most_common()),
                "cut_texts": sum(len(a.text) != len(b.text) for a, b in zip(examples, cut, strict=True))}
     # An official test set may be smaller than asked for: RTE's has 277 examples.
-    if len(test) < (1 if official_test else settings.test_size) or len(pool) < settings.budgets[-1]:
+    if len(test) < (1 if official_test else settings.test_size) or len(pool) < ENOUGH * settings.budgets[-1]:
         raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test examples are left, fewer than the largest "
                             f"budget ({settings.budgets[-1]}) or test_size ({settings.test_size}); lower one of them.")
     return splits.ordered_for_budgets(pool, settings.budgets[0], seed), dev, test, report
@@ -256,7 +260,7 @@ def _nlg(name: str, settings: Settings) -> tuple[list, list, list, dict]:
     pool = pool[: settings.pool_size]
     report |= {"pool": len(pool), "dev": len(dev), "test": len(test),
                "references_per_test_input": round(sum(len(e.references) for e in test) / max(1, len(test)), 2)}
-    if len(pool) < settings.budgets[-1] or not test:
+    if len(pool) < ENOUGH * settings.budgets[-1] or not test:
         raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test inputs under {root}, fewer than the largest "
                             f"budget ({settings.budgets[-1]}); lower the budget or add files.")
     return pool, dev, test, report
