@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, metavar="N", help="notebooks to run side by side")
     parser.add_argument("--executor", choices=["local", "slurm"], default="local",
                         help="run notebooks on this machine, or as jobs of a SLURM cluster")
-    parser.add_argument("--data-root", metavar="DIR", help="folder with real corpora: webnlg/, sgd/, rte/, banking77/ …")
+    parser.add_argument("--data-root", metavar="DIR", help="folder with real corpora: webnlg/, sgd/, rte/, banking77/ …, or official to fetch them")
     parser.add_argument("--dry-run", action="store_true", help="list the notebooks that would run, and stop")
     parser.add_argument(
         "--plan", action="store_true", help="say what memory, GPUs, hours and money the profile would take, and stop"
@@ -152,7 +152,9 @@ def _reproduce(chosen: argparse.Namespace) -> int:
         if unknown is not None:
             raise SettingsError(f"--only: unknown task '{unknown}': {nearest(unknown, known)}")
         overrides.append(f"tasks=[{', '.join(dict.fromkeys(chosen.only))}]")
-    if chosen.data_root is not None:
+    if chosen.data_root == settings_module.OFFICIAL:
+        overrides.append(f"data_root={chosen.data_root}")
+    elif chosen.data_root is not None:
         folder = (started_in() / Path(chosen.data_root).expanduser()).resolve()
         if not folder.is_dir():
             raise SettingsError(f"--data-root: there is no folder {folder}.")
@@ -347,8 +349,10 @@ class Run:
 
     def fetch_assets(self) -> None:
         """Fetch the models and corpora that the settings name, before anything is computed."""
-        from synthtune import assets
+        from synthtune import assets, tasks
 
+        for task in self.settings.tasks:
+            tasks.prepare(task, self.settings)  # the corpora first: they are small, and a missing one is found at once
         corpora = {CORPUS_OF[task] for task in self.settings.tasks if task in CORPUS_OF}
         models = self.settings.models()
         for name in sorted(corpora | models.keys()):

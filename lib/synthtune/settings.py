@@ -24,8 +24,9 @@ TASKS: tuple[str, ...] = get_args(OwnTask)
 """Tasks that need nothing but a package index."""
 PublicTask = Literal["rte", "mrpc", "boolq", "banking77"]
 PUBLIC: tuple[str, ...] = get_args(PublicTask)
-"""Tasks that are read from their official files in a folder the user has, `data_root`."""
+"""Tasks that are read from their official files, below `data_root`."""
 AnyTask = Literal[OwnTask, PublicTask]
+OFFICIAL = "official"
 NLG = TASKS[4:]
 CLASSIFICATION = TASKS[:4] + PUBLIC
 STAGES = ("teacher", "annotate", "generate", "students")
@@ -211,7 +212,8 @@ class Settings(_Section):
     nlg_test_size: int = Field(300, ge=10, description="test inputs of an NLG task")
     max_characters: int = Field(300, ge=40, description="texts are cut at the last word before this length")
     data_root: Path | None = Field(
-        None, description="folder with real webnlg/ and sgd/ corpora in place of our own, and with public ones: rte/ …")
+        None, description="folder with real webnlg/ and sgd/ corpora in place of our own, and with public ones: rte/ …; "
+                          "official: they are fetched from where they are published")
     jobs: int = Field(2, ge=1, description="notebooks run side by side")
     threads: int = Field(1, ge=1, description="threads of each notebook; part of what makes numbers repeat")
     teacher: TeacherSettings = TeacherSettings()
@@ -235,6 +237,11 @@ class Settings(_Section):
         if sorted(set(budgets)) != budgets or budgets[0] < 1:
             raise ValueError("must be positive numbers, each larger than the one before")
         return budgets
+
+    @field_validator("data_root", mode="before")
+    @classmethod
+    def _official(cls, folder: Any) -> Any:
+        return official_corpora() if folder == OFFICIAL else folder
 
     def model_post_init(self, _context: Any) -> None:
         if self.budgets[-1] > self.pool_size:
@@ -310,6 +317,12 @@ class Settings(_Section):
             raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, chain)}")
         without = {name: {key: value for key, value in mine[name].items() if key not in HOW}
                    if isinstance(mine[name], dict) else mine[name] for name in chain[stage]}
+        if task is not None and task == self.own_task:
+            # Of a user's own rows the pool is as large as they are many, and the annotated inputs have a digest of their own:
+            # more unlabelled rows, or more of them annotated, change no pair that is generated.
+            del relevant["pool_size"]
+            for key in ("inputs", "inputs_larger"):
+                without.get("annotate", {}).pop(key, None)
         return relevant | without
 
     def stage_digest(self, stage: str, task: str, budget: int) -> str:
@@ -327,8 +340,8 @@ class Settings(_Section):
         if not isinstance(task, str) or task not in (*TASKS, *PUBLIC, self.own_task):
             raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), TASKS + PUBLIC)}")
         if task in PUBLIC and not self.data_root:
-            raise SettingsError(f"data_root: {task} is read from its official files, which this package does not fetch; give "
-                                f"the folder that has them in {task}/ (--data-root DIR).")
+            raise SettingsError(f"data_root: {task} is read from its official files; give the folder that has them in {task}/ "
+                                f"(--data-root DIR), or have them fetched (--data-root {OFFICIAL}).")
         if budget is not None:
             if isinstance(budget, bool) or not isinstance(budget, int):
                 raise SettingsError(f"budget: {budget!r} is not a whole number; give one such as {self.budgets[0]}.")
@@ -336,6 +349,11 @@ class Settings(_Section):
                 raise SettingsError(f"budget: {budget} labelled examples, but the pool of {task} has at most "
                                     f"{self.pool_size}; choose a number from 1 to {self.pool_size}.")
         return self.for_task(task)
+
+
+def official_corpora() -> Path:
+    """Folder of the cache that public corpora are fetched into: what `data_root: official` stands for."""
+    return assets.cache_folder() / "corpora"
 
 
 def profiles() -> list[str]:

@@ -13,8 +13,8 @@ import pandas as pd
 from synthtune import metrics
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.files import atomic_path, digest, locked, read_json, write_json
-from synthtune.settings import CLASSIFICATION, PUBLIC, Settings
-from synthtune.tasks import public, reuters, sentiment, sgd, splits, webnlg
+from synthtune.settings import CLASSIFICATION, PUBLIC, Settings, official_corpora
+from synthtune.tasks import official, public, reuters, sentiment, sgd, splits, webnlg
 from synthtune.tasks.example import Example, divided
 
 __all__ = ["Example", "Task", "Unlabelled", "load", "seed_for"]
@@ -169,6 +169,7 @@ def load(name: str, settings: Settings) -> Task:
     kept = folder / "task.json"
     with locked(folder.parent):  # notebooks of two budgets may be the first to ask for a task, at the same moment
         if not kept.exists() or read_json(kept)["made_from"] != made_from:
+            prepare(name, settings)
             make = _classification if kind == "classification" else _nlg
             pool, dev, test, report = make(name, settings)
             with atomic_path(folder) as temporary:
@@ -187,6 +188,20 @@ def load(name: str, settings: Settings) -> Task:
     labels = tuple(sorted({example.target for example in read[0]})) if kind == "classification" else ()
     return Task(name, title, kind, labels, wording, *read, stored["report"], stored["digest"],
                 public.CORPORA[name].pair if name in PUBLIC else ())
+
+
+def prepare(name: str, settings: Settings) -> None:
+    """Have the official files of a task at hand, fetched if that is what `data_root` says.
+
+    Raises
+    ------
+    AssetError, CorpusError
+        They cannot be fetched, or are not in the folder that was given.
+    """
+    if settings.data_root == official_corpora() and name in official.sources():
+        official.fetch(name)
+    elif name in PUBLIC:
+        public.paths(name, settings.data_root)
 
 
 def _read(path: Path) -> tuple[Example, ...]:

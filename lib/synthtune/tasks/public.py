@@ -1,4 +1,4 @@
-"""Public classification corpora in their official files, read from a folder the user has: they are not fetched.
+"""Public classification corpora in their official files.
 
 RTE (Dagan et al. 2006, as distributed with GLUE, Wang et al. 2019), MRPC (Dolan and Brockett 2005), BoolQ (Clark et al.
 2019) and BANKING77 (Casanueva et al. 2020). The first three ask about a pair of texts. A pair is written on one line with
@@ -53,13 +53,25 @@ def corpus(name: str, root: Path) -> tuple[list[Example], list[Example]]:
     CorpusError
         A file is missing or malformed; the message names the file, and the line.
     """
+    train, test = paths(name, root)
+    return read(name, train), read(name, test)
+
+
+def paths(name: str, root: Path) -> tuple[Path, Path]:
+    """The files of the training and the test examples.
+
+    Raises
+    ------
+    CorpusError
+        A file is missing.
+    """
     files = CORPORA[name]
     folder = root / name
     missing = [file for file in (files.train, files.test) if not (folder / file).is_file()]
     if missing:
         raise CorpusError(f"{folder} has no {' and no '.join(missing)}: put the official files of {name} there, or give "
                           "another folder as data_root (--data-root DIR).")
-    return read(name, folder / files.train), read(name, folder / files.test)
+    return folder / files.train, folder / files.test
 
 
 def read(name: str, path: Path) -> list[Example]:

@@ -1,0 +1,181 @@
+"""Public corpora from where they are published, checked by digest, kept in the cache.
+
+`official.yaml` says what is fetched. The corpora stay their authors'; nothing of them comes with this package.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from synthtune import __version__
+from synthtune.errors import AssetError
+from synthtune.files import atomic_path, digest, locked, read_json, write_json
+from synthtune.progress import Bar
+from synthtune.settings import official_corpora
+
+CHUNK = 1 << 16
+PATIENCE = 30
+"""Seconds without a byte before a server is given up."""
+
+TRIES = 4
+"""How often a broken transfer is taken up again in one run."""
+
+
+class File(BaseModel):
+    """A file, or an archive some of whose members are kept (their path in it, and the name they get)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: str
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    members: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.url).name
+
+
+class Repository(BaseModel):
+    """A Git repository at a commit; `parts` below its `folder` are kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: str
+    commit: str = Field(pattern="^[0-9a-f]{40}$")
+    folder: str
+    parts: tuple[str, ...] = Field(min_length=1)
+
+
+class Source(BaseModel):
+    """Where one corpus is published."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    citation: str
+    licence: str
+    files: tuple[File, ...] = ()
+    repository: Repository | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Source:
+        if bool(self.files) == bool(self.repository):
+            raise ValueError("a corpus has either files or a repository")
+        return self
+
+
+@functools.cache
+def sources() -> dict[str, Source]:
+    """Every corpus of `official.yaml`, by the name of its task."""
+    read = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+    return {name: Source.model_validate(entry) for name, entry in read.items()}
+
+
+def fetch(name: str) -> Path:
+    """Give the folder of a corpus, fetching it if the cache lacks it. One process fetches, others wait.
+
+    What was received of a file before a transfer broke is kept, and the next run asks for the rest.
+
+    Raises
+    ------
+    AssetError
+        One sentence: the network, the publisher or the digest, and what to do.
+    StageError
+        The cache cannot be written.
+    """
+    source, folder = sources()[name], official_corpora() / name
+    wanted = digest(source.model_dump(mode="json"))
+    done = folder / "fetched.json"
+    if done.exists() and read_json(done)["made_from"] == wanted:
+        return folder
+    with locked(official_corpora()):
+        if done.exists() and read_json(done)["made_from"] == wanted:  # by another process while this one waited
+            return folder
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            if source.repository is not None:
+                _checkout(name, source.repository, temporary)
+            for file in source.files:
+                _take(name, file, temporary)
+            write_json(temporary / "fetched.json", {"made_from": wanted, "licence": source.licence, "citation": source.citation})
+    return folder
+
+
+def _take(name: str, file: File, folder: Path) -> None:
+    received = official_corpora() / ".partial" / file.sha256
+    received.parent.mkdir(exist_ok=True)
+    _download(name, file, received)
+    if digest(received) != file.sha256:
+        received.unlink()
+        raise AssetError(f"'{name}': {file.url} is not the file it was (its SHA-256 is another); it was deleted. Run again; "
+                         f"if that does not help, put the official files of {name} into a folder and give it as --data-root.")
+    if not file.members:
+        shutil.copyfile(received, folder / file.name)
+    else:
+        with zipfile.ZipFile(received) as archive:
+            for member, kept in file.members.items():
+                (folder / kept).write_bytes(archive.read(member))
+    received.unlink()
+
+
+def _download(name: str, file: File, received: Path) -> None:
+    """Receive a file, from where it broke off the last time."""
+    complaint: object = ""
+    for _ in range(TRIES):
+        have = received.stat().st_size if received.exists() else 0
+        if have >= file.bytes:
+            return
+        headers = {"User-Agent": f"synthtune/{__version__}"} | ({"Range": f"bytes={have}-"} if have else {})
+        try:
+            with urllib.request.urlopen(urllib.request.Request(file.url, headers=headers), timeout=PATIENCE) as answer:
+                have = have if answer.status == http.HTTPStatus.PARTIAL_CONTENT else 0  # a server may send it all again
+                with open(received, "ab" if have else "wb") as out, Bar(
+                        desc=f"fetch {name}, {file.name}", total=file.bytes, unit="B") as bar:
+                    bar.update(have)
+                    while chunk := answer.read(CHUNK):
+                        out.write(chunk)
+                        bar.update(len(chunk))
+            complaint = "it ended too early"
+        except urllib.error.HTTPError as error:
+            raise AssetError(f"'{name}': {file.url} is not given ({error.code} {error.reason}). Its publisher may have moved it: "
+                             f"put the official files of {name} into a folder and give it as --data-root.") from error
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            complaint = getattr(error, "reason", None) or error
+    if not received.exists() or received.stat().st_size < file.bytes:
+        raise AssetError(f"'{name}': {file.url} cannot be fetched ({complaint}). Check the network and run again, which goes on "
+                         f"where this ended; or put the official files of {name} into a folder and give it as --data-root.")
+
+
+def _checkout(name: str, repository: Repository, folder: Path) -> None:
+    """Take parts of a repository at its commit; Git checks every file against it."""
+    with tempfile.TemporaryDirectory(prefix=".git.", dir=official_corpora()) as work:
+        def git(*arguments: str) -> None:
+            subprocess.run(["git", "-C", work, *arguments], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                           env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})
+
+        try:
+            git("init", "--quiet")
+            with Bar(desc=f"fetch {name}, a Git repository", total=None, unit="B"):
+                git("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={PATIENCE}", "fetch", "--quiet", "--depth", "1",
+                    repository.url, repository.commit)
+            paths = [str(PurePosixPath(repository.folder, part)) for part in repository.parts]
+            git("-c", "core.autocrlf=false", "checkout", "--quiet", "FETCH_HEAD", "--", *paths)
+        except FileNotFoundError as error:
+            raise AssetError(f"'{name}' is published as a Git repository, and there is no git here: install it, or put the "
+                             f"official files of {name} into a folder and give it as --data-root.") from error
+        except subprocess.CalledProcessError as error:
+            said = next(iter(reversed(error.stderr.strip().splitlines())), "it said nothing")
+            raise AssetError(f"'{name}': {repository.url} at commit {repository.commit[:12]} cannot be fetched ({said}). Check the "
+                             f"network and the disk and run again; or put the official files of {name} into a folder and give it "
+                             "as --data-root.") from error
+        for part, path in zip(repository.parts, paths, strict=True):
+            shutil.move(Path(work, path), folder / part)
