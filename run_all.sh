@@ -55,7 +55,7 @@ else
 fi
 
 export SYNTHTUNE_CACHE=${SYNTHTUNE_CACHE:-$root/.cache/synthtune}
-export MPLCONFIGDIR=$root/.cache/matplotlib IPYTHONDIR=$root/.cache/ipython HF_HOME=$root/.cache/huggingface
+export MPLCONFIGDIR=$root/.cache/matplotlib IPYTHONDIR=$root/.cache/ipython HF_HOME=${HF_HOME:-$root/.cache/huggingface}
 export JUPYTER_DATA_DIR=$root/.cache/jupyter JUPYTER_RUNTIME_DIR=$root/.cache/jupyter/runtime
 export JUPYTER_CONFIG_DIR=$root/.cache/jupyter/config JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PLATFORM_DIRS=1
 export HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 TOKENIZERS_PARALLELISM=false

@@ -3,15 +3,17 @@
     benchmarks/gpu                # on a GPU, within ten minutes: gpu.md and gpu.csv
     benchmarks/gpu --toy --out D  # the same steps with tiny shapes, on any machine, to see that they work
 
-GPT-NeoX-20B as the teacher: LoRA training with activations kept and checkpointed, scoring labels, sampling with our
-`write`, with transformers' continuous batching and with its plain `generate`. RoBERTa-large and BART-large as students.
+GPT-NeoX-20B as the teacher: LoRA training with activations kept and checkpointed, scoring labels, sampling with both
+engines of `synthtune.language_model.write` and with transformers' plain `generate`. RoBERTa-large and BART-large as students.
 Weights are random: speed and memory do not depend on what they are, and nothing is downloaded. What runs out of memory or
-time, or fails, is a row that says so; the others are still measured.
+time, or fails, is a row that says so, with what was planned; the others are still measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import gc
 import os
 import statistics
 import sys
@@ -36,6 +38,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     GenerationConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -102,24 +105,30 @@ class Bench:
             sys.exit(f"{said} is not in planner.DEVICES: add its data sheet's numbers there.")
         return min(fits, key=lambda name: abs(planner.DEVICES[name].memory - memory))
 
-    def measure(self, what: str, how: str, run: Callable[[], Row], unit: str = "tokens/s") -> None:
-        """Run one case; write all rows so far, so that what ends early leaves what it measured."""
-        print(f"{time.monotonic() - self.start:4.0f} s  {what}, {how}", flush=True)
+    def measure(self, row: Row, run: Callable[[], tuple[float, float | None]]) -> None:
+        """Run one case, which gives its rate and its share of the chip's peak, and which makes the model if none is there.
+
+        All rows so far are written, so that what ends early leaves what it measured.
+        """
+        print(f"{time.monotonic() - self.start:4.0f} s  {row.what}, {row.how}", flush=True)
         if time.monotonic() - self.start > SECONDS:
-            row = Row(what, how, unit=unit, note="not measured: time was up")
+            row = replace(row, note="not measured: time was up")
         else:
             self._clear()
             try:
-                row = run()
+                rate, share = run()
+                row = replace(row, rate=rate, share_of_peak=share, peak_gib=self.peak())
             except torch.OutOfMemoryError:
-                row = Row(what, how, unit=unit, note="does not fit in memory")
+                row = replace(row, note="does not fit in memory")
             except Exception as error:  # one engine that fails must not cost the other rows
-                row = Row(what, how, unit=unit, note=f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
+                said = (str(error).strip().splitlines() or [""])[0][:120]
+                row = replace(row, note=f"failed: {type(error).__name__}: {said}")
             self._clear()
-        self.rows.append(replace(row, what=what, how=how))
+        self.rows.append(row)
         self.write()
 
     def _clear(self) -> None:
+        gc.collect()  # what a case that failed has left
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -196,83 +205,110 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=engine, eos_token="<end>", pad_token="<end>")
 
 
+def sizes_of(kind: type, config: AutoConfig) -> model_cost.Architecture:
+    """Of a model that is not made: what the plan needs, whether it fits here or not."""
+    with torch.device("meta"):
+        return model_cost.architecture(kind.from_config(config))
+
+
 def the_teacher(bench: Bench) -> None:
     """Rows of GPT-NeoX-20B's shape."""
     size, device = bench.size, bench.device
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config_of("gpt-neox-20b", size), dtype=bench.dtype).eval()
-    shape = model_cost.architecture(model)
-    lm = LanguageModel(model, byte_tokenizer(), "gpt-neox-20b", "random")
-    tokens = torch.randint(0, 256, (size.batch, size.length), device=device)
-    forward = shape.decoder.forward(tokens.numel(), size.length) + 2 * shape.head * tokens.numel()
+    config = config_of("gpt-neox-20b", size)
+    shape = sizes_of(AutoModelForCausalLM, config)
+    chosen = settings.load("paper")
+    stages = planner._Stages("rte", chosen, bench.chip)  # of the task nothing is used: texts are as long as they are here
+    stages.teacher, stages.size = shape, bench.bytes
+    peak = bench.chip.tflops * 1e12
 
-    def scored() -> Row:
-        prompts = ["x" * (size.length - 8)] * size.prompts
-        labels = [chr(97 + number % 26) * (1 + number // 26) for number in range(size.labels)]
-        language_model.score_labels(lm, prompts[: size.batch], labels, batch_size=size.batch)
-        seconds = bench.timed(lambda: language_model.score_labels(lm, prompts, labels, batch_size=size.batch))
-        read = size.prompts * (size.length + sum(map(len, labels)))
-        flops = shape.decoder.forward(read, size.length)
-        return Row("", "", read / seconds, "tokens/s", bench.plan.prefill_mfu * bench.chip.tflops * 1e12 * read / flops,
-                   bench.chip.tflops * 1e12 * read / flops, flops / seconds / bench.chip.tflops / 1e12, bench.peak())
+    @functools.cache
+    def made() -> PreTrainedModel:
+        with torch.device(device):
+            return AutoModelForCausalLM.from_config(config, dtype=bench.dtype).eval()
 
-    bench.measure("teacher, scoring labels", f"{size.prompts} prompts, {size.labels} labels side by side", scored)
+    tokenizer = byte_tokenizer()
 
-    new = size.prompts * size.new_tokens
-    prompts = ["some text: "] * size.prompts
-    weights = shape.parameters * bench.bytes
-    limit = new / (size.new_tokens * weights / (bench.chip.bandwidth * 1e9))
-    chosen = GenerationConfig(do_sample=True, top_p=0.95, top_k=0, max_new_tokens=size.new_tokens,
-                              min_new_tokens=size.new_tokens, eos_token_id=lm.end, pad_token_id=lm.end)
-    ids = [lm.encode(prompt) for prompt in prompts]
+    def lm(kind: type[LanguageModel] = LanguageModel) -> LanguageModel:
+        return kind(made(), tokenizer, "gpt-neox-20b", "random")
 
-    def ours() -> Row:
-        endless = Endless(model, lm.tokenizer, lm.name, lm.digest)
-        seconds = bench.timed(lambda: language_model.write(endless, prompts, size.new_tokens, batch_size=size.prompts,
-                                                           temperature=1.0, top_p=0.95))
-        return Row("", "", new / seconds, "tokens/s", bench.plan.bandwidth_share * limit, limit, None, bench.peak())
+    labels = [chr(97 + number % 26) * (1 + number // 26) for number in range(size.labels)]
+    # The last token of a label is not read, and the space before it is.
+    asked, tail = "x" * (size.length - 8), sum(map(len, labels))
+    read = size.prompts * (len(asked) + tail)
+    flops = shape.decoder.forward(read, len(asked) + tail) + 2 * shape.head * size.prompts * (tail + 1)
+    needed = stages.inference("annotate", size.batch, len(asked), tail, tail + 1)
 
-    def batched() -> Row:
-        seconds = bench.timed(lambda: model.generate_batch(inputs=ids, generation_config=chosen, progress_bar=False))
-        return Row("", "", new / seconds, "tokens/s", bench.plan.bandwidth_share * limit, limit, None, bench.peak())
+    def scored() -> tuple[float, float]:
+        def score(prompts: int) -> None:
+            language_model.score_labels(lm(), [asked] * prompts, labels, batch_size=size.batch)
 
-    def plain() -> Row:
-        side = torch.tensor(ids, device=device)
+        score(size.batch)
+        seconds = bench.timed(lambda: score(size.prompts))
+        return read / seconds, flops / seconds / peak
+
+    bench.measure(Row("teacher, scoring labels", f"{size.prompts} prompts, {size.labels} labels side by side",
+                      predicted_rate=read / stages.timed([(flops, 0.0)], 0)(1), limit_rate=read * peak / flops,
+                      predicted_gib=needed.memory(needed.shape).total / GIB), scored)
+
+    begin, new = "some text: ", size.prompts * size.new_tokens
+    context = len(begin) + size.new_tokens / 2
+    work = stages.writing(size.prompts, size.new_tokens, context,
+                          shape.decoder.forward(size.prompts * len(begin), len(begin)),
+                          shape.decoder.forward(new, context) + 2 * shape.head * new, size.prompts)
+    limit = new / (size.new_tokens * shape.parameters * bench.bytes / (bench.chip.bandwidth * 1e9))
+    needed = stages.inference("generate", size.prompts, size.new_tokens, len(begin), 1, len(begin))
+
+    def ours(engine: language_model.Engine, tokens: int) -> None:
+        language_model.write(lm(Endless), [begin] * size.prompts, tokens, batch_size=size.prompts, temperature=1.0, top_p=0.95,
+                             engine=engine)
+
+    def plain(tokens: int) -> None:
+        end = lm(Endless).end
+        side = torch.tensor([lm().encode(begin)] * size.prompts, device=device)
+        how = GenerationConfig(do_sample=True, top_p=0.95, top_k=0, max_new_tokens=tokens, min_new_tokens=tokens,
+                               eos_token_id=end, pad_token_id=end)
         with torch.inference_mode():
-            seconds = bench.timed(lambda: model.generate(side, attention_mask=torch.ones_like(side),
-                                                         generation_config=chosen))
-        return Row("", "", new / seconds, "tokens/s", bench.plan.bandwidth_share * limit, limit, None, bench.peak())
+            made().generate(side, attention_mask=torch.ones_like(side), generation_config=how)
 
-    for how, run in (("our write", ours), ("continuous batching", batched), ("plain generate", plain)):
-        bench.measure("teacher, sampling", f"{how}, {size.prompts} texts of {size.new_tokens} tokens", run)
+    def sampled(write: Callable[[int], None]) -> tuple[float, None]:
+        write(2)
+        return new / bench.timed(lambda: write(size.new_tokens)), None
 
-    chosen_settings = settings.load("paper").teacher
-    teacher._trainable(model, chosen_settings, 0)
-    module = teacher._TargetLoss(model).to(device).train()
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
-    rank, layers = chosen_settings.lora_rank, shape.decoder.layers
-    adapters = 2 * layers * shape.decoder.adapter(rank) * tokens.numel()
-    flops = model_cost.training_flops(shape.decoder.forward(tokens.numel(), size.length),
-                                      layers * shape.decoder.attention(tokens.numel(), size.length),
-                                      2 * shape.head * tokens.numel(), adapters, lora=True)
-    trained = layers * shape.decoder.adapter(rank)
+    for how, write in (("our write, batches", functools.partial(ours, "batches")),
+                       ("our write, continuous batching", functools.partial(ours, "continuous")), ("plain generate", plain)):
+        bench.measure(Row("teacher, sampling", f"{how}, {size.prompts} texts of {size.new_tokens} tokens",
+                          predicted_rate=new / stages.timed(work, 0)(1), limit_rate=limit,
+                          predicted_gib=needed.memory(needed.shape).total / GIB), functools.partial(sampled, write))
+
+    number = size.batch * size.length
+    rank, layers = chosen.teacher.lora_rank, shape.decoder.layers
+    forward, adapters = shape.decoder.forward(number, size.length), 2 * layers * shape.decoder.adapter(rank) * number
+    flops = model_cost.training_flops(forward, layers * shape.decoder.attention(number, size.length), 2 * shape.head * number,
+                                      adapters, lora=True)
+    base = model_cost.trained_memory(shape.parameters, layers * shape.decoder.adapter(rank), 2 * layers * shape.decoder.maps,
+                                     bench.bytes)
+
+    @functools.cache
+    def learner() -> tuple[nn.Module, torch.optim.Optimizer]:
+        teacher._trainable(made(), chosen.teacher, 0)
+        module = teacher._TargetLoss(made()).to(device).train()
+        return module, torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
+
     for way in ("kept", "checkpointed"):
-        if way == "checkpointed":
-            model.activation_checkpointing_enable({"use_reentrant": False})
+        kept = model_cost.activation_bytes(shape.decoder, layers, number, bench.bytes, rank, shape.norms, way == "checkpointed")
         again = forward + adapters if way == "checkpointed" else 0
-        memory = model_cost.trained_memory(shape.parameters, trained, 2 * layers * shape.decoder.maps, bench.bytes)
-        kept = model_cost.activation_bytes(shape.decoder, layers, tokens.numel(), bench.bytes, rank, shape.norms,
-                                           way == "checkpointed")
-        planned = (memory.total + kept + 12 * shape.vocabulary * tokens.numel()) / GIB
 
-        def train(planned: float = planned, again: float = again) -> Row:
-            seconds = steps(bench, module, optimizer, lambda: module(tokens, tokens) / tokens.numel())
-            rate = tokens.numel() / seconds
-            return Row("", "", rate, "tokens/s", bench.plan.mfu * bench.chip.tflops * 1e12 / (flops + again) * tokens.numel(),
-                       bench.chip.tflops * 1e12 / flops * tokens.numel(), flops / seconds / bench.chip.tflops / 1e12,
-                       bench.peak(), planned)
+        def train(way: str = way) -> tuple[float, float]:
+            module, optimizer = learner()
+            if way == "checkpointed":
+                made().activation_checkpointing_enable({"use_reentrant": False})
+            tokens = torch.randint(0, 256, (size.batch, size.length), device=device)
+            seconds = steps(bench, module, optimizer, lambda: module(tokens, tokens) / number)
+            return number / seconds, flops / seconds / peak
 
-        bench.measure("teacher, LoRA training", f"activations {way}, {size.batch} × {size.length} tokens", train)
+        bench.measure(Row("teacher, LoRA training", f"activations {way}, {size.batch} × {size.length} tokens",
+                          predicted_rate=bench.plan.mfu * peak / (flops + again) * number, limit_rate=peak / flops * number,
+                          predicted_gib=(base.total + kept + 12 * shape.vocabulary * number) / GIB), train)
 
 
 def steps(bench: Bench, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> float:
@@ -289,33 +325,39 @@ def steps(bench: Bench, module: nn.Module, optimizer: torch.optim.Optimizer, los
 
 
 def a_student(bench: Bench, name: str) -> None:
-    """Full fine-tuning of a student's shape, in float32 as `synthtune.student` does."""
-    size, device = bench.size, bench.device
-    kind = AutoModelForSeq2SeqLM if name == "bart-large" else AutoModelForSequenceClassification
-    with torch.device(device):
-        model = kind.from_config(config_of(name, size)).train()
-    shape = model_cost.architecture(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    ids = torch.randint(5, 200, (size.batch, size.length), device=device)
-    parts = [stack.forward(ids.numel(), size.length, ids.numel() if stack is shape.decoder else 0)
-             for stack in (shape.encoder, shape.decoder) if stack]
+    """Fine-tuning of a student's shape, computed as `synthtune.student` does: in bfloat16 on a GPU, weights in float32."""
+    size, device, on_gpu = bench.size, bench.device, bench.device.type == "cuda"
     writes = name == "bart-large"
-    flops = model_cost.training_flops(sum(parts), 0, 2 * shape.head * (ids.numel() if writes else size.batch))
+    kind, config = AutoModelForSeq2SeqLM if writes else AutoModelForSequenceClassification, config_of(name, size)
+    shape, number = sizes_of(kind, config), size.batch * size.length
+    peak, frozen = bench.chip.tflops * 1e12, 0 if writes else shape.below
+    stacks = [stack for stack in (shape.encoder, shape.decoder) if stack]
+    flops = model_cost.training_flops(sum(stack.forward(number, size.length, number if stack is shape.decoder else 0)
+                                          for stack in stacks), 0, 2 * shape.head * (number if writes else size.batch))
+    memory = model_cost.trained_memory(frozen, shape.parameters - frozen, shape.tensors, 4).total
+    memory += sum(model_cost.activation_bytes(stack, stack.layers, number, bench.bytes, autocast=on_gpu) for stack in stacks)
+    memory += 12 * shape.vocabulary * (number if writes else size.batch)
 
-    def train() -> Row:
+    def train() -> tuple[float, float]:
+        with torch.device(device):
+            model = kind.from_config(config).train()
+        if not writes:
+            model.base_model.embeddings.requires_grad_(False)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
+        ids = torch.randint(5, 200, (size.batch, size.length), device=device)
+        wanted = ids.flatten() if writes else torch.zeros(size.batch, dtype=torch.long, device=device)
+
         def loss() -> torch.Tensor:
-            if writes:
-                return functional.cross_entropy(model(input_ids=ids, decoder_input_ids=ids).logits.flatten(0, 1),
-                                                ids.flatten())
-            return functional.cross_entropy(model(input_ids=ids).logits, torch.zeros(size.batch, dtype=torch.long,
-                                                                                     device=device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+                logits = model(input_ids=ids, **({"decoder_input_ids": ids} if writes else {})).logits
+                return functional.cross_entropy(logits.float().flatten(0, -2), wanted)
 
         seconds = steps(bench, model, optimizer, loss)
-        return Row("", "", size.batch / seconds, "examples/s",
-                   bench.plan.student_mfu * bench.chip.tflops * 1e12 / flops * size.batch,
-                   bench.chip.tflops * 1e12 / flops * size.batch, flops / seconds / bench.chip.tflops / 1e12, bench.peak())
+        return size.batch / seconds, flops / seconds / peak
 
-    bench.measure(f"student, {name}", f"training, {size.batch} × {size.length} tokens", train, "examples/s")
+    bench.measure(Row(f"student, {name}", f"training, {size.batch} × {size.length} tokens", unit="examples/s",
+                      predicted_rate=bench.plan.student_mfu * peak / flops * size.batch,
+                      limit_rate=peak / flops * size.batch, predicted_gib=memory / GIB), train)
 
 
 def main() -> None:

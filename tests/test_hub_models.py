@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,7 @@ def cached(published, tmp_path, monkeypatch):
             blob.write_bytes(path.read_bytes())
             (target / path.name).symlink_to(Path("..", "..", "blobs", blob.name))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     monkeypatch.setenv("SYNTHTUNE_CACHE", str(tmp_path / "cache"))
     return cache
 
@@ -136,10 +138,9 @@ def test_a_neox_teacher_learns_and_annotates(paper, monkeypatch):
 
 
 @pytest.fixture
-def neox(paper, cached, monkeypatch):
+def neox(paper, monkeypatch):
     """Settings for the smallest NeoX, which is there for other processes too."""
     monkeypatch.delenv("SYNTHTUNE_CACHE")
-    monkeypatch.setenv("HF_HUB_CACHE", str(cached))
 
     def make(run, **changes):
         return paper("tweets", **{"teacher.frozen_layers": 0, "teacher.batch_size": 4, "budgets": [18], **changes}
@@ -295,6 +296,15 @@ def test_what_is_not_in_the_cache_is_named_with_what_to_do(cached, tmp_path, mon
         assets.model_path("bart-large")
 
 
+def test_without_variables_the_models_are_where_run_all_puts_them(monkeypatch):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert "$root/.cache/huggingface" in (LIB.parent / "run_all.sh").read_text()
+    assert assets.hub_cache() == LIB.parent / ".cache" / "huggingface" / "hub"
+    monkeypatch.setenv("HF_HOME", "/elsewhere")  # which the client has read when it was imported
+    assert assets.hub_cache() == Path(constants.HF_HUB_CACHE)
+
+
 def test_pickles_are_not_taken(cached):
     folder = snapshot(cached, "roberta-large")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -313,7 +323,7 @@ def test_damaged_weights_are_refused_and_deleted(cached):
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The little of the hub's interface that its client asks for a public model; breaks off once on demand."""
+    """The little of the hub's interface that its client asks for a public model; breaks off or falls silent on demand."""
 
     protocol_version = "HTTP/1.1"
 
@@ -333,6 +343,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         hub = self.server
+        if hub.silent:
+            self.close_connection = True
+            return None
         revision = assets.models()["bart-large"].revision
         if self.path.startswith("/api/models/") and f"/revision/{revision}" in self.path and not hub.gone:
             files = [{"rfilename": path.name} for path in hub.folder.iterdir()] + [{"rfilename": "pytorch_model.bin"}]
@@ -359,6 +372,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             headers["Content_Range"] = f"bytes {start}-{len(contents) - 1}/{len(contents)}"
         if self.command == "GET" and path.suffix == ".safetensors" and hub.breaks:
             hub.breaks -= 1
+            hub.silent = hub.silent_after
             self.send_response(200)
             for name, value in {"Content-Length": len(contents), **{k.replace("_", "-"): v for k, v in headers.items()}}.items():
                 self.send_header(name, str(value))
@@ -374,21 +388,24 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def hub(published):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.folder, server.asked, server.breaks, server.wrong, server.gone = published["bart-large"], [], 0, False, None
+    server.silent = server.silent_after = False
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
 
 
-def ask(hub, folder):
+def ask(hub, folder, **variables):
     """A process of its own, which may use the network: the path it gets, or the sentence it ends with."""
     code = ("from synthtune import assets, errors\n"
             "try:\n    print(assets.model_path('bart-large'))\n"
             "except errors.AssetError as error:\n    print('ERROR', error)\n")
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.lower().endswith("_proxy") and name != "HF_HUB_CACHE"}
     environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}", "HF_HUB_OFFLINE": "0",
                     "HF_HOME": str(folder / "hf"), "SYNTHTUNE_CACHE": str(folder / "cache"), "PYTHONPATH": str(LIB),
-                    "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+                    "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                    **variables}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
@@ -414,14 +431,78 @@ def test_wrong_bytes_are_refused(hub, tmp_path):
 
 @pytest.mark.parametrize(("gone", "advice"), [
     ((404, "RevisionNotFound"), "it has no such revision. Correct its entry in assets.yaml."),
-    ((404, "RepoNotFound"), "Correct its name in assets.yaml if it was renamed, or log in with hf auth login."),
-    ((401, "RepoNotFound"), "Correct its name in assets.yaml if it was renamed, or log in with hf auth login."),
-    ((401, "GatedRepo"), "Ask for access on its page, https://huggingface.co/facebook/bart-large, log in"),
-    ((403, "GatedRepo"), "Ask for access on its page, https://huggingface.co/facebook/bart-large, log in")])
+    ((404, "RepoNotFound"), "Correct its name in assets.yaml if it was renamed, or put an access token of yours into the"),
+    ((401, "RepoNotFound"), "Correct its name in assets.yaml if it was renamed, or put an access token of yours into the"),
+    ((401, "GatedRepo"), "Ask for access on its page, https://huggingface.co/facebook/bart-large, put an access token"),
+    ((403, "GatedRepo"), "Ask for access on its page, https://huggingface.co/facebook/bart-large, put an access token")])
 def test_a_model_that_the_hub_does_not_give_is_explained(hub, tmp_path, gone, advice):
     hub.gone = gone
     said = ask(hub, tmp_path)
     assert said.startswith("ERROR The hub does not give 'bart-large' (facebook/bart-large") and advice in said
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """A proxy that wants a password, and a page to log in on."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_CONNECT(self):
+        self.send_error(407)
+
+    def do_GET(self):
+        page = b"<html>Please log in.</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(hub, tmp_path):
+    """However the client tells it; it tries for some twenty seconds, so all at once."""
+    hub.silent = True
+    refusing = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=refusing.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{refusing.server_address[1]}"
+    cases = {
+        "closed port": ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "Connection refused"),
+        "dead proxy": ({"HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": "http://127.0.0.1:9"}, "Connection refused"),
+        "proxy with a password": ({"HF_ENDPOINT": "https://hub.invalid", "HTTPS_PROXY": address}, "407 Proxy Authentication"),
+        "no such proxy": ({"HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": "nonsense://here"}, "Unknown scheme for proxy"),
+        "silence": ({}, "Server disconnected without sending a response"),
+        "a page to log in on": ({"HF_ENDPOINT": address}, "what answers there is not the hub, but perhaps a page to log in"),
+    }
+    try:
+        with ThreadPoolExecutor() as pool:
+            told = list(pool.map(lambda name: ask(hub, tmp_path / name, **cases[name][0]), cases))
+    finally:
+        refusing.shutdown()
+        refusing.server_close()
+    for said, (name, (_, reason)) in zip(told, cases.items(), strict=True):
+        assert said.startswith("ERROR Cannot download 'bart-large' (facebook/bart-large on"), (name, said)
+        assert reason in said and "Run again to go on with what is there, or copy" in said, (name, said)
+
+
+def test_a_hub_that_is_lost_while_it_sends_is_one_sentence(hub, tmp_path):
+    hub.breaks, hub.silent_after = 1, True
+    assert ask(hub, tmp_path).startswith("ERROR Cannot download 'bart-large' (facebook/bart-large on")
+    hub.silent = False
+    assert Path(ask(hub, tmp_path)).is_dir()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs a file system to fill: root on Linux")
+def test_a_full_disk_while_a_model_arrives_is_one_sentence(hub, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    room = (hub.folder / "model.safetensors").stat().st_size // 2
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(small)]).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        said = ask(hub, tmp_path, HF_HUB_CACHE=str(small))
+        assert said.startswith("ERROR Cannot store 'bart-large' (facebook/bart-large on")
+        assert f"in {small}: the disk is full. Free space there" in said and "HF_HUB_CACHE" in said
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def write_public(root):

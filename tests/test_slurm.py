@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from synthtune import cluster, settings as settings_module
+from synthtune import cluster, planner, settings as settings_module
 from synthtune.errors import SettingsError
 from test_pipeline import NOTEBOOKS, start
 from test_reproduce import Study
@@ -52,15 +52,14 @@ QUICK = ["--slurm-init-seconds-before-status-checks=1", "--seconds-between-statu
 LITTLE = {stage: {"runtime": 30, "mem_mb": 10} for stage in ("teacher", "annotate", "generate", "students")}
 AS_JOBS = ["--executor", "slurm", "--set", f"cluster.options={QUICK}", "--set", f"cluster.resources={LITTLE}"]
 
-pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: apt-get install slurm-wlm munge"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="munged and slurmd are started by root only"),
-]
-
 
 @pytest.fixture(scope="module")
 def slurm():
     """A cluster of one node, in a folder of its own, on ports of its own; without accounting, as some are."""
+    if MISSING:
+        pytest.skip(f"{', '.join(MISSING)} not installed: apt-get install slurm-wlm munge")
+    if os.geteuid():
+        pytest.skip("munged and slurmd are started by root only")
     folder = Path(tempfile.mkdtemp(prefix="synthtune-slurm-", dir="/tmp"))
     for name in ("state", "spool"):
         (folder / name).mkdir()
@@ -249,14 +248,64 @@ def test_no_job_outlives_a_run(study, slurm, number):
     assert wait_for(lambda: not jobs(slurm))
 
 
+COPY = 41_109
+"""Megabytes of GPT-NeoX-20B in bfloat16."""
+
+
+def asks(**changes):
+    return cluster.resources(settings_module.load("paper", {"tasks": ["rte"], **changes}))
+
+
+def memory(rule, **changes):
+    """Megabytes of one job, without what is asked for besides the models."""
+    [found] = {job["mem_mb"] for job in asks(**changes)[rule]["rte"].values()}
+    return found - cluster.MEGABYTES
+
+
 def test_what_jobs_ask_for_is_planned_and_can_be_changed():
-    chosen = settings_module.load("paper", {"tasks": ["rte"], "cluster.resources": {"students": {"runtime": 7}}})
-    asks = cluster.resources(chosen)["rte"]
-    assert set(asks) == {"teacher", "annotate", "generate", "students"} and asks["students"]["runtime"] == 7
-    assert asks["teacher"]["gpu"] >= 1 and asks["teacher"]["mem_mb"] > 41_000 > asks["students"]["mem_mb"]
-    full = cluster.resources(settings_module.load("paper", {"tasks": ["rte"], "teacher.method": "full"}))["rte"]
-    assert full["teacher"]["gpu"] > asks["teacher"]["gpu"]
-    assert "gpu" not in cluster.resources(settings_module.load("smoke"))["tweets"]["teacher"]
+    mine = asks(**{"cluster.resources": {"students": {"runtime": 7}, "generate": {"mem_mb": 5}}})
+    assert mine["students"]["rte"][""]["runtime"] == 7 and mine["generate"]["rte"]["2500"]["mem_mb"] == 5
+    assert mine["teacher"]["rte"]["125"]["gpu"] >= 1 and mine["students"]["rte"][""]["mem_mb"] < 41_000
+    assert asks(**{"teacher.method": "full"})["teacher"]["rte"]["125"]["gpu"] > mine["teacher"]["rte"]["125"]["gpu"]
+    assert "gpu" not in cluster.resources(settings_module.load("smoke"))["teacher"]["tweets"]["40"]
+
+
+def test_jobs_ask_for_every_copy_of_the_teacher_that_waits_in_the_machines_memory():
+    assert 2 * COPY < memory("teacher") < 2.1 * COPY and 2 * COPY < memory("annotate") < 2.1 * COPY
+    assert 3 * COPY < memory("generate") < 3.1 * COPY
+    four, more = {"teacher.processes": 4, "annotate.processes": 4, "generate.processes": 4}, 4 * cluster.MEGABYTES_MORE
+    assert memory("teacher", **four) == memory("teacher") + more  # the first of them reads for all
+    assert (2 + 4) * COPY < memory("annotate", **four) - more < (2 + 4.1) * COPY
+    assert (3 + 4) * COPY < memory("generate", **four) - more < (3 + 4.1) * COPY
+    alone = {**four, "teacher.sharding": "replicated"}
+    assert (1 + 2 * 4) * COPY < memory("teacher", **alone) - more < (1 + 2 * 4 + 0.1) * COPY
+    # As many processes as GPUs, if no setting says: also where the user asks for the GPUs.
+    named = {"cluster.resources": {"generate": {"gpu": 4}}}
+    assert memory("generate", **named) == memory("generate", **four)
+    # Full fine-tuning collects all weights in float32, and writes them.
+    assert memory("teacher", **{"teacher.method": "full"}) > memory("teacher") + 4 * COPY
+
+
+def test_on_a_processor_jobs_ask_for_what_is_computed_with_too():
+    asked = cluster.resources(settings_module.load("laptop"))
+    rows = planner.plan(settings_module.load("laptop", {"tasks": ["sgd"]})).table.set_index("stage")
+    planned = 2**30 / 1e6 * rows.loc["generate", "memory_total"]
+    assert asked["generate"]["sgd"]["125"]["mem_mb"] > cluster.MEGABYTES + planned
+
+
+def test_a_jobs_time_follows_its_budget():
+    chosen = settings_module.load("paper", {"tasks": ["boolq", "webnlg"], "cluster.hours_factor": 60,
+                                            "teacher.epochs_larger": 2})
+    rows = planner.plan(chosen).table
+    asked = cluster.resources(chosen)
+    for task in ("boolq", "webnlg"):
+        for rule in ("teacher", "annotate", "generate"):
+            minutes = {budget: job["runtime"] - cluster.MINUTES for budget, job in asked[rule][task].items()}
+            hours = rows[(rows["task"] == task) & (rows["stage"].map(cluster.RULE_OF) == rule)]["gpu_hours"].sum()
+            assert list(minutes) == ["125", "250", "500", "1250", "2500"]
+            assert sum(minutes.values()) == pytest.approx(60 * 60 * hours, abs=10)  # all is shared out, but for rounding
+        minutes = [job["runtime"] - cluster.MINUTES for job in asked["teacher"][task].values()]
+        assert minutes[1:] == sorted(minutes[1:]) and minutes[4] > 1.6 * minutes[3]
 
 
 def test_without_slurm_the_option_says_what_is_missing(monkeypatch):

@@ -1,8 +1,13 @@
 """Stages whose work several processes share: the same results however many there are, and what a failure leaves."""
 
+import contextlib
 import shutil
+import subprocess
+import sys
+import time
 
 import pandas as pd
+import psutil
 import pytest
 from synthtune import annotate, generate, language_model, settings as settings_module, student, teacher, workers
 from synthtune.errors import StageError
@@ -86,6 +91,47 @@ def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, te
         table = annotate.annotate(teachers[0], study.task, study.budget, settings)
     assert seen == [done] and len(table) == 40
     assert read_json(folder / "annotated.json")["made_from"]["budget"] == study.budget
+
+
+SHARING = """
+import sys
+from synthtune import settings, workers
+
+workers.share("annotate", "tweets", 125, settings.load("laptop", run_dir=sys.argv[1]), 2)
+"""
+
+TORCHRUN = """
+import subprocess, sys
+from synthtune import settings, workers
+
+work = f"from synthtune import workers; import time; workers.end_with_starter(); open({sys.argv[1]!r}, 'w'); time.sleep(600)"
+subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python",
+                sys.executable, "-c", work], env=workers.environment(settings.load("smoke")))
+"""
+
+
+@pytest.mark.parametrize(("way", "begun"), [(SHARING, "tweets/data/task.json"), (TORCHRUN, "")], ids=["shared", "torchrun"])
+def test_no_process_outlives_the_one_it_works_for_that_was_killed(tmp_path, way, begun):
+    starter = subprocess.Popen([sys.executable, "-c", way, str(tmp_path / "run")], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started = []
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / begun).exists():
+            assert starter.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        started = psutil.Process(starter.pid).children(recursive=True)
+        assert len(started) >= 2
+        starter.kill()
+        starter.wait()
+        _, left = psutil.wait_procs(started, timeout=20)
+        assert not left
+    finally:
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        starter.kill()
+        starter.wait()
 
 
 def test_a_process_that_fails_says_why_in_a_sentence(study, shared, teachers):

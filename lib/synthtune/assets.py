@@ -4,8 +4,8 @@ Archives are releases on a Python package index, so the download is left to pip:
 proxy and the certificates the user has set up for it hold here too, and no host is named in this package. pip
 retries and resumes broken transfers and refuses an archive whose SHA-256 differs.
 
-Models of kind "hub model" come from the Hugging Face hub through its own client and its own cache (``HF_HOME``), at a
-pinned revision, weights as safetensors only.
+Models of kind "hub model" come from the Hugging Face hub through its own client, at a pinned revision, weights as
+safetensors only. Its cache is where its variables ``HF_HUB_CACHE`` and ``HF_HOME`` say, by default in the clone too.
 
 The cache of all else is the folder in the environment variable ``SYNTHTUNE_CACHE``, by default ``.cache/synthtune`` in
 the clone. A cache copied from another machine is verified once and then works without a network.
@@ -254,30 +254,55 @@ def _snapshot(name: str, model: HubModel) -> Path:
     )
 
     what = f"'{name}' ({model.repository} on the Hugging Face hub, revision {model.revision[:12]})"
+    cache = hub_cache()
     try:
-        folder = Path(snapshot_download(model.repository, revision=model.revision, allow_patterns=HUB_FILES))
+        folder = Path(snapshot_download(model.repository, revision=model.revision, allow_patterns=HUB_FILES, cache_dir=cache))
     except GatedRepoError as error:
         raise AssetError(f"The hub does not give {what} to you: its authors say who may have it. Ask for access on its page, "
-                         f"https://huggingface.co/{model.repository}, log in with hf auth login, and run again.") from error
+                         f"https://huggingface.co/{model.repository}, put an access token of yours into the environment "
+                         "variable HF_TOKEN, and run again.") from error
     except RevisionNotFoundError as error:
         raise AssetError(f"The hub does not give {what} to you: it has no such revision. Correct its entry in assets.yaml."
                          ) from error
     except RepositoryNotFoundError as error:
         raise AssetError(f"The hub does not give {what} to you: it has no such repository, or hides it. Correct its name in "
-                         "assets.yaml if it was renamed, or log in with hf auth login.") from error
+                         "assets.yaml if it was renamed, or put an access token of yours into the environment variable "
+                         "HF_TOKEN.") from error
     except LocalEntryNotFoundError as error:
         if constants.HF_HUB_OFFLINE:
-            raise AssetError(f"{what} is not in the hub's cache, {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to "
-                             "download it: unset that, or copy the cache from a machine that has it.") from error
-        raise AssetError(f"Cannot download {what}: the hub cannot be reached. Run again to go on with what is there, or "
-                         f"copy {constants.HF_HUB_CACHE} from a machine that has it.") from error
-    except OSError as error:
-        raise AssetError(f"Cannot download {what} to {constants.HF_HUB_CACHE}: {error}. What has arrived is kept: mend "
-                         "that and run again.") from error
+            raise AssetError(f"{what} is not in the hub's cache, {cache}, and HF_HUB_OFFLINE forbids to download it: unset "
+                             "that, or copy the cache from a machine that has it.") from error
+        raise _unreachable(what, cache, error.__cause__ or error) from error
+    except Exception as error:
+        # Its HTTP library's, those of Xet's Rust, those of reading what a captive portal says: they have no base of their own.
+        if refused := _not_written(error):
+            raise AssetError(f"Cannot store {what} in {cache}: {refused}. Free space there, or name another folder in the "
+                             "environment variable HF_HUB_CACHE, and run again: what has arrived is kept.") from error
+        raise _unreachable(what, cache, error) from error
     if not list(folder.glob("*.safetensors")):
         raise AssetError(f"{what} has no weights in safetensors, and pickles are not loaded: choose a revision that has.")
     _check_blobs(what, name, model, folder)
     return folder
+
+
+def hub_cache() -> Path:
+    """The folder of what the hub's client downloads: as its own variables say, or ``.cache/huggingface/hub`` in the clone."""
+    from huggingface_hub import constants
+
+    if os.environ.keys() & {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"}:
+        return Path(constants.HF_HUB_CACHE)
+    return Path(__file__).parents[2] / ".cache" / "huggingface" / "hub"
+
+
+def _unreachable(what: str, cache: Path, error: BaseException) -> AssetError:
+    from huggingface_hub import constants
+
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if isinstance(error, json.JSONDecodeError):
+        said = "what answers there is not the hub, but perhaps a page to log in"
+    return AssetError(f"Cannot download {what} from {constants.ENDPOINT}: {said}. Behind a proxy, name it in the environment "
+                      "variable HTTPS_PROXY. Run again to go on with what is there, or copy "
+                      f"{cache} from a machine that has it.")
 
 
 def _check_blobs(what: str, name: str, model: HubModel, folder: Path) -> None:
@@ -362,18 +387,21 @@ def _make_once(name: str, folder: Path, digests: dict[str, str] | None, make: Ca
 
 
 def _unwritable(name: str, error: Exception) -> AssetError:
-    cause = error if isinstance(error, OSError) else error.__cause__
-    number = cause.errno if isinstance(cause, OSError) else None
-    reason = (
-        "the disk is full"
-        if number in (errno.ENOSPC, errno.EDQUOT)
-        else (os.strerror(number) if number else str(cause or error)).lower()
-    )
+    cause = error if isinstance(error, OSError) else error.__cause__ or error
     return AssetError(
-        f"Cannot store '{name}' in {cache_folder()}: {reason}. Free space there or set "
+        f"Cannot store '{name}' in {cache_folder()}: {_not_written(cause) or str(cause).lower()}. Free space there or set "
         f"SYNTHTUNE_CACHE to "
         "another folder, then run again."
     )
+
+
+def _not_written(error: BaseException) -> str | None:
+    """Why the system did not write a file; None if an error is of another kind."""
+    number = getattr(error, "errno", None)
+    # Xet is written in Rust: its errors have words and no number.
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        return "the disk is full"
+    return os.strerror(number).lower() if number else None
 
 
 def _download(name: str, asset: Asset, workplace: Path, progress: bool) -> Path:

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from synthtune.errors import SettingsError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from synthtune.settings import Settings
 
-NOTEBOOK_OF = {
+RULE_OF = {
     "fine-tune, annotate": "teacher",
     "fine-tune, generate": "teacher",
     "evaluate": "teacher",
@@ -31,9 +33,18 @@ NOTEBOOK_OF = {
 }
 """Which rule of the workflow does a stage of the plan."""
 
-FEWEST_MINUTES = 15
+COPIES = {"teacher": 2, "annotate": 2, "generate": 3, "students": 0}
+"""Models that a notebook holds at once: the pretrained teacher and those fine-tuned from it. On a GPU they take turns, and
+wait in the machine's memory."""
+
+MINUTES = 15
+"""Asked for besides what is planned: starting a notebook on a cold disk, and processes that each read the models again."""
 MEGABYTES = 6000
-"""Asked for besides the weights, which pass through the machine's memory: Python, data, and what the planner leaves out."""
+"""Asked for besides the models, for the notebook: Python, PyTorch with CUDA, data, and what the planner leaves out."""
+MEGABYTES_MORE = 3000
+"""The same for each process that the notebook starts, which shares the libraries' files with it."""
+FIGURES = {"runtime": 30, "mem_mb": 3000, "cpus_per_task": 1}
+"""What the notebook that draws asks for: it holds no model."""
 
 SIDE_BY_SIDE = 500
 """Jobs that may wait in the queue at once, unless `--jobs` says otherwise."""
@@ -47,39 +58,82 @@ USUAL = {"None", "Priority", "Resources", "BeginTime", "Dependency", "Cleaning",
 """Reasons for waiting that pass by themselves, in SLURM's words."""
 
 
-def resources(settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
-    """What each stage's job asks for: task → rule → Snakemake's names of resources.
+def resources(settings: Settings) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """What each job asks for: rule → task → budget → Snakemake's names of resources.
 
-    `runtime` in minutes is the plan's hours times `cluster.hours_factor`, `mem_mb` the memory of the processor, `gpu` the
-    GPUs, none where the plan's kind of GPU is "cpu". `cluster.resources` replaces any of them, by rule.
+    A rule that is for all tasks, or all budgets, has "" there. `runtime` in minutes is the plan's hours for that budget times
+    `cluster.hours_factor` and some to start, `mem_mb` the memory of the processor, `gpu` the GPUs, none where the plan's kind of
+    GPU is "cpu". `cluster.resources` replaces any of them, by rule.
     """
-    from synthtune import planner  # it imports the models' library
-
-    table = planner.plan(settings).table
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
+        "figures": {"": {"": {**FIGURES, **settings.cluster.resources.get("figures", {})}}}}
     for task in settings.tasks:
-        mine = settings.for_task(task)
-        jobs = {"teacher": len(mine.budgets), "annotate": len(mine.budgets), "generate": len(mine.budgets), "students": 1}
-        for rule, number in jobs.items():
-            rows = table[(table["task"] == task) & (table["stage"].map(NOTEBOOK_OF) == rule)]
-            gpus = int(rows["gpus_used"].max())
-            hours = (rows["gpu_hours"] / rows["gpus_used"]).sum() / number
-            asked = {
-                "runtime": max(FEWEST_MINUTES, math.ceil(60 * hours * settings.cluster.hours_factor)),
-                "mem_mb": MEGABYTES + math.ceil(_weights(rows, settings) / 1e6),
-                "cpus_per_task": settings.threads,
-            }
-            if settings.plan.gpu != "cpu":
-                asked["gpu"] = gpus
-            found.setdefault(task, {})[rule] = {**asked, **settings.cluster.resources.get(rule, {})}
+        mine = settings.for_task(task).model_copy(update={"tasks": [task], "per_task": {}})
+        rows, smallest = _planned(mine, mine.budgets), mine.budgets[0]
+        # Settings differ at the smallest budget, so that another's hours are those it adds.
+        first = _hours(_planned(mine, [smallest]))
+        hours = {budget: _hours(_planned(mine, [smallest, budget])) - first for budget in mine.budgets} | {smallest: first}
+        for rule in ("teacher", "annotate", "generate"):
+            found.setdefault(rule, {})[task] = {
+                str(budget): _asked(rule, task, rows, hours[budget][rule], mine) for budget in mine.budgets}
+        found.setdefault("students", {})[task] = {"": _asked("students", task, rows, _hours(rows)["students"], mine)}
     return found
 
 
-def _weights(rows: Any, settings: Settings) -> float:
-    size = {"float32": 4, "bfloat16": 2}[settings.plan.dtype]
+def _planned(settings: Settings, budgets: list[int]) -> pd.DataFrame:
+    """The plan's stages, each with its rule."""
+    from synthtune import planner  # it imports the models' library
+
+    table = planner.plan(settings.model_copy(update={"budgets": budgets})).table
+    return table.assign(rule=table["stage"].map(RULE_OF))
+
+
+def _hours(rows: pd.DataFrame) -> pd.Series:
+    """Hours of each rule, one job after the other."""
+    return (rows["gpu_hours"] / rows["gpus_used"]).groupby(rows["rule"]).sum()
+
+
+def _asked(rule: str, task: str, rows: pd.DataFrame, hours: float, settings: Settings) -> dict[str, Any]:
+    mine, chosen = rows[rows["rule"] == rule], settings.cluster.resources.get(rule, {})
+    asked = {} if settings.plan.gpu == "cpu" else {"gpu": int(mine["gpus_used"].max())}
+    asked["runtime"] = MINUTES + math.ceil(60 * hours * settings.cluster.hours_factor)
+    # As many as there will be GPUs, if a setting does not say.
+    processes = getattr(settings, rule).processes or int({**asked, **chosen}.get("gpu", 1))
+    asked["cpus_per_task"] = settings.threads * processes
+    more = MEGABYTES_MORE * processes if processes > 1 else 0
+    asked["mem_mb"] = MEGABYTES + more + math.ceil(_bytes(rule, task, mine, processes, settings) / 1e6)
+    return {**asked, **chosen}
+
+
+def _bytes(rule: str, task: str, rows: pd.DataFrame, processes: int, settings: Settings) -> float:
+    """What models and what is computed with them take of the machine's memory, when it is most."""
+    size = 4 if rule == "students" else {"float32": 4, "bfloat16": 2}[settings.plan.dtype]
+    copies, others = COPIES[rule], processes if processes > 1 else 0
+    kept = 0.0
+    if rule == "students":
+        copies, kept = 2 * processes, processes * _states(task, settings)  # one for the frozen layers, one to train
+    elif rule == "teacher":
+        if settings.teacher.sharding == "replicated":
+            copies = max(copies, 1 + 2 * others)  # each reads it, and trains a copy
+        kept = 2 * 4 * float(rows["trained"].max())  # what was trained is collected and written by one process
+    else:
+        copies += others
     if settings.plan.gpu == "cpu":
-        return 2**30 * float(rows["memory_total"].max())
-    return float(rows["parameters"].max()) * size
+        kept += processes * 2**30 * float((rows["memory_total"] - rows["memory_weights"]).max())
+    return copies * size * float(rows["parameters"].max()) + kept
+
+
+def _states(task: str, settings: Settings) -> float:
+    """Bytes of what an encoder's frozen layers, or its embeddings, say of all texts: read once, for all cells."""
+    from synthtune import assets, planner
+    from synthtune.model_cost import model_of
+
+    if assets.models()[settings.students.model].architecture["model_type"] not in ("bert", "roberta"):
+        return 0
+    texts = settings.pool_size + max(settings.test_size, settings.nlg_test_size)
+    texts += len(settings.budgets) * settings.generate.pairs
+    length = min(settings.students.max_tokens, planner.TEXTS[task].input + 2)
+    return 4.0 * texts * length * model_of(settings.students.model, "classifier").encoder.hidden
 
 
 def arguments(settings: Settings, jobs: int | None) -> list[str]:

@@ -173,8 +173,8 @@ class ClusterSettings(_Section):
     partition: str | None = Field(None, description="where jobs wait; the cluster's default if null")
     account: str | None = Field(None, description="that they are charged to")
     hours_factor: float = Field(3.0, gt=0, description="hours asked for, for each that is planned")
-    resources: dict[Literal["teacher", "annotate", "generate", "students"], dict[str, Any]] = Field(
-        {}, description="in place of what the plan says, by stage: {teacher: {runtime: 600, mem_mb: 90000, gpu: 8}}")
+    resources: dict[Literal["teacher", "annotate", "generate", "students", "figures"], dict[str, Any]] = Field(
+        {}, description="in place of what the plan says, by stage: {teacher: {runtime: 600, mem_mb: 120000, gpu: 8}}")
     options: list[str] = Field([], description="more options of Snakemake, such as --slurm-qos=short")
 
 

@@ -6,6 +6,7 @@ either, and what a killed run loses is the shard in flight.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import psutil
 import torch
 
 from synthtune import placement
@@ -31,6 +34,12 @@ Stage = Literal["annotate", "sample", "relabel", "students"]
 """What processes can share: see `_main`."""
 
 POLL_SECONDS = 0.2
+
+STARTER = "SYNTHTUNE_STARTER"
+"""Environment variable with the number of the process that one works for."""
+
+STARTER_SECONDS = 1.0
+"""Between two looks whether it is still there."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,31 @@ def number_of(processes: int | None) -> int:
 def environment(settings: Settings) -> dict[str, str]:
     """Environment variables of a process that does a part of this one's work."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads)}
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads), STARTER: str(os.getpid())}
+
+
+def end_with_starter() -> None:
+    """End this process soon after the one that it works for, which cannot see to it when it is killed.
+
+    Those of torchrun have torchrun in between. A process that a person started in a shell works for nobody and is left alone.
+    """
+    if STARTER in os.environ:
+        threading.Thread(target=_watch, args=(int(os.environ[STARTER]),), daemon=True).start()
+
+
+def _watch(starter: int) -> None:
+    while _is_above(starter):
+        time.sleep(STARTER_SECONDS)
+    os._exit(1)
+
+
+def _is_above(starter: int) -> bool:
+    """Whether a process is this one's parent, or its parent's. The children of one that ends get another at once."""
+    above = os.getppid()
+    with contextlib.suppress(psutil.Error):
+        while above not in (starter, 0):
+            above = psutil.Process(above).ppid()
+    return above == starter
 
 
 def share(stage: Stage, task: str, budget: int, settings: Settings, processes: int) -> None:
@@ -183,4 +216,5 @@ def _main(stage: Stage, task: str, budget: int, rank: int, processes: int, setti
 
 
 if __name__ == "__main__":
+    end_with_starter()
     _main(**json.loads(sys.argv[1]))
