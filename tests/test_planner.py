@@ -222,15 +222,21 @@ def test_flops_of_a_student(make):
     assert 3 * predicted == pytest.approx(both, rel=0.02)
 
 
-def test_flops_of_checkpointed_layers():
-    model = neox()
+@pytest.mark.parametrize("make", [neox, neox_in_order, llama])
+@pytest.mark.parametrize("lora", [False, True])
+def test_flops_of_checkpointed_layers(make, lora):
+    model = make()
     in_steps(model)
-    model.train().activation_checkpointing_enable({"use_reentrant": False})
     found = model_cost.architecture(model)
-    forward, head = found.decoder.forward(BATCH * LENGTH, LENGTH), 2 * found.head * BATCH * LENGTH
-    _, both = measured_flops(model, lambda: model(**inputs(model), use_cache=False).logits)
-    # PyTorch stops a layer's second pass before its last matrix product, which nothing needs: 4 of 12 h².
-    assert 0.9 * (4 * forward + 3 * head) < both <= 4 * forward + 3 * head
+    trained = with_lora(model) if lora else model
+    model.train().activation_checkpointing_enable({"use_reentrant": False})
+    stack, tokens = found.decoder, BATCH * LENGTH
+    forward, head, attention = stack.forward(tokens, LENGTH), 2 * found.head * tokens, stack.attention(tokens, LENGTH)
+    adapters = 2 * LAYERS * stack.adapter(RANK) * tokens if lora else 0
+    once = model_cost.training_flops(forward, LAYERS * attention, head, adapters, lora)
+    _, both = measured_flops(trained, lambda: trained(**inputs(model), use_cache=False).logits)
+    again = forward + adapters if lora else forward - 2 * LAYERS * stack.last * tokens
+    assert once + again == pytest.approx(both, rel=0.01)
 
 
 def test_flops_are_those_of_palm():
@@ -333,15 +339,32 @@ def test_activations_of_checkpointed_layers(lora):
 
 
 @pytest.mark.parametrize("make", [roberta, bart])
-def test_activations_of_a_student(make):
+@pytest.mark.parametrize("autocast", [False, True])
+def test_activations_of_a_student(make, autocast):
     model = make().train()
-    found = model_cost.architecture(model)
+    found, tokens, size = model_cost.architecture(model), BATCH * LENGTH, 2 if autocast else 4
     run = model.base_model
-    measured = kept_bytes(model, lambda: run(**inputs(model)).last_hidden_state)
-    predicted = model_cost.activation_bytes(found.encoder, found.encoder.layers, BATCH * LENGTH, 4)
-    if found.decoder:
-        predicted += model_cost.activation_bytes(found.decoder, found.decoder.layers, BATCH * LENGTH, 4)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        measured = kept_bytes(model, lambda: run(**inputs(model)).last_hidden_state)
+    predicted = sum(
+        model_cost.activation_bytes(stack, stack.layers, tokens, size, autocast=autocast)
+        for stack in (found.encoder, found.decoder)
+        if stack
+    )
     assert predicted == pytest.approx(measured, rel=WITHIN)
+
+
+def test_what_is_trained_of_a_student():
+    """The embeddings of a classifier never are; an encoder–decoder that was pretrained as one is whole."""
+    for frozen in (0, 3):
+        chosen = settings.load("paper", ["tasks=[rte, webnlg]", f"students.frozen_layers={frozen}"])
+        label, text = (
+            planner._Stages(task, chosen, planner.device(chosen.plan)).students() for task in chosen.tasks
+        )
+        sizes = model_cost.model_of("roberta-large", "classifier")
+        assert label.parameters - label.trained == sizes.below + frozen * sizes.encoder.parameters
+        assert sizes.below == 50265 * 1024 + 514 * 1024 + 1024 + 2 * 1024
+        assert text.trained == text.parameters
 
 
 def test_activations_of_a_standard_layer_are_those_of_korthikanti():
@@ -514,7 +537,7 @@ def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
         (["--plan", "--price", "-1"], "plan.price"),
         (["--plan", "--set", "teacher.model=gpt-neox-20"], "did you mean 'gpt-neox-20b'"),
         (["--gpu", "H100 80GB"], "add --plan"),
-        ([], "rte is read from its official files"),
+        (["--set", "data_root=null"], "rte is read from its official files"),
     ],
 )
 def test_wrong_use_ends_with_one_sentence(arguments, said, tmp_path, capsys):

@@ -70,7 +70,7 @@ def fastest_dtype() -> torch.dtype:
     milliseconds), not guessed from a name.
     """
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.ones(64, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)

@@ -16,7 +16,8 @@ FLOPs. A multiplication and an addition are two.
     backward      twice the forward pass: gradients of inputs and of weights. A frozen weight has no gradient, so under
                   LoRA (Hu et al. 2022, arXiv:2106.09685) the frozen maps cost once, attention twice, the adapters, with
                   r·(inputs + outputs) weights a map, twice.
-    checkpointed  one forward pass more of the layers that are trained (Chen et al. 2016, arXiv:1604.06174).
+    checkpointed  one forward pass more of the layers that are trained (Chen et al. 2016, arXiv:1604.06174); PyTorch
+                  stops a layer's second pass where nothing more is needed, before its last map if that has no adapter.
     frozen layers below the trained ones are read once per text and not once per epoch, as the stages do.
 
 Memory, in bytes, of a job on N GPUs that share everything but activations (ZeRO stage 3, Rajbhandari et al. 2020,
@@ -25,7 +26,8 @@ arXiv:1910.02054, §5; PyTorch's FSDP):
     gradients     4 for each trained parameter, over N
     optimizer     8 for each trained parameter, AdamW's two moments (Rajbhandari et al., §3.1, count 12 with the float32
                   weights, which are above), and 4 for each tensor, its step, over N
-    gathered      N > 1 only: e for each parameter outside the layers and in two layers, which are whole while in use
+    gathered      N > 1 only: e for each parameter outside the layers and in two layers, which are whole while in use.
+                  Without LoRA what is kept in float32 is gathered, and computed with, in e bytes.
     activations   what autograd keeps of the forward pass, for b·s tokens (Korthikanti et al. 2022, arXiv:2205.05198,
                   §4.1). A layer of h, f = 4h and GELU keeps, in numbers a token: the inputs of two norms 2h, their
                   outputs 2h, queries, keys, values and the result of attention 4h, the input and the output of GELU
@@ -33,10 +35,13 @@ arXiv:1910.02054, §5; PyTorch's FSDP):
                   is absent: fused attention (Dao et al. 2022, arXiv:2205.14135) keeps no scores. `Stack` has
                   the same count for other layers (gates, RMSNorm, parallel residuals, cross-attention, an activation
                   function written in several steps). With LoRA in bfloat16 peft makes a float32 copy of the input of
-                  each adapted map. Checkpointed: h numbers a token for each layer, and one whole layer.
+                  each adapted map. Checkpointed: h numbers a token for each layer, and one whole layer. Under autocast
+                  (students on GPUs) norms keep their inputs in float32, every map that reads a norm's output makes a copy
+                  of it in bfloat16, and the layers' maps have copies of their weights in bfloat16 until the backward pass.
     logits        12·V for each predicted token: float32 log-probabilities, and two gradients of that size
     KV cache      2·k·L·e for each token of each sequence (Pope et al. 2022, arXiv:2211.05102), over N
-One copy of a model is counted. Not counted: the optimizer's temporary copies, and gaps between tensors.
+One copy of a model is counted. Not counted: the optimizer's temporary copies, and gaps between tensors; nor what a teacher
+whose weights are all trained keeps more where one GPU holds it (`teacher.sharding=replicated`) and computes under autocast.
 """
 
 from __future__ import annotations
@@ -73,15 +78,16 @@ class Stack:
     layers : int
     hidden, query, key : int
         h, q and k of the module's docstring.
-    parameters, linear, crossing : int
-        Of a layer: all, those in linear maps, and of these the ones that read the encoder's tokens.
+    parameters, linear, crossing, last : int
+        Of a layer: all, those in linear maps, and of these the ones that read the encoder's tokens, and those of the map
+        that ends the layer.
     inputs, outputs, maps : int
         Of a layer's linear maps: sum of their inputs, of their outputs, and their number.
     attentions : int
         1, or 2 with cross-attention.
-    kept, fed, normalised : int
-        Numbers that a layer keeps for each token: for operations other than linear maps; as inputs of linear maps; and
-        of `kept`, those an RMSNorm keeps, which it does in float32.
+    kept, fed, normed, normalised : int
+        Numbers that a layer keeps for each token: for operations other than linear maps; as inputs of linear maps; of
+        `kept`, those that norms keep; and of these an RMSNorm's, which are in float32.
     scaled : int
         Numbers more that are kept if the norms are trained.
     masked : int
@@ -95,12 +101,14 @@ class Stack:
     parameters: int
     linear: int
     crossing: int
+    last: int
     inputs: int
     outputs: int
     maps: int
     attentions: int
     kept: int
     fed: int
+    normed: int
     normalised: int
     scaled: int
     masked: int
@@ -121,8 +129,11 @@ class Stack:
         """LoRA's parameters on all linear maps of a layer."""
         return rank * (self.inputs + self.outputs)
 
-    def activations(self, size: int, rank: int = 0) -> float:
+    def activations(self, size: int, rank: int = 0, autocast: bool = False) -> float:
         """Bytes a layer keeps for each token; with LoRA if `rank` is not 0. `size` is e."""
+        if autocast:
+            fed = self.inputs - self.attentions * self.query  # results of attention are among what is kept
+            return size * (self.kept - self.normed + fed) + 4 * self.normed + self.masked
         kept = size * (self.kept - self.normalised) + 4 * self.normalised + self.masked
         if not rank:
             return kept + size * (self.fed + self.scaled)
@@ -226,8 +237,8 @@ def _stack(layer: nn.Module, layers: int, config: Any) -> Stack:
     # Norms that read the same tensor keep it once. Values that are a part of one packed product keep all of it, and
     # with packing comes a layout in which the result of attention is copied before the next linear map.
     packed = any(name.endswith("query_key_value") for name in linear)
-    kept = (1 if parallel else len(norms)) * hidden
-    kept += attentions * 2 * (query + key) + (query + key if packed else 0)
+    normed = (1 if parallel else len(norms)) * hidden
+    kept = normed + attentions * 2 * (query + key) + (query + key if packed else 0)
     kept += (_kept_by(act) + (2 if gated else 0)) * feed
     drops = any(getattr(config, name, 0) for name in ("hidden_dropout", "hidden_dropout_prob", "dropout"))
     return Stack(
@@ -238,12 +249,14 @@ def _stack(layer: nn.Module, layers: int, config: Any) -> Stack:
         parameters=sum(parameter.numel() for parameter in layer.parameters()),
         linear=sum(module.weight.numel() for module in linear.values()),
         crossing=sum(module.weight.numel() for module in crosses),
+        last=feed * hidden,
         inputs=sum(module.in_features for module in linear.values()),
         outputs=sum(module.out_features for module in linear.values()),
         maps=len(linear),
         attentions=attentions,
         kept=kept,
         fed=len(norms) * hidden + feed + (query if packed else 0),
+        normed=normed,
         normalised=rms * hidden,
         scaled=rms * hidden,
         masked=(attentions + 1) * hidden if drops else 0,
@@ -362,6 +375,7 @@ def activation_bytes(
     rank: int = 0,
     norms: int = 1,
     checkpointed: bool = False,
+    autocast: bool = False,
 ) -> float:
     """Bytes kept of a forward pass through the top `layers` of a stack.
 
@@ -380,12 +394,15 @@ def activation_bytes(
         Normalisations outside the layers.
     checkpointed : bool
         Keep the layers' inputs only, and compute one layer at a time again.
+    autocast : bool
+        Whether the weights are float32 and operations in fewer bytes are chosen one by one.
     """
-    each = stack.activations(size, rank)
+    each = stack.activations(size, rank, autocast)
     if not layers:
         return 0
     inner = layers * stack.hidden * size + each if checkpointed else layers * each
-    return tokens * (inner + norms * stack.hidden * size)
+    copies = size * layers * stack.linear if autocast else 0
+    return tokens * (inner + norms * stack.hidden * (4 if autocast else size)) + copies
 
 
 def training_flops(

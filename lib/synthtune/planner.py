@@ -3,6 +3,9 @@
 `synthtune.model_cost` has the formulae of FLOPs and of memory, and their sources. Texts are not read: `TEXTS` states how
 long they are on average, which is good for sums of tokens; memory is that of the longest texts the settings allow.
 
+Students are trained under autocast: weights, gradients and moments are float32, most activations of `plan.dtype`. The hidden
+states that frozen layers give wait in the machine's memory, not on the GPU.
+
 A teacher that is not trained takes its weights and its cache, over the GPUs of a job, what one layer would keep for the
 texts it reads, and (e + 8)·V bytes for each token it predicts.
 
@@ -286,7 +289,7 @@ class _Stages:
     def annotated(self) -> dict[int, int]:
         """Inputs annotated at each budget."""
         return {
-            budget: min(self.settings.inputs(budget), self.settings.pool_size - budget)
+            budget: max(0, min(self.settings.inputs(budget), self.settings.pool_size - budget))
             for budget in self.settings.budgets
         }
 
@@ -345,7 +348,9 @@ class _Stages:
         attention = layers * stack.attention(length, length)
         head = 2 * model.head * known / model.vocabulary * learned
         adapters = 2 * layers * stack.adapter(rank) * length if lora else 0
-        again = per_text + adapters if chosen.activations == "checkpointed" else 0
+        again = 0.0
+        if chosen.activations == "checkpointed":
+            again = per_text + adapters if lora else per_text - 2 * layers * stack.last * length
         pass_flops = training_flops(per_text, attention, head, adapters, lora) + again
         epochs = {budget: self.settings.epochs(budget) for budget in self.settings.budgets}
         passes = sum(budget * epochs[budget] for budget in epochs)
@@ -518,23 +523,25 @@ class _Stages:
         )
         own = assets.models()[chosen.model].architecture["model_type"] in ("bert", "roberta")
         encoder, decoder = model.encoder, model.decoder
-        # An encoder–decoder made of an encoder learns in its decoder only.
-        frozen_layers = encoder.layers if writes and own else min(chosen.frozen_layers, encoder.layers - 1)
+        # An encoder–decoder made of an encoder learns in its decoder only; one that was pretrained as one learns whole. A
+        # classifier's embeddings are frozen with its lowest layers, and also if no layer is.
+        frozen_layers = min(chosen.frozen_layers, encoder.layers - 1)
+        if writes:
+            frozen_layers = encoder.layers if own else 0
         trained = model.parameters
-        if writes and own:
-            trained -= model.below + encoder.layers * encoder.parameters
-        elif frozen_layers:
+        if own:
             trained -= model.below + frozen_layers * encoder.parameters
         layers = encoder.layers - frozen_layers
         length, out = min(chosen.max_tokens, texts.input + 2), min(chosen.max_new_tokens, texts.output + 2)
 
         def memory(shape: Shape) -> Memory:
             base = trained_memory(model.parameters - trained, trained, model.tensors, 4, shape.gpus)
-            kept = activation_bytes(encoder, layers, shape.batch * shape.length, self.size)
+            autocast = self.size < 4
+            kept = activation_bytes(encoder, layers, shape.batch * shape.length, self.size, autocast=autocast)
             logits = 12 * model.vocabulary * shape.batch
             if writes:
                 kept += activation_bytes(
-                    decoder, decoder.layers, shape.batch * chosen.max_new_tokens, self.size
+                    decoder, decoder.layers, shape.batch * chosen.max_new_tokens, self.size, autocast=autocast
                 )
                 # Keys and values of the encoder's tokens in every layer of the decoder, above counted for its own.
                 kept += (
@@ -572,7 +579,8 @@ class _Stages:
         tokens = (trainings + tests) * (length + (out if writes else 0)) + (
             distinct * length if frozen_layers else 0
         )
-        moved = 4 * model.parameters * len(cells) * math.ceil(self.test / 100) * out if writes else 0
+        side_by_side = 100 if own else 32  # texts that the two kinds of writers write in a pass
+        moved = self.size * model.parameters * len(cells) * math.ceil(self.test / side_by_side) * out if writes else 0
 
         def seconds(gpus: int) -> float:
             computing = flops / (gpus * self.machine.tflops * 1e12 * self.plan.student_mfu)

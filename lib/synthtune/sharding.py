@@ -8,8 +8,10 @@ FSDP plugin where there is no GPU.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,21 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from synthtune.files import read_json, write_json
 
 TRAINED = StateDictOptions(ignore_frozen_params=True)
+PATIENCE = timedelta(minutes=30)
+"""How long processes wait for one that reads a model, maybe 40 GB over a network and their SHA-256, or that writes one."""
+STEP_PATIENCE = timedelta(minutes=2)
+"""How long they wait in an optimizer step, in which nothing is read or written: then the other's machine is lost. One
+without power sends no word of it."""
 
 
-def shard(module: nn.Module, layers: Sequence[nn.Module], device: torch.device) -> None:
+def shard(module: nn.Module, layers: Sequence[nn.Module], device: torch.device, computing: torch.dtype | None) -> None:
     """Divide a module over the processes, in place; each then holds its share of every parameter, as a DTensor.
 
     Parameters
@@ -44,12 +52,16 @@ def shard(module: nn.Module, layers: Sequence[nn.Module], device: torch.device) 
         Parts of it that are gathered one at a time.
     device : torch.device
         Where this process computes.
+    computing : torch.dtype or None
+        Format that weights are gathered and all is computed in, gradients being summed in float32; that of the weights if
+        None.
     """
     first = distributed.get_rank() == 0
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
     whole = module.state_dict() if first else {}
+    policy = MixedPrecisionPolicy(param_dtype=computing, reduce_dtype=computing and torch.float32)
     for part in (*layers, module):
-        fully_shard(part, mesh=mesh)
+        fully_shard(part, mesh=mesh, mp_policy=policy)
     if not first:
         module.to_empty(device=device)
     set_model_state_dict(module, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
@@ -93,10 +105,14 @@ class Checkpoints:
         self.folder, self.made_from, self.main = folder, made_from, main
 
     def resume(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list]:
-        """Bring module and optimizer to the last checkpoint; the steps done by then and what was noted of them."""
+        """Bring module and optimizer to the last checkpoint; the steps done by then and what was noted of them.
+
+        Those of another training are removed: one of this training would have the same name.
+        """
         steps = sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
         record = read_json(self.folder / f"step-{steps[-1]}" / "record.json") if steps else None
         if record is None or record["made_from"] != self.made_from:
+            self.remove()
             return 0, []
         state = self._state(module, optimizer)
         checkpoint.load(state, checkpoint_id=self.folder / f"step-{steps[-1]}")
@@ -112,7 +128,7 @@ class Checkpoints:
         self._alone(lambda: self._put(writing, step, notes))
 
     def remove(self) -> None:
-        """Remove them all, once the training is done and its result kept."""
+        """Remove them all, such as once the training is done and its result kept."""
         self._alone(lambda: shutil.rmtree(self.folder, ignore_errors=True))
 
     @staticmethod
@@ -133,6 +149,22 @@ class Checkpoints:
         if self.main:
             action()
         _barrier()
+
+
+@contextlib.contextmanager
+def in_step() -> Iterator[None]:
+    """Take a process that does not answer here for lost after `STEP_PATIENCE`.
+
+    All processes must come here together: after a barrier or another step.
+    """
+    _wait_at_most(STEP_PATIENCE)
+    yield
+    _wait_at_most(PATIENCE)
+
+
+def _wait_at_most(time: timedelta) -> None:
+    if distributed.is_initialized():
+        _set_pg_timeout(time)
 
 
 def _barrier() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import copy
 import json
 import math
@@ -259,7 +260,10 @@ class Bench(abc.ABC):
     """What all cells of a task share: the pretrained student, its tokenizer, and the frozen layers' outputs.
 
     Frozen layers give the same hidden states for a text in every epoch of every cell, so each text is read by them
-    once.
+    once. The states wait in the machine's memory: those of all texts may be more than a GPU holds.
+
+    Weights, gradients, the optimizer's moments and losses are float32, whatever the pretrained student is kept in:
+    some are published in float16, in which small updates are lost and large ones are not numbers.
     """
 
     lower: PreTrainedModel
@@ -273,6 +277,12 @@ class Bench(abc.ABC):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.states: dict[str, torch.Tensor] = {}
 
+    def computing(self) -> contextlib.AbstractContextManager:
+        """Where students read, learn and write: in bfloat16 on GPUs that multiply in it, float32 elsewhere."""
+        if self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.autocast("cuda", torch.bfloat16)
+        return contextlib.nullcontext()
+
     @staticmethod
     def of(task: Task, settings: Settings) -> Bench:
         if task.kind == "classification":
@@ -284,11 +294,11 @@ class Bench(abc.ABC):
         """Run the frozen layers on the texts that they have not read yet."""
         new = list(dict.fromkeys(text for text in texts if text not in self.states))
         rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
-        with torch.inference_mode():
+        with torch.inference_mode(), self.computing():
             for batch in by_length(rows, 32):
                 fed = self.tokenizer.pad({"input_ids": [rows[index] for index in batch]}, return_tensors="pt")
                 hidden = self.lower(**{name: fed[name].to(self.device) for name in ("input_ids", "attention_mask")}
-                                    ).last_hidden_state
+                                    ).last_hidden_state.float().cpu()
                 for number, index in enumerate(batch):
                     self.states[new[index]] = hidden[number, : len(rows[index])].clone()
 
@@ -296,7 +306,7 @@ class Bench(abc.ABC):
         """Hidden states of texts side by side, (batch, length, hidden), and their mask, (batch, length)."""
         states = [self.states[text] for text in texts]
         mask = pad_sequence([torch.ones(len(state), dtype=torch.long) for state in states], batch_first=True)
-        return pad_sequence(states, batch_first=True), mask.to(self.device)
+        return pad_sequence(states, batch_first=True).to(self.device), mask.to(self.device)
 
     def fit(self, module: nn.Module, rows: list[Row], cell: Cell, loss) -> None:
         """AdamW with warm-up and linear decay, for a number of steps that the settings fix.
@@ -321,7 +331,8 @@ class Bench(abc.ABC):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * warm_up_and_decay(step, steps)
             weights = torch.tensor([row.weight for row in batch], device=self.device)
-            sums, numbers = loss(batch)
+            with self.computing():
+                sums, numbers = loss(batch)
             value = (sums * weights).sum() / (numbers * weights).sum()
             value.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -329,13 +340,17 @@ class Bench(abc.ABC):
             optimizer.zero_grad()
         module.eval()
 
+    def encoder(self) -> PreTrainedModel:
+        """The pretrained student without what it was pretrained to say."""
+        return AutoModel.from_pretrained(self.path, add_pooling_layer=False, dtype=torch.float32).eval()
+
     def head(self, module: nn.Module) -> nn.Module:
         """What of a student starts from random weights: nothing, if a task's kind does not say otherwise."""
         return nn.Module()
 
     def word_losses(self, logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A writer's loss for `fit`, from logits (batch, length, vocabulary) and word pieces (batch, length)."""
-        each = functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
+        each = functional.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
                                         label_smoothing=self.chosen.label_smoothing)
         return each.sum(1), (wanted != IGNORED).sum(1)
 
@@ -345,8 +360,9 @@ class Bench(abc.ABC):
         rows, sure = [[]] * len(texts), torch.zeros(len(texts)) if scored else None
         for batch in by_length([self.states[text] for text in texts], size):
             given = read([texts[index] for index in batch])
-            out = model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=self.chosen.max_new_tokens,
-                                 return_dict_in_generate=True, output_scores=scored, **options)
+            with self.computing():
+                out = model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=self.chosen.max_new_tokens,
+                                     return_dict_in_generate=True, output_scores=scored, **options)
             for index, row in zip(batch, out.sequences.tolist(), strict=True):
                 rows[index] = row
             if scored:
@@ -385,7 +401,7 @@ class _Classifier(Bench):
 
     def __init__(self, task: Task, settings: Settings) -> None:
         super().__init__(task, settings)
-        self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval().to(self.device)
+        self.lower = self.encoder().to(self.device)
         self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.frozen_layers]
 
     def head(self, module: nn.Module) -> nn.Module:
@@ -404,7 +420,7 @@ class _Classifier(Bench):
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             states, mask = self.batch([row.text for row in batch])
             wanted = torch.tensor([labels.index(row.output) for row in batch], device=self.device)
-            each = functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits, wanted,
+            each = functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits.float(), wanted,
                                             reduction="none", label_smoothing=self.chosen.label_smoothing)
             return each, torch.ones_like(each)
 
@@ -414,7 +430,7 @@ class _Classifier(Bench):
     def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
         self.read(texts)
         logits = torch.empty(len(texts), len(self.task.labels))
-        with torch.inference_mode():
+        with torch.inference_mode(), self.computing():
             for batch in by_length([self.states[text] for text in texts], 64):
                 states, mask = self.batch([texts[index] for index in batch])
                 logits[batch] = trained.model(inputs_embeds=states, attention_mask=mask).logits.float().cpu()
@@ -432,7 +448,8 @@ class _Classifier(Bench):
         return model.eval()
 
     def _pretrained(self) -> PreTrainedModel:
-        return AutoModelForSequenceClassification.from_pretrained(self.path, num_labels=len(self.task.labels))
+        return AutoModelForSequenceClassification.from_pretrained(self.path, num_labels=len(self.task.labels),
+                                                                  dtype=torch.float32)
 
 
 class _Writer(Bench):
@@ -444,8 +461,8 @@ class _Writer(Bench):
 
     def __init__(self, task: Task, settings: Settings) -> None:
         super().__init__(task, settings)
-        self.pretrained = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval()
-        self.lower = AutoModel.from_pretrained(self.path, add_pooling_layer=False).eval().to(self.device)
+        self.pretrained = self.encoder()
+        self.lower = self.encoder().to(self.device)
         self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.encoder_layers]
 
     def train(self, rows: list[Row], cell: Cell) -> Trained:
@@ -496,7 +513,7 @@ class _Writer(Bench):
                     weights[name] = torch.full_like(weights[name], NEVER)
                 weights[name][trained.pieces] = value.cpu()
         model.decoder.load_state_dict(weights)
-        encoder = AutoModel.from_pretrained(self.path)
+        encoder = AutoModel.from_pretrained(self.path, dtype=torch.float32)
         encoder.encoder.layer = encoder.encoder.layer[: self.chosen.encoder_layers]
         encoder.config.num_hidden_layers = len(encoder.encoder.layer)
         whole = EncoderDecoderModel(encoder=encoder, decoder=model.decoder)
@@ -532,18 +549,18 @@ class _PretrainedWriter(Bench):
         """Turn texts into tokens; no layer is frozen, so there is nothing else to do ahead of time."""
         new = list(dict.fromkeys(text for text in texts if text not in self.states))
         rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
-        self.states.update((text, torch.tensor(row, device=self.device)) for text, row in zip(new, rows, strict=True))
+        self.states.update((text, torch.tensor(row)) for text, row in zip(new, rows, strict=True))
 
     def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids of texts side by side and their mask, both (batch, length)."""
         rows = [self.states[text] for text in texts]
-        return (pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id),
-                pad_sequence([torch.ones_like(row) for row in rows], batch_first=True))
+        return (pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(self.device),
+                pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(self.device))
 
     def train(self, rows: list[Row], cell: Cell) -> Trained:
         self.read([row.text for row in rows])
         torch.manual_seed(cell.seed)
-        model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True).to(self.device)
+        model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True, dtype=torch.float32).to(self.device)
         outputs = self.tokenizer(text_target=[row.output for row in rows], truncation=True,
                                  max_length=self.chosen.max_new_tokens)["input_ids"]
         targets = {row.output: torch.tensor(output, device=self.device)

@@ -7,6 +7,7 @@ full fine-tuning.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import math
@@ -117,7 +118,7 @@ def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, 
     direction : "annotate" or "generate"
     settings : Settings
         `settings.teacher.processes` above 1 trains in that many processes, each with the whole model or, with
-        `settings.teacher.sharding`, with its share of each layer.
+        `settings.teacher.sharding`, with its share of each layer, and in the number format that `lm` is in.
 
     Raises
     ------
@@ -133,7 +134,7 @@ def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, 
     if processes == 1 and settings.teacher.sharding == "replicated":
         _train(lm, task, budget, direction, settings, folder)
     else:
-        _launch(task.name, budget, direction, settings, processes)
+        _launch(task.name, budget, direction, settings, processes, lm.model.dtype)
     return _kept(folder, _made_from(lm.digest, task, budget, direction, settings))
 
 
@@ -195,7 +196,12 @@ def _places(targets: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
 
 
 def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, settings: Settings, folder: Path) -> None:
-    """Train in this process, which may be one of several; the first one writes the adapter."""
+    """Train in this process, which may be one of several; the first one writes the adapter.
+
+    What is trained is float32, its gradients and moments too, since updates are smaller than the steps of bfloat16. The
+    rest, and what is computed, is in the format of `lm`: with LoRA, peft computes the adapters alone in float32; without,
+    copies of the weights in that format are made as they are needed.
+    """
     chosen = settings.teacher
     start = time.perf_counter()
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
@@ -220,9 +226,11 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     else:
         lower, upper = language_model.split_at(model, first)
         inputs = _frozen_states(lower, [ids for ids, _ in rows], lm.end)
-    module = _TargetLoss(upper).train()
+    module, computing = _TargetLoss(upper).train(), contextlib.nullcontext()
     if sharded:
-        sharding.shard(module, layers, accelerator.device)
+        sharding.shard(module, layers, accelerator.device, lm.model.dtype if chosen.method == "full" else None)
+    elif chosen.method == "full" and lm.model.dtype != torch.float32:
+        computing = torch.autocast(accelerator.device.type, lm.model.dtype)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
                                   weight_decay=0.0)
     held = sharding.share(module)
@@ -233,6 +241,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     plan = [(epoch, batch) for epoch in range(settings.epochs(budget))
             for batch in shuffled_by_length([len(ids) for ids, _ in rows], chosen.batch_size, rng)]
     resumed, losses = kept.resume(module, optimizer) if chosen.checkpoint_steps else (0, [])
+    accelerator.wait_for_everyone()
     for step, (epoch, batch) in enumerate(progress(plan[resumed:], desc=f"fine-tune to {direction}",
                                                          unit="step"), resumed):
         # Dropout differs by step and process, and is the same after a resumption.
@@ -246,14 +255,16 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
         weight = 1.0 if mine else 0.0
         mine = mine or batch[:1]
         pad = nn.utils.rnn.pad_sequence
-        loss = prepared(pad([inputs[index] for index in mine], batch_first=True).to(accelerator.device),
-                        pad([rows[index][1] for index in mine], batch_first=True, padding_value=IGNORED
-                            ).to(accelerator.device)) * weight / total
-        # Gradients are averaged over processes; the loss is already a share of the whole batch's mean.
-        accelerator.backward(loss * accelerator.num_processes)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append((epoch + 1, step + 1, float(accelerator.reduce(loss.detach(), "sum"))))
+        with sharding.in_step():
+            with computing:
+                loss = prepared(pad([inputs[index] for index in mine], batch_first=True).to(accelerator.device),
+                                pad([rows[index][1] for index in mine], batch_first=True, padding_value=IGNORED
+                                    ).to(accelerator.device)) * weight / total
+            # Gradients are averaged over processes; the loss is already a share of the whole batch's mean.
+            accelerator.backward(loss * accelerator.num_processes)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append((epoch + 1, step + 1, float(accelerator.reduce(loss.detach(), "sum"))))
         if chosen.checkpoint_steps and (step + 1) % chosen.checkpoint_steps == 0 and step + 1 < len(plan):
             kept.save(module, optimizer, step + 1, losses)
     weights = sharding.trained_weights(tuned)
@@ -279,7 +290,8 @@ def _write(folder: Path, method: str, tuned: nn.Module, weights: dict[str, torch
 
 
 def _trainable(model: nn.Module, chosen: TeacherSettings, first: int) -> nn.Module:
-    """Leave to be trained only what `teacher.method` says, from layer `first` on; the module whose weights are kept."""
+    """Leave to be trained only what `teacher.method` says, from layer `first` on, in float32; the module whose weights are
+    kept."""
     layers = model.get_decoder().layers
     if chosen.method == "lora":
         return get_peft_model(model, LoraConfig(
@@ -287,6 +299,9 @@ def _trainable(model: nn.Module, chosen: TeacherSettings, first: int) -> nn.Modu
             target_modules=linear_names(model), layers_to_transform=list(range(first, len(layers)))))
     model.requires_grad_(not first)
     layers[first:].requires_grad_(True)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
     return model
 
 
@@ -343,7 +358,7 @@ def _frozen_states(lower: nn.Module, rows: list[list[int]], end: int) -> list[to
     return states
 
 
-def _launch(task: str, budget: int, direction: Direction, settings: Settings, processes: int) -> None:
+def _launch(task: str, budget: int, direction: Direction, settings: Settings, processes: int, dtype: torch.dtype) -> None:
     """Train in several processes of this machine.
 
     They are started by torchrun, whose environment accelerate reads. Its launcher for notebooks forks the process that it is
@@ -353,7 +368,8 @@ def _launch(task: str, budget: int, direction: Direction, settings: Settings, pr
     if 0 < gpus < processes:
         raise SettingsError(f"teacher.processes: {processes}, but this machine has {gpus} GPUs, and each process needs one: set "
                             f"teacher.processes={gpus}, or null for as many as there are.")
-    job = {"task": task, "budget": budget, "direction": direction, "settings": settings.model_dump(mode="json")}
+    job = {"task": task, "budget": budget, "direction": direction, "settings": settings.model_dump(mode="json"),
+           "dtype": str(dtype).removeprefix("torch.")}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                str(processes), "-m", "synthtune.teacher", "--job", json.dumps(job)]
     placement.rest_all()
@@ -511,7 +527,7 @@ def _job(arguments: list[str]) -> dict:
     parser.add_argument("--direction", choices=get_args(Direction))
     given = parser.parse_args(arguments)
     if given.job:
-        return {**given.job, "settings": Settings(**given.job["settings"])}
+        return {**given.job, "settings": Settings(**given.job["settings"]), "dtype": getattr(torch, given.job["dtype"])}
     missing = [name for name in ("task", "budget", "direction") if getattr(given, name) is None]
     if missing:
         parser.error(f"say --{missing[0]} as well")
@@ -520,7 +536,7 @@ def _job(arguments: list[str]) -> dict:
             "settings": settings.check(given.task, given.budget)}
 
 
-def train(task: str, budget: int, direction: Direction, settings: Settings) -> None:
+def train(task: str, budget: int, direction: Direction, settings: Settings, dtype: torch.dtype | None = None) -> None:
     """Fine-tune in each of the processes that accelerate has started; `fine_tune` then takes what they have left.
 
         notebook_launcher(teacher.train, ("rte", 125, "annotate", settings), num_processes=8)
@@ -534,15 +550,18 @@ def train(task: str, budget: int, direction: Direction, settings: Settings) -> N
         Its name.
     budget, direction, settings
         As for `fine_tune`; the number of processes is the launcher's.
+    dtype : torch.dtype, optional
+        As for `language_model.load`.
     """
     settings = settings.check(task, budget)
     torch.set_num_threads(settings.threads)
     # Makes this process's own GPU the current one, where there are any.
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=sharding.PATIENCE)
     shapes_only = settings.teacher.sharding == "sharded" and not state.is_main_process
-    lm = language_model.load(settings.teacher.model, shapes_only=shapes_only)
+    lm = language_model.load(settings.teacher.model, dtype, shapes_only)
     _train(lm, load_task(task, settings), budget, direction, settings, adapter_folder(settings, task, budget, direction))
 
 
 if __name__ == "__main__":
+    workers.end_with_starter()
     train(**_job(sys.argv[1:]))
