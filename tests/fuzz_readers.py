@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of the readers, run by hand: it stops at the first input that they mishandle.
+"""Coverage-guided fuzzing of the readers and the validator, run by hand: it stops at the first input that they mishandle.
 
     pip install atheris==3.0.0
     PYTHONPATH=lib python tests/fuzz_readers.py -max_total_time=600
@@ -13,15 +13,20 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["synthtune.own_rows", "openpyxl", "charset_normalizer"]):
+    from synthtune import own_rows
     from synthtune.errors import RowsError
     from synthtune.own_rows import gather, readers
 
+HEADER = b"text,label\n"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 
 
 def one_input(data: bytes) -> None:
-    """Read bytes as a file of each kind; the first byte chooses which."""
+    """Read bytes as a file of some kind, or, where its first byte is high, check them as the rows of a CSV."""
     if not data:
+        return
+    if data[0] >= 224:  # not often, for checks take far longer than reading
+        validate(data[1:])
         return
     path = FOLDER / f"rows{SUFFIXES[data[0] % len(SUFFIXES)]}"
     path.write_bytes(data[1:])
@@ -31,8 +36,22 @@ def one_input(data: bytes) -> None:
         read = gather.gather(table, "rows", columns, seed=0)
     except RowsError:
         return
-    assert read.rows_in == len(read.frame) + sum(map(len, read.dropped.values())), "a row was lost"
+    assert read.rows_in == len(read.frame) + sum(read.dropped.values()), "a row was lost"
     assert read.frame["row"].is_unique, "two rows have one number"
+
+
+def validate(data: bytes) -> None:
+    """Check bytes as labelled rows; cells as unlikely as they come, under a header that names the columns."""
+    (FOLDER / "checked.csv").write_bytes(HEADER + data)
+    task = FOLDER / "task.yaml"
+    task.write_text("rows: checked.csv\ntext: text\nlabel: label\nseparator: ','\nprofile: smoke\n")
+    own = own_rows.read(task)
+    for count in own.report.counts:
+        assert count.rows_in == count.used + sum(count.dropped.values()), "a row was lost"
+    assert own.report.problems or len(own.gold), "nothing was read and nothing said"
+    assert set(own.gold["output"]) == set(own.labels), "a label that is none"
+    str(own.report).encode()
+    own._repr_html_().encode()
 
 
 if __name__ == "__main__":

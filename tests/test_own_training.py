@@ -1,28 +1,34 @@
 """A user's own rows, trained on: what is left in the folder, what is done again, and what a kill costs."""
 
+import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
+import nbformat
 import numpy as np
 import onnx
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import constants, is_offline_mode
 from onnx.reference import ReferenceEvaluator
 from synthtune import assets, own_rows, student
 from synthtune.errors import RowsError, StageError
 from synthtune.files import claimed
-from synthtune.own_rows import command, deployed, example, page, products, study
+from synthtune.own_rows import baselines, command, deployed, example, page, products, record, study
 from synthtune.own_rows.confidence import OfLabels, OfTexts
 from synthtune.own_rows.parts import parts, settings_of
 from synthtune.results import ANNOTATED, GOLD
+from synthtune.settings import load
 from synthtune.tasks import splits
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
@@ -155,8 +161,8 @@ def test_run_again_there_is_nothing_to_do_and_a_lost_result_is_written_again(don
 
 
 def copied(done, tmp_path):
-    """A copy of the finished run to change: task file and folder of results."""
-    task, folder, _ = done
+    """A copy of a finished run to change: task file and folder of results."""
+    task, folder, *_ = done
     for path in task.parent.glob("*.csv"):
         shutil.copy(path, tmp_path)
     shutil.copytree(folder, tmp_path / folder.name)
@@ -169,12 +175,109 @@ def test_other_unlabelled_rows_train_no_teacher_again(done, tmp_path, capsys):
     predicted = pd.read_csv(folder / "predictions.csv")
     pd.read_csv(tmp_path / "unlabelled.csv").tail(20).to_csv(tmp_path / "unlabelled.csv", index=False)
     command.train(own_rows.read(task), folder, FEW)
-    assert "Changed since the last run: unlabelled rows" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Changed since the last run: unlabelled rows, counts and warnings. " in said
+    assert re.search(r"Made now: annotated rows, answers .*\nKept: teachers, generated rows, answers ", said)
     assert stamps == {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("adapter_model.safetensors")}
     again = pd.read_csv(folder / "predictions.csv")
     assert len(again) == 20 and set(again["text"]) < set(predicted["text"])
     annotated = pd.read_parquet(folder / "work" / "whole" / f"budget-{len(done[2].own.gold)}" / "annotated.parquet")
     assert set(annotated["text"]) <= set(again["text"])
+
+
+def changed_from(before, after):
+    return {name for name in {**before, **after} if before.get(name) != after.get(name)}
+
+
+def test_all_that_the_results_depend_on_makes_them_again(tmp_path, monkeypatch):
+    task = rows_of(tmp_path)
+
+    def now():
+        own = own_rows.read(task)
+        return record.made_from(own, settings_of(own, tmp_path / "work"))
+
+    first = now()
+    assert first == now()
+    labelled = pd.read_csv(tmp_path / "labelled.csv")
+    pd.concat([labelled, labelled.head(1)]).to_csv(tmp_path / "labelled.csv", index=False)
+    assert changed_from(first, now()) == {"counts and warnings"}, "the rows that are used are the same"
+    labelled.to_csv(tmp_path / "labelled.csv", index=False)
+    for file in ("labelled", "unlabelled"):
+        pd.read_csv(tmp_path / f"{file}.csv").rename(columns={"utterance": "words"}).to_csv(tmp_path / f"{file}.csv", index=False)
+    text = task.read_text("utf-8")
+    task.write_text(text.replace("utterance", "words"), "utf-8")
+    assert "names of columns" in changed_from(first, now())
+    renamed = now()
+    monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda _: True)
+    assert changed_from(renamed, now()) == {"baselines"}, "SetFit is installed"
+
+
+def test_more_annotated_rows_make_nothing_again_that_does_not_depend_on_them(tested, tmp_path, capsys):
+    task, folder = copied(tested, tmp_path)
+    work = folder / "work" / "whole"
+    kept = [*work.rglob("adapter_model.safetensors"), *work.rglob("generated.parquet"), *(work / "answers").glob("gold-1-*"),
+            *(work / "answers").glob("teacher*")]
+    stamps = {path: path.stat().st_mtime_ns for path in kept}
+    command.train(own_rows.read(task), folder, [*FEW, "annotate.inputs=20", "students.amount=13"])
+    said = capsys.readouterr().out
+    assert "Changed since the last run: setting annotate, setting students." in said
+    assert len(kept) == 5 and stamps == {path: path.stat().st_mtime_ns for path in kept if path.exists()}, said
+    assert re.search(r"Made now: annotated rows, answers to the rows held out \(\d of 6\)\.\nKept: teachers, generated rows, ", said)
+    more = pd.read_csv(tmp_path / "unlabelled.csv")
+    pd.concat([more, more.tail(1) + " And so on."]).to_csv(tmp_path / "unlabelled.csv", index=False)
+    command.train(own_rows.read(task), folder, [*FEW, "annotate.inputs=20", "students.amount=13"])
+    assert stamps == {path: path.stat().st_mtime_ns for path in kept if path.exists()}, capsys.readouterr().out
+
+
+def test_what_a_killed_run_left_is_not_taken_for_the_results_of_the_one_before(tested, tmp_path, capsys, monkeypatch):
+    task, folder = copied(tested, tmp_path)
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deployed, "predictions", end)
+        with pytest.raises(KeyboardInterrupt):
+            command.train(own_rows.read(task), folder, [*FEW, "students.steps=5", "students.gold_steps=5"])
+    assert (folder / "model" / "model.safetensors").read_bytes() != contents(tested[1])["model/model.safetensors"]
+    (folder / ".model.abcd1234").mkdir()
+    (folder / "work" / "whole" / ".x.parquet.abcd1234").mkdir()
+    capsys.readouterr()
+    assert command.train(own_rows.read(task), folder, FEW) is not None
+    said = capsys.readouterr().out
+    assert "Changed since the last run: setting students." in said and "The last run was not finished." in said
+    assert contents(folder) == contents(tested[1])
+    assert not list(folder.rglob(".*.abcd1234"))
+    for name in ("README.md", "config.json"):
+        (folder / "model" / name).write_text("{}")
+    assert command.train(own_rows.read(task), folder, FEW) is not None, "a changed file of the model is noticed"
+    assert contents(folder) == contents(tested[1])
+    assert (folder / "model" / "config.json").read_bytes() == (tested[1] / "model" / "config.json").read_bytes()
+
+
+def test_a_full_disk_and_a_read_only_folder_are_one_sentence_and_cost_no_finished_stage(tested, tmp_path):
+    if sys.platform != "linux" or os.geteuid():
+        pytest.skip("needs a file system to fill: root on Linux")
+    task, finished = tested
+    folder = tmp_path / "results"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(folder)]).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        shutil.copytree(finished / "work", folder / "work", ignore=shutil.ignore_patterns("model.json", "run.json"))
+        stamps = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*") if path.is_file()}
+        with pytest.raises(StageError, match="Cannot write .*/results/model: No space left on device. Free space there or choose"):
+            command.train(own_rows.read(task), folder, FEW)
+        assert not (folder / "model").exists()
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        with pytest.raises(StageError, match="Cannot write to .*/results: Read-only file system. Choose another folder"):
+            command.train(own_rows.read(task), folder, FEW)
+        subprocess.run(["mount", "-o", "remount,rw,size=400m", str(folder)], check=True)
+        assert command.train(own_rows.read(task), folder, FEW) is not None
+        assert contents(folder) == contents(finished)
+        assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +300,63 @@ def test_a_second_run_in_the_folder_says_so_and_stops(done):
     task, folder, _ = done
     with claimed(folder, ""), pytest.raises(StageError, match=f"Another run is working in .* \\(process {os.getpid()}\\)"):
         command.train(own_rows.read(task), folder, FEW)
+
+
+def test_a_study_and_its_results_are_kept_from_other_runs_too(tested):
+    """What the notebook calls, one after the other."""
+    task, folder = tested
+    own = own_rows.read(task)
+    settings = settings_of(own, folder / "work", [*FEW, "students.steps=5"])
+    outcome = SimpleNamespace(own=own, settings=settings)
+    with claimed(folder, ""):
+        for refused in (lambda: study.run(own, folder, FEW), lambda: products.write(outcome, folder)):
+            with pytest.raises(StageError, match="Another run is working"):
+                refused()
+    with pytest.raises(StageError, match="Another run has worked in .* since this study was run"):
+        products.write(outcome, folder)
+
+
+@pytest.mark.parametrize(("profile", "asked"), [("laptop", False), ("paper", True)])
+def test_the_hub_is_asked_only_where_a_model_comes_from_it(profile, asked, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with record.offline(load(profile)):
+        assert is_offline_mode() != asked
+    assert not is_offline_mode(), "other profiles in the same kernel may download"
+
+
+def test_the_notebook_does_what_the_command_does_with_every_way_out_shut(tested, tmp_path):
+    task, folder = tested
+    (tmp_path / "shut").mkdir()
+    (tmp_path / "shut" / "sitecustomize.py").write_text(f"""
+import socket
+
+def shut(connect):
+    def instead(self, address):
+        if self.family == socket.AF_UNIX:
+            return connect(self, address)
+        with open({str(tmp_path / "tried")!r}, "a") as log:
+            print(address, file=log)
+        raise ConnectionRefusedError(address)
+    return instead
+
+socket.socket.connect, socket.socket.connect_ex = shut(socket.socket.connect), shut(socket.socket.connect_ex)
+""")
+    root = Path(__file__).parents[1]
+    out = tmp_path / "acts.results"
+    (tmp_path / "parameters.json").write_text(json.dumps({"task_file": str(task), "overrides": FEW, "out": str(out)}))
+    environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "SYNTHTUNE_RUN")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "shut"), str(root / "lib")])
+    finished = subprocess.run(
+        [sys.executable, "-m", "synthtune.notebook_runner", str(root / "notebooks" / "06_your_task.ipynb"),
+         str(tmp_path / "executed.ipynb"), "--parameters", str(tmp_path / "parameters.json")],
+        env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert not (tmp_path / "tried").exists(), (tmp_path / "tried").read_text()
+    assert contents(out) == contents(folder)
+    assert command.train(own_rows.read(task), out, FEW) is None, "the command finds nothing left to do"
+    executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
+    assert not [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs
+                if output.get("name") == "stderr"]
 
 
 def test_rows_with_errors_and_too_few_rows_are_not_trained_on(tmp_path):
@@ -265,8 +425,9 @@ def test_rows_to_label_are_doubtful_and_far_from_each_other():
 
 
 def test_cells_that_a_spreadsheet_would_run_are_escaped(tmp_path):
-    products.write_csv(pd.DataFrame({"text": ["=HYPERLINK(1)", "fine", "@x"], "n": [-1, 2, 3]}), tmp_path / "x.csv")
-    assert (tmp_path / "x.csv").read_text() == "text,n\n'=HYPERLINK(1),-1\nfine,2\n'@x,3\n"
+    products.write_csv(pd.DataFrame({"text": ["=HYPERLINK(1)", "fine", "@x"], "n": [-1, 2, 3], "label": ["-1", "+2.5 %", "-1+A1"]}),
+                       tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "text,n,label\n'=HYPERLINK(1),-1,-1\nfine,2,'+2.5 %\n'@x,3,'-1+A1\n"
 
 
 def test_texts_are_written_by_the_model_that_is_saved(tmp_path):

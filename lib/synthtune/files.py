@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,8 +39,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise StageError(f"Cannot write to {path.parent}: {error.strerror}. Free space there or choose another "
-                         "folder, then run again; finished work is kept.") from error
+        raise _cannot("write to", path.parent, error) from error
     temporary = holder / path.name
     try:
         yield temporary
@@ -52,11 +52,54 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
-    except OSError as error:
-        raise StageError(f"Cannot write {path}: {error.strerror or error}. Free space there or choose another "
-                         "folder, then run again; finished work is kept.") from error
+    except Exception as error:
+        refused = _of_the_system(error)
+        if refused is None:
+            raise
+        raise _cannot("write", path, refused) from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _of_the_system(error: Exception) -> OSError | None:
+    """The operating system's refusal in an error; None if it is another.
+
+    Libraries written in Rust (safetensors, tokenizers) raise errors of their own that only spell its number.
+    """
+    if isinstance(error, OSError):
+        return error
+    spelt = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(spelt[1]), os.strerror(int(spelt[1]))) if spelt else None
+
+
+def _cannot(do: str, path: Path, error: OSError) -> StageError:
+    return StageError(f"Cannot {do} {path}: {error.strerror or error}. Free space there or choose another folder, then run "
+                      "again; finished work is kept.")
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file if it is there.
+
+    Raises
+    ------
+    StageError
+        If the folder cannot be written.
+    """
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot("remove", Path(path), error) from error
+
+
+def remove_left_over(path: str | Path) -> None:
+    """Remove what a kill inside `atomic_path` left beside a path and, where it is a folder, below it."""
+    path = Path(path)
+    for left in path.parent.glob(f".{path.name}.{'?' * 8}"):
+        shutil.rmtree(left, ignore_errors=True)
+    for parent, folders, _ in os.walk(path):
+        for name in [name for name in folders if re.fullmatch(r"\..+\.\w{8}", name)]:
+            folders.remove(name)
+            shutil.rmtree(Path(parent, name), ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -74,8 +117,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         lock = FileLock(folder / ".lock")
         lock.acquire()
     except OSError as error:
-        raise StageError(f"Cannot write to {folder}: {error.strerror}. Free space there or choose another "
-                         "folder, then run again; finished work is kept.") from error
+        raise _cannot("write to", folder, error) from error
     try:
         yield
     finally:
@@ -94,7 +136,8 @@ def claimed(folder: str | Path, advice: str) -> Iterator[None]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "a+", encoding="utf-8")
+        # Without a buffer: one that a full disk does not take would be written, and fail, once more when it is closed.
+        handle = open(folder / ".lock", "ab+", buffering=0)
     except OSError as error:
         raise StageError(f"Cannot write to {folder}: {error.strerror}. {advice}") from error
     with handle:
@@ -102,11 +145,13 @@ def claimed(folder: str | Path, advice: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             handle.seek(0)
-            raise StageError(f"Another run is working in {as_typed(folder)} (process {handle.read().strip() or 'unknown'}): "
-                             "wait for it, or end it.") from error
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
+            process = handle.read().decode().strip() or "unknown"
+            raise StageError(f"Another run is working in {as_typed(folder)} (process {process}): wait for it, or end it.") from error
+        try:
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise StageError(f"Cannot write to {folder}: {error.strerror}. {advice}") from error
         yield
 
 
@@ -138,7 +183,7 @@ def write_table(path: Path, table: pd.DataFrame, record: Any) -> None:
     A reader takes the table for what the record says, so an older record goes first: an interruption must not leave it
     with the new table.
     """
-    path.with_suffix(".json").unlink(missing_ok=True)
+    remove(path.with_suffix(".json"))
     with atomic_path(path) as temporary:
         table.to_parquet(temporary)
     write_json(path.with_suffix(".json"), record)

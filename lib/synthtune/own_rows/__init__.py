@@ -23,6 +23,9 @@ from synthtune.own_rows.task_file import TaskFile
 
 __all__ = ["Columns", "OwnRows", "Problem", "Report", "TaskFile", "read"]
 
+FOLDS_LOOKED_AT = 2_000
+"""Labelled rows up to which folds are made on reading already; of more, when training starts, for it takes a while."""
+
 
 @dataclass(frozen=True, repr=False)
 class OwnRows:
@@ -111,7 +114,37 @@ def read(path: str | Path) -> OwnRows:
             )
         if role == "rows" and role not in gathered:
             columns = None
-    return _checked(task, chosen, report, gathered, columns)
+    own = _checked(task, chosen, report, gathered, columns)
+    _left_out(own)
+    _not_testable(own, chosen)
+    return own
+
+
+def _left_out(own: OwnRows) -> None:
+    """Name what else is taken for what the task file leaves out: the profile, and what the teacher is told to do."""
+    from synthtune.own_rows.parts import wording_of  # which imports this module
+
+    said, guesses = own.task.model_fields_set, own.report.guesses
+    if "profile" not in said:
+        why = "the default, made for a computer without a GPU"
+        guesses.insert(0, Guess(own.task.path.name, "profile", own.task.profile, why))
+    if not own.task.description and own.columns:
+        why = f"made from the name of column '{own.columns.output}'; it is what the teacher is told to do"
+        guesses.append(Guess(own.task.path.name, "description", wording_of(own).instruction, why))
+
+
+def _not_testable(own: OwnRows, chosen: settings.Settings) -> None:
+    """Note where no division of the rows leaves something to learn and something to test, so that nobody waits for it."""
+    from synthtune.own_rows.parts import held_out  # which imports this module
+
+    if own.report.errors or len(own.gold) > FOLDS_LOOKED_AT:
+        return
+    try:
+        held_out(own, chosen)
+    except RowsError as error:
+        file = own.task.rows
+        said = _without(str(error), file)
+        own.report.problems.append(Problem("error", "not testable", file, "", (), "row", said, ""))
 
 
 def _files(task: TaskFile, guesses: list[Guess]) -> dict[str, str]:
@@ -164,8 +197,7 @@ def _checked(
     for role, sieve in sieves.items():
         sieve.check_length(chosen.own_rows.max_tokens)
         report.problems.extend(sieve.problems)
-        dropped = {reason: len(rows) for reason, rows in sieve.dropped.items()}
-        count = Count(gathered[role].table.file, role, gathered[role].rows_in, len(sieve.frame), dropped)
+        count = Count(gathered[role].table.file, role, gathered[role].rows_in, len(sieve.frame), sieve.dropped)
         report.counts.append(count)
         if not count.used:
             report.problems.append(

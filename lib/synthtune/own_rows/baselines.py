@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,11 @@ def nearest(gold: Sequence[Example], texts: Sequence[str]) -> list[str]:
 
 
 def setfit(gold: Sequence[Example], texts: Sequence[str], settings: Settings) -> list[str]:
+    """What `setfit_model` says of texts."""
+    return [str(label) for label in setfit_model(gold, settings).predict(list(texts))]
+
+
+def setfit_model(gold: Sequence[Example], settings: Settings) -> Any:
     """SetFit (Tunstall et al. 2022) on the students' own pretrained model, with the paper's 20 pairs of each kind a row."""
     from datasets import Dataset
     from setfit import SetFitModel, Trainer, TrainingArguments
@@ -64,7 +70,8 @@ def setfit(gold: Sequence[Example], texts: Sequence[str], settings: Settings) ->
     labels = sorted({example.target for example in gold})
     model: Any = SetFitModel.from_pretrained(str(assets.model_path(settings.students.model)), labels=labels)
     rows = Dataset.from_dict({"text": [example.text for example in gold], "label": [example.target for example in gold]})
-    arguments = TrainingArguments(seed=settings.seed, num_epochs=1, num_iterations=20, report_to="none", save_strategy="no",
-                                  show_progress_bar=False)
-    Trainer(model=model, args=arguments, train_dataset=rows).train()
-    return [str(label) for label in model.predict(list(texts))]
+    with tempfile.TemporaryDirectory(prefix="synthtune-") as folder:  # its default is a folder where the user stands
+        arguments = TrainingArguments(output_dir=folder, seed=settings.seed, num_epochs=1, num_iterations=20, report_to="none",
+                                      save_strategy="no", show_progress_bar=False)
+        Trainer(model=model, args=arguments, train_dataset=rows).train()
+    return model

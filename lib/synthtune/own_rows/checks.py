@@ -6,6 +6,7 @@ no meaning, and checked against each other.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ import pandera.pandas as pa
 from synthtune.own_rows.gather import Gathered
 from synthtune.own_rows.readers import DECODED
 from synthtune.own_rows.report import Problem, listed, shown_text
-from synthtune.own_rows.task_file import MOST_CLASSES
+from synthtune.own_rows.task_file import MOST_CLASSES, on_one_line
 from synthtune.tasks.splits import first_near
 
 FEW = 4
@@ -30,6 +31,9 @@ NEAR_CHARACTERS = 500
 
 CHARACTERS_A_PIECE = 4.4
 """Characters of English text that make a word piece, roughly: tells texts longer than the model reads."""
+
+PIECES = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Characters that are a word piece each: Chinese, Japanese and Korean."""
 
 IDS_FROM = 10
 """Labelled rows from which a label column with hardly a value twice is taken for an id."""
@@ -95,10 +99,10 @@ LABEL_RULES = {
         "they should be used.",
         lambda cell: not _bare(cell),
     ),
-    "spaces around label": Rule(
-        "a label with spaces around it",
-        "It is read without them; --fix removes them.",
-        lambda cell: cell.strip() and cell != cell.strip(),
+    "spaces in label": Rule(
+        "a label with spaces around it, or with other space between its words than one blank",
+        "It is read with none around it and one blank between words; --fix writes it so.",
+        lambda cell: cell.strip() and cell != on_one_line(cell),
     ),
     "formula as label": Rule(
         "a label that a spreadsheet would run as a formula",
@@ -126,7 +130,7 @@ def is_number(cell: str) -> bool:
 
 
 def _bare(cell: str) -> str:
-    return STRAY.sub("", cell).strip()
+    return on_one_line(STRAY.sub("", cell))
 
 
 def cells(gathered: Gathered) -> list[Problem]:
@@ -188,18 +192,14 @@ def cells(gathered: Gathered) -> list[Problem]:
                 "It is read as Windows-1252; check its letters. --fix writes all rows as UTF-8.",
             )
         )
-    for reason, rows in gathered.dropped.items():
+    for reason, number in gathered.dropped.items():
+        rows = gathered.named.get(reason, [])
         problems.append(
-            _warning(
-                gathered,
-                "row left out",
-                "",
-                rows,
-                f"a row {reason}",
-                "Left out; correct the row if it matters."
-                if "sample" not in reason
-                else "Left out, by chance and not by content.",
-            )
+            _warning(gathered, "row left out", "", rows, f"a row {reason}",
+                     "Left out; correct the row if it matters.", number - len(rows))
+            if rows
+            else _warning(gathered, "row left out", "", [], f"{number:,} rows {reason}",
+                          "Left out, by chance and not by content.")
         )
     problems.extend(gathered.table.warnings)
     return problems
@@ -218,7 +218,7 @@ def cleaned(gathered: Gathered, spelling: dict[str, str]) -> pd.DataFrame:
     -------
     DataFrame
         The frame's rows and columns. NUL bytes, byte-order marks, the ' that keeps a spreadsheet from running
-        a cell, and the spaces around outputs are gone.
+        a cell, and the spaces around outputs are gone; between the words of a label there is one blank.
     """
     frame = gathered.frame.drop(columns="notes").copy()
     for role in gathered.columns.roles:
@@ -230,7 +230,7 @@ def cleaned(gathered: Gathered, spelling: dict[str, str]) -> pd.DataFrame:
         if role == "output":
             frame[role] = frame[role].map(str.strip)
             if gathered.columns.kind == "classification":
-                frame[role] = frame[role].map(lambda label: spelling.get(label.casefold(), label))
+                frame[role] = frame[role].map(on_one_line).map(lambda label: spelling.get(label.casefold(), label))
     return frame
 
 
@@ -239,7 +239,7 @@ def spellings(gathered: Gathered, names: Iterable[str]) -> dict[str, str]:
 
     Labels that differ only in case are one: as the task file's `label_names` write it, else as most rows do.
     """
-    counts = Counter(STRAY.sub("", label).strip() for label in gathered.frame["output"])
+    counts = Counter(map(_bare, gathered.frame["output"]))
     found: dict[str, str] = {}
     for label, _ in counts.most_common():
         found.setdefault(label.casefold(), label)
@@ -279,14 +279,15 @@ class Sieve:
     def __init__(self, gathered: Gathered, frame: pd.DataFrame):
         self.gathered = gathered
         self.frame = frame
-        self.dropped = {reason: list(rows) for reason, rows in gathered.dropped.items()}
+        self.dropped = dict(gathered.dropped)
+        self.named = dict(gathered.named)
         self.problems: list[Problem] = []
 
     @property
     def keys(self) -> pd.Series:
-        """What makes two inputs the same: the text, or both of a pair, without spaces around."""
-        keys = self.frame["text"].map(str.strip)
-        return keys + "\0" + self.frame["text_pair"].map(str.strip) if "text_pair" in self.frame else keys
+        """What makes two inputs the same: the text, or both of a pair, on one line, as every model reads them."""
+        keys = self.frame["text"].map(on_one_line)
+        return keys + "\0" + self.frame["text_pair"].map(on_one_line) if "text_pair" in self.frame else keys
 
     def warn(self, name: str, rows: Iterable[int], what: str, advice: str) -> None:
         """Note a problem of some rows' texts."""
@@ -296,7 +297,9 @@ class Sieve:
     def drop(self, out: pd.Series, reason: str) -> None:
         """Take rows out."""
         if out.any():
-            self.dropped.setdefault(reason, []).extend(map(int, self.frame["row"][out]))
+            rows = list(map(int, self.frame["row"][out]))
+            self.dropped[reason] = self.dropped.get(reason, 0) + len(rows)
+            self.named[reason] = [*self.named.get(reason, []), *rows]
             self.frame = self.frame[~out]
 
     def without_empty(self) -> None:
@@ -309,7 +312,7 @@ class Sieve:
 
     def without_duplicates(self) -> None:
         """Take out all but the first of rows that are the same in every used column."""
-        keys = self.keys + ("\0" + self.frame["output"] if "output" in self.frame else "")
+        keys = self.keys + ("\0" + self.frame["output"].map(on_one_line) if "output" in self.frame else "")
         again = keys.duplicated()
         if again.any():
             first = dict(zip(keys[::-1], self.frame["row"][::-1], strict=True))
@@ -384,20 +387,20 @@ class Sieve:
             )
 
     def check_length(self, pieces: int) -> None:
-        """Texts of which the model reads only the start."""
-        characters = self.frame["text"].map(len)
+        """Texts of which the model reads only the start, by an estimate: no tokenizer is loaded for a check."""
+        estimated = self.frame["text"].map(_pieces)
         if "text_pair" in self.frame:
-            characters += self.frame["text_pair"].map(len)
-        long = characters > pieces * CHARACTERS_A_PIECE
+            estimated += self.frame["text_pair"].map(_pieces)
+        long = estimated > pieces
         if long.any():
             self.warn(
                 "long text",
                 self.frame["row"][long],
-                f"{long.sum():,} of {len(long):,} texts are longer than the "
-                f"{pieces} word pieces that are read of each (estimated at {CHARACTERS_A_PIECE:g} "
-                f"characters a word piece: {int(pieces * CHARACTERS_A_PIECE):,} characters; the longest has "
-                f"{characters.max():,})",
-                "What is beyond is not read; raise own_rows.max_tokens (--set own_rows.max_tokens=256), or shorten the texts.",
+                f"{long.sum():,} of {len(long):,} texts are longer than the {pieces} word pieces that are read of each at "
+                f"most (estimated: one for {CHARACTERS_A_PIECE:g} characters, or for a Chinese, Japanese or Korean one; the "
+                f"longest has about {math.ceil(estimated.max()):,})",
+                "What is beyond is not read; raise own_rows.max_tokens (--set own_rows.max_tokens=256), or shorten the texts. "
+                "Training counts them exactly, for the length that it reads: less where most labelled texts are short.",
             )
 
     @property
@@ -419,6 +422,12 @@ class Sieve:
             cut = [[text[:NEAR_CHARACTERS] for text in texts] for texts in (mine, held)]
             found.iloc[: len(mine)] = first_near(cut[0], None if other is self else cut[1])
         return found
+
+
+def _pieces(text: str) -> float:
+    """Word pieces of a text, estimated."""
+    single = 0 if text.isascii() else len(PIECES.findall(text))
+    return single + (len(text) - single) / CHARACTERS_A_PIECE
 
 
 def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
@@ -536,6 +545,19 @@ def unknown_labels(test: Sieve, gold: Sieve) -> list[Problem]:
     unknown = test.frame[~test.frame["output"].isin(gold.frame["output"])]
     if not len(unknown):
         return []
+    if len(unknown) == len(test.frame):
+        known = listed(map(shown_text, gold.frame["output"].unique()))
+        return [
+            _error(
+                test.gathered,
+                "unknown labels only",
+                test.gathered.columns.output,
+                unknown["row"],
+                f"no label of the test file is one of {gold.gathered.table.file}: "
+                f"{listed(map(shown_text, unknown['output'].unique()))} there, {known} here",
+                "Write the labels of both files in the same way.",
+            )
+        ]
     return [
         _warning(
             test.gathered,
@@ -550,10 +572,10 @@ def unknown_labels(test: Sieve, gold: Sieve) -> list[Problem]:
 
 
 def _warning(
-    gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str
+    gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str, more: int = 0
 ) -> Problem:
     return Problem(
-        "warning", name, gathered.table.file, column, tuple(map(int, rows)), gathered.table.unit, what, advice
+        "warning", name, gathered.table.file, column, tuple(map(int, rows)), gathered.table.unit, what, advice, more
     )
 
 

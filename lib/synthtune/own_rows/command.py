@@ -9,13 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from synthtune.errors import SettingsError
-from synthtune.files import claimed, digest, read_json, write_json
 from synthtune.own_rows import OwnRows, read
 from synthtune.places import as_typed, started_in
 from synthtune.progress import duration
-
-DONE = "done.json"
-"""In the work folder: what the products beside it were made from."""
 
 
 def run(task: str | None, check: bool = False, fix: bool = False, out: str | None = None,
@@ -72,48 +68,19 @@ def train(own: OwnRows, folder: Path, overrides: Sequence[str] = ()) -> Any:
     study.Outcome or None
         None if there was nothing to do.
     """
-    from synthtune.own_rows import page, products, study
-    from synthtune.own_rows.parts import WORK, settings_of
+    from synthtune.own_rows import page, products, record, study
+    from synthtune.own_rows.parts import WORK, cut_in_words, settings_of
 
     start = time.monotonic()
-    with claimed(folder, "Choose another folder with --out DIR."):
-        work = folder / WORK
-        settings = settings_of(own, work, overrides)
-        made_from = _made_from(own, settings)
-        before = read_json(work / DONE) if (work / DONE).exists() else {}
-        changed = [name for name, value in made_from.items() if before.get("made_from", {}).get(name) != value]
-        if before and not changed and _untouched(folder, before):
+    with record.working(folder):
+        settings = settings_of(own, folder / WORK, overrides)
+        if record.is_whole(own, settings, folder):
             print(f"\nNothing to do: everything is up to date in {as_typed(folder)}.")
             return None
-        if before and changed:
-            print(f"\nChanged since the last run: {', '.join(changed)}. What depends on that is made again.")
-        elif before:
-            print("\nSome results are missing or were changed; they are written again.")
-        outcome = study.run(own, folder, overrides)
-        written = products.write(outcome, folder)
-        write_json(work / DONE, {"made_from": made_from, "files": {path.name: digest(path) for path in written.values()
-                                                                 if path.is_file()}})
+        print(f"\n{cut_in_words(own, settings)}", flush=True)
+        outcome = study.measured(own, settings)
+        written = products.written(outcome, folder)
         print(f"\n{page.verdict(outcome)}\nDone in {duration(time.monotonic() - start)}.")
         for name, path in written.items():
             print(f"  {name:<20} {as_typed(path)}")
         return outcome
-
-
-def _made_from(own: OwnRows, settings: Any) -> dict[str, str]:
-    """Digests of all that the results depend on, by the names that a message uses."""
-    from synthtune import assets
-
-    rows = {"labelled rows": own.gold, "unlabelled rows": own.unlabelled, "test rows": own.test}
-    found = {name: digest(table.to_dict("list")) for name, table in rows.items()}
-    found["task file"] = digest([own.task.description, own.labels, own.kind, own.task.name])
-    sections = settings.model_dump(mode="json", exclude={"run_dir", "per_task", "tasks"})
-    found |= {f"setting {name}": digest(value) for name, value in sections.items()}
-    for model in (settings.teacher.model, settings.students.model):
-        found[f"model {model}"] = assets.digest(model)
-    return found
-
-
-def _untouched(folder: Path, before: dict[str, Any]) -> bool:
-    """Whether the results are there as they were written."""
-    return all((folder / name).is_file() and digest(folder / name) == value for name, value in before["files"].items()) and (
-        folder / "model" / "model.safetensors").exists() and (folder / "augmented" / "train.parquet").exists()

@@ -17,7 +17,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 from transformers.modeling_outputs import BaseModelOutput
 
 from synthtune import student
-from synthtune.files import atomic_path, digest, read_json, write_json
+from synthtune.files import atomic_path, digest, read_json, remove, write_json
 from synthtune.language_model import by_length
 from synthtune.own_rows.parts import examples, pair_of
 from synthtune.own_rows.study import Outcome, depends_on
@@ -38,20 +38,21 @@ def save(outcome: Outcome, folder: Path) -> Path:
     part, cell = outcome.whole, outcome.cell
     rows, _ = student.training_rows(part.task, cell, part.settings)
     record, made_from = part.settings.folder / "model.json", depends_on(part, cell, rows)
-    if record.exists() and (folder / "model.safetensors").exists():
+    if record.exists():
         stored = read_json(record)
-        if stored["made_from"] == made_from and stored["digest"] == digest(folder / "model.safetensors"):
+        if stored["made_from"] == made_from and all((folder / name).is_file() and digest(folder / name) == value
+                                                    for name, value in stored["files"].items()):
             return folder
     bench = student.Bench.of(part.task, part.settings)
     trained = bench.train(rows, cell)
     # Neither kind of student reads token types, and a writer's `generate` would hand them on to its decoder.
     tokenizer = AutoTokenizer.from_pretrained(bench.path, model_max_length=part.settings.students.max_tokens,
                                               model_input_names=["input_ids", "attention_mask"])
-    record.unlink(missing_ok=True)
+    remove(record)
     with atomic_path(folder) as temporary:
         bench.whole(trained).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    write_json(record, {"made_from": made_from, "digest": digest(folder / "model.safetensors")})
+    write_json(record, {"made_from": made_from, "files": {file.name: digest(file) for file in sorted(folder.iterdir())}})
     return folder
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
 
 from synthtune.errors import RowsError, nearest
 from synthtune.own_rows.readers import Table, as_text
-from synthtune.own_rows.report import Guess, Problem, listed, shown_text
+from synthtune.own_rows.report import KEPT_ROWS, Guess, Problem, listed, shown_text
 
 ROW_LIMIT = 200_000
 """Rows of a file that are kept; of a longer one, a random sample of this size, the same in every run."""
@@ -108,7 +109,9 @@ class Gathered:
     rows_in : int
         Rows of the file; blank lines are none.
     dropped : dict
-        Rows that are not in `frame`, by reason.
+        How many rows are not in `frame`, by reason.
+    named : dict
+        Which these are, by reason: the first `KEPT_ROWS` of each, and none of those that chance left out.
     """
 
     table: Table
@@ -116,7 +119,8 @@ class Gathered:
     columns: Columns
     frame: pd.DataFrame
     rows_in: int
-    dropped: dict[str, list[int]]
+    dropped: dict[str, int]
+    named: dict[str, list[int]]
 
 
 def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
@@ -130,7 +134,8 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
     places = [table.columns.index(name) for name in columns.roles.values()]
     draw = random.Random(seed)
     kept: list[tuple] = []
-    dropped: dict[str, list[int]] = {}
+    dropped: Counter[str] = Counter()
+    named: dict[str, list[int]] = {}
     rows_in = readable = characters = 0
     for record in table.read():
         rows_in += 1
@@ -145,7 +150,10 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
                 reason = f"with more than {CELL_LIMIT:,} characters in column '{name}'"
             values.append(text)
         if reason:
-            dropped.setdefault(reason, []).append(record.row)
+            dropped[reason] += 1
+            rows = named.setdefault(reason, [])
+            if len(rows) < KEPT_ROWS:
+                rows.append(record.row)
             continue
         readable += 1
         row = (record.row, *values, record.notes)
@@ -156,7 +164,7 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
             if place < ROW_LIMIT:
                 characters -= sum(map(len, kept[place][1:-1]))
                 row, kept[place] = kept[place], row
-            dropped.setdefault(f"not in the random sample of {ROW_LIMIT:,}", []).append(row[0])
+            dropped[f"not in the random sample of {ROW_LIMIT:,}"] += 1
             if row[0] == record.row:
                 continue
         characters += sum(map(len, values))
@@ -167,7 +175,7 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
             )
     frame = pd.DataFrame(sorted(kept, key=lambda row: row[0]), columns=["row", *columns.roles, "notes"])
     frame = frame.astype({"row": int} | dict.fromkeys(columns.roles, str))
-    return Gathered(table, role, columns, frame, rows_in, dropped)
+    return Gathered(table, role, columns, frame, rows_in, dict(dropped), named)
 
 
 def choose(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,6 +17,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from synthtune import __version__, figures, report
 from synthtune.own_rows.baselines import NEAREST, SETFIT, TFIDF
 from synthtune.own_rows.confidence import Confidence, OfLabels
+from synthtune.own_rows.parts import cut_in_words
+from synthtune.own_rows.report import printable
 from synthtune.own_rows.study import TEACHER, Outcome
 from synthtune.results import CONDITIONS, GOLD, METRIC_NAMES
 
@@ -83,9 +87,18 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
         counts=_counts(rows), synthetic=_synthetic(rows, number), dropped=_dropped(rows, number),
         advice=advice(outcome.scores, outcome.winner), to_label=_shown(to_label) if len(to_label) else None, predicted=len(predicted),
         problems=[str(problem) for problem in own.report.warnings], read=[str(count) for count in own.report.counts],
-        guesses=[f"{guess.what}: {guess.value} ({guess.why})" for guess in own.report.guesses],
+        guesses=[str(guess) for guess in own.report.guesses], cut=cut_in_words(own, outcome.settings), covered=covered(outcome),
         settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}),
         version=__version__, examples=number)
+
+
+def covered(outcome: Outcome) -> str:
+    """What chance the intervals take into account, and what they do not."""
+    seeds = int(outcome.scores["seeds"].max())
+    over = f" and over the {seeds} seeds of each student" if seeds > 1 else ""
+    fixed = [*([] if len(outcome.own.test) else ["another division of the rows into folds"]),
+             *([] if seeds > 1 else ["another seed of a student (each was trained once)"]), "another training of the teachers"]
+    return f"The intervals are of a bootstrap over those rows{over}; what {' or '.join(fixed)} would give is not in them."
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -104,10 +117,17 @@ def _scores(outcome: Outcome) -> list[list[Any]]:
     return _table(header, rows)
 
 
+@contextmanager
+def _style() -> Iterator[None]:
+    """The look of all figures; a $ is a letter of a label here, and starts no formula."""
+    with figures.style(), matplotlib.rc_context({"text.parse_math": False}):
+        yield
+
+
 def scores_picture(outcome: Outcome) -> Figure:
     """A dot with its interval for each system, those of students apart from what they are compared with."""
     shown = outcome.scores.iloc[::-1]
-    with figures.style():
+    with _style():
         figure = Figure(figsize=(figures.WIDTH, 0.27 * len(shown) + 0.6), layout="constrained")
         axes = figure.add_subplot()
         for place, row in enumerate(shown.itertuples()):
@@ -132,14 +152,14 @@ def confusion_picture(outcome: Outcome) -> Figure:
     counts = confusion_matrix(outcome.tested["truth"], outcome.tested["predicted"], labels=labels)
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)
     side = min(figures.WIDTH, 1.8 + 0.36 * len(labels))
-    with figures.style():
+    with _style():
         figure = Figure(figsize=(side + 0.8, side), layout="constrained")
         axes = figure.add_subplot()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.argwhere(counts):
             axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=7,
                       color="white" if shares[row, column] > 0.55 else "black")
-        names = [_cut(label, 24) for label in labels]
+        names = [printable(_cut(label, 24)) for label in labels]
         axes.set_xticks(range(len(labels)), names, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(labels)), names)
         axes.set(xlabel="predicted", ylabel="true label")
@@ -148,7 +168,7 @@ def confusion_picture(outcome: Outcome) -> Figure:
 
 
 def _svg(figure: Figure) -> str:
-    with figures.style():
+    with _style():
         page = io.BytesIO()
         figure.savefig(page, format="svg", metadata={"Date": None})
     return base64.b64encode(page.getvalue()).decode("ascii")

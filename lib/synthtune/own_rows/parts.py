@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import random
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from synthtune.errors import RowsError
 from synthtune.files import digest
 from synthtune.own_rows import OwnRows
+from synthtune.own_rows.report import listed, shown_text
 from synthtune.settings import Settings, for_own_rows
 from synthtune.tasks import Example, Task, Wording, seed_for, splits
 from synthtune.tasks.example import joined
@@ -32,6 +35,9 @@ ONE_PROCESS = {"jobs": 1, "teacher.processes": 1, "teacher.sharding": "replicate
 
 LONG = 0.95
 """Share of the texts that is to be read whole."""
+
+CHUNK = 2_000
+"""Texts that are counted at once: bounds memory."""
 
 FEWEST = 8
 """Labelled rows below which nothing can be trained and tested."""
@@ -108,6 +114,42 @@ def _lengths(own: OwnRows, base: Settings) -> dict[str, Any]:
     }
 
 
+def cut(own: OwnRows, settings: Settings) -> dict[str, tuple[int, int]]:
+    """Count the texts of which the student reads only the start, by its own tokenizer: `students.max_tokens` word pieces.
+
+    Returns
+    -------
+    dict
+        For "labelled", "unlabelled" and "test" rows, where there are any: how many are cut, and of how many.
+    """
+    from transformers import AutoTokenizer
+
+    from synthtune import assets
+
+    tokenizer = AutoTokenizer.from_pretrained(assets.model_path(settings.students.model))
+    most, names, found = settings.students.max_tokens, pair_of(own), {}
+    for name, rows in (("labelled", own.gold), ("unlabelled", own.unlabelled), ("test", own.test)):
+        texts, longer = _inputs(rows, names), 0
+        for start in range(0, len(texts), CHUNK):
+            # One word piece more than is read tells as much as all of them.
+            pieces = tokenizer(texts[start: start + CHUNK], truncation=True, max_length=most + 1)["input_ids"]
+            longer += sum(len(each) > most for each in pieces)
+        if texts:
+            found[name] = (longer, len(texts))
+    return found
+
+
+def cut_in_words(own: OwnRows, settings: Settings) -> str:
+    """What `cut` counts as a sentence, with what to do about it."""
+    most = settings.students.max_tokens
+    longer = [f"{number:,} of {of:,} {name}" for name, (number, of) in cut(own, settings).items() if number]
+    if not longer:
+        return f"No text is longer than the {most} word pieces that are read of each."
+    return (f"Of {listed(longer)} texts only the first {most} word pieces are read. If what follows matters, raise "
+            f"students.max_tokens (now {most}) and teacher.max_tokens (now {settings.teacher.max_tokens}) with --set, "
+            "which takes longer, or shorten the texts.")
+
+
 def _steps(own: OwnRows, base: Settings) -> dict[str, int]:
     """Steps of the students: the profile's, or as many passes as the settings ask for where there are many rows."""
     chosen = base.students
@@ -158,19 +200,14 @@ def parts(own: OwnRows, settings: Settings) -> list[Part]:
     Raises
     ------
     RowsError
-        If there are too few labelled rows.
+        There are too few labelled rows, or too few that differ; see `held_out`.
     """
-    if len(own.gold) < FEWEST:
-        raise RowsError(f"{own.task.rows}: {len(own.gold)} labelled rows can be used, and at least {FEWEST} are needed: "
-                        "label more.")
-    names = pair_of(own)
+    folds, names = held_out(own, settings), pair_of(own)
     gold, test = examples(own.gold, names, "row"), examples(own.test, names, "test")
     unlabelled = examples(own.unlabelled, names, "unlabelled")
     random.Random(seed_for(settings, "unlabelled")).shuffle(unlabelled)
     found = [_part(WHOLE, own, gold, unlabelled, test, settings)]
-    if test:
-        return found
-    for number, held in enumerate(_folds(gold, own.kind, settings), 1):
+    for number, held in enumerate(folds, 1):
         kept = [example for place, example in enumerate(gold) if place not in held]
         found.append(_part(f"fold-{number}", own, kept, unlabelled, [gold[place] for place in sorted(held)], settings))
     return found
@@ -189,14 +226,50 @@ def _part(name: str, own: OwnRows, gold: list[Example], unlabelled: list[Example
     return Part(task, len(gold), changed)
 
 
-def _folds(gold: list[Example], kind: str, settings: Settings) -> list[set[int]]:
-    """Places of the examples that each fold holds out: labels in proportion, near-duplicates together."""
+def held_out(own: OwnRows, settings: Settings) -> list[set[int]]:
+    """Places of the labelled rows that each fold holds out: labels in proportion, near-duplicates together.
+
+    Returns
+    -------
+    list of set of int
+        Empty where there is a test file.
+
+    Raises
+    ------
+    RowsError
+        There are too few labelled rows; or some fold would leave nothing, or one class only, to learn from.
+    """
+    rows = own.task.rows
+    if len(own.gold) < FEWEST:
+        raise RowsError(f"{rows}: {len(own.gold)} labelled rows can be used, and at least {FEWEST} are needed: label more.")
+    if len(own.test):
+        return []
+    gold = examples(own.gold, pair_of(own), "row")
     near, groups = splits.first_near([example.text for example in gold]), list(range(len(gold)))
     for place, first in enumerate(near):
         if first >= 0:
             groups[place] = groups[first]
-    outputs = [example.target for example in gold] if kind == "classification" else [""] * len(gold)
-    smallest = min(outputs.count(output) for output in set(outputs))
-    number = max(2, min(settings.own_rows.folds, smallest, len(set(groups))))
+    if len(set(groups)) == 1:
+        raise RowsError(f"{rows}: all texts are nearly the same, so that no row can test what was learnt from the others. Label "
+                        "rows that differ, or name a test file (test: …) in the task file.")
+    outputs = [example.target for example in gold] if own.kind == "classification" else [""] * len(gold)
+    counts = Counter(outputs)
+    if max(counts.values()) == 1:
+        raise RowsError(f"{rows}: no class has more than one row, so that none can be both learnt and tested. Label more rows of "
+                        "each, or name a test file (test: …) in the task file.")
+    number = max(2, min(settings.own_rows.folds, min(counts.values()), len(set(groups))))
     folds = StratifiedGroupKFold(number, shuffle=True, random_state=seed_for(settings, "folds"))
-    return [set(map(int, held)) for _, held in folds.split(outputs, outputs, groups)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # the check of labels has said so
+        divided = [set(map(int, held)) for _, held in folds.split(outputs, outputs, groups)]
+    for held in divided:
+        learnt = {output for place, output in enumerate(outputs) if place not in held}
+        if len(learnt) < min(2, len(counts)):
+            alone = sorted(set(outputs) - learnt)
+            shown = listed([f"{shown_text(label)} ({counts[label]})" for label in alone])
+            raise RowsError(
+                f"{rows}: {'the class' if len(alone) == 1 else 'the classes'} {shown} cannot be both learnt and tested: "
+                "there is one row only, or all are nearly the same text, and while they are held out for testing one class is "
+                f"left to learn. Label more rows of {'it' if len(alone) == 1 else 'them'} that differ, or name a test file "
+                "(test: …) in the task file.")
+    return [held for held in divided if held]

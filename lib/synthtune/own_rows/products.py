@@ -11,9 +11,9 @@ import pandas as pd
 import yaml
 
 from synthtune import __version__
-from synthtune.files import atomic_path
-from synthtune.own_rows import deployed, page
-from synthtune.own_rows.checks import SPREADSHEET_START
+from synthtune.files import atomic_path, remove
+from synthtune.own_rows import deployed, page, record
+from synthtune.own_rows.checks import SPREADSHEET_START, is_number
 from synthtune.own_rows.confidence import Confidence, OfLabels
 from synthtune.own_rows.parts import pair_of
 from synthtune.own_rows.study import TEACHER, Outcome
@@ -32,8 +32,28 @@ def write(outcome: Outcome, folder: str | Path) -> dict[str, Path]:
     -------
     dict
         Path of each product by its name, in the order in which a reader wants them.
+
+    Raises
+    ------
+    StageError
+        Another run is working in the folder or has worked there since the study, or it cannot be written.
     """
     folder = Path(folder)
+    with record.working(folder):
+        record.check(outcome.own, outcome.settings, folder)
+        return written(outcome, folder)
+
+
+def written(outcome: Outcome, folder: Path) -> dict[str, Path]:
+    """What `write` does, for one who keeps other runs out of the folder."""
+    with record.offline(outcome.settings):
+        _write(outcome, folder)
+    found = {name: folder / file for name, file in record.PRODUCTS.items() if (folder / file).exists()}
+    record.finish(outcome.own, outcome.settings, found.values(), folder)
+    return found
+
+
+def _write(outcome: Outcome, folder: Path) -> None:
     rows = augmented(outcome)
     _write_augmented(outcome, rows, folder / "augmented")
     model = deployed.save(outcome, folder / "model")
@@ -45,11 +65,8 @@ def write(outcome: Outcome, folder: str | Path) -> dict[str, Path]:
         if len(table):
             write_csv(table, folder / name)
         else:
-            (folder / name).unlink(missing_ok=True)
+            remove(folder / name)
     _write_text(folder / "report.html", page.html(outcome, rows, predicted, to_label))
-    names = {"report": "report.html", "model": "model", "augmented rows": "augmented", "predictions": "predictions.csv",
-             "rows to label next": "to_label.csv"}
-    return {name: folder / file for name, file in names.items() if (folder / file).exists()}
 
 
 def augmented(outcome: Outcome) -> pd.DataFrame:
@@ -104,12 +121,12 @@ def _write_augmented(outcome: Outcome, rows: pd.DataFrame, folder: Path) -> None
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table for spreadsheets: cells that would be run as formulas are escaped with a ' in front."""
+    """Write a table for spreadsheets: cells that would be run as formulas are escaped with a ' in front; numbers are none."""
     escaped = table.copy()
     for name in escaped:
         if not pd.api.types.is_numeric_dtype(escaped[name]):
-            escaped[name] = [f"'{cell}" if isinstance(cell, str) and cell.startswith(SPREADSHEET_START) else cell
-                             for cell in escaped[name]]
+            escaped[name] = [f"'{cell}" if isinstance(cell, str) and cell.startswith(SPREADSHEET_START) and not is_number(cell)
+                             else cell for cell in escaped[name]]
     with atomic_path(path) as temporary:
         escaped.to_csv(temporary, index=False)
 

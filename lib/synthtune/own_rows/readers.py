@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from synthtune.errors import RowsError, SynthtuneError
-from synthtune.own_rows.report import Guess, Problem, listed
+from synthtune.own_rows.report import KEPT_ROWS, Guess, Problem, listed
 
 LINE_LIMIT = 16 * 2**20
 """Characters of the longest line, and of the longest cell with line ends in it, that are looked at as one."""
@@ -256,7 +256,7 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
             if len(head) >= 8 and head[first::2].count(0) > 0.4 * len(head):
                 return _Encoding(name, [Guess(file, "encoding", name, "every second byte is NUL")], [])
         handle.seek(0)
-        fits, other, sample = 0, [], b""
+        fits, others, other, sample = 0, 0, [], b""
         for number in itertools.count(1):
             line = handle.readline(LINE_LIMIT)
             if not line:
@@ -267,12 +267,14 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
                 line.decode("utf-8")
                 fits += 1
             except UnicodeDecodeError:
-                other.append(number)
+                others += 1
+                if len(other) < KEPT_ROWS:
+                    other.append(number)
                 sample += line[: 2**14 - len(sample)]
     if not other:
         return _Encoding("utf-8", [Guess(file, "encoding", "utf-8", "every line fits")], [])
-    if fits > len(other):  # those lines are read, and named, one by one
-        why = f"{fits:,} of {fits + len(other):,} lines with other than ASCII letters fit"
+    if fits > others:  # those lines are read, and named, one by one
+        why = f"{fits:,} of {fits + others:,} lines with other than ASCII letters fit"
         return _Encoding("utf-8", [Guess(file, "encoding", "utf-8", why)], [])
     name, why = _by_letters(sample)
     return _Encoding(
@@ -289,6 +291,7 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
                 f"not UTF-8; read as {name}",
                 "Check the letters of these lines, and name the right 'encoding:' in the task file if they "
                 "are wrong; --fix writes UTF-8.",
+                others - len(other),
             )
         ],
     )
@@ -376,7 +379,8 @@ def _delimited(path: Path, file: str, separator: str | None, given: str | None) 
             f"{file}{f', line {first.row}: {first.reason}' if first else ''}: no line of column names."
         )
     columns = [
-        cell.replace("\0", "").strip() or f"column {number}" for number, cell in enumerate(first.cells, 1)
+        as_text(cell)[0].replace("\0", "").strip() or f"column {number}"
+        for number, cell in enumerate(first.cells, 1)
     ]
 
     def read() -> Iterator[Record]:
@@ -507,25 +511,32 @@ def _json_lines(path: Path, file: str, given: str | None) -> Table:
             else:
                 yield Record(number, None, "not a JSON object ({...})"), {}
 
-    columns: dict[str, None] = {}
+    keys: dict[str, None] = {}
     for _, value in itertools.islice(objects(), LOOKED_AT):
-        columns.update(dict.fromkeys(value))
-    if not columns:
+        keys.update(dict.fromkeys(value))
+    if not keys:
         raise RowsError(
             f'{file}: none of the first lines is a JSON object; write one object ({{"text": …}}) a line, not '
             "one list over all lines."
         )
 
+    names: list[str] = []
+    for key in keys:
+        name = as_text(key)[0]
+        while name in names:  # keys that differ in halves of letters only are different columns
+            name += "\ufffd"
+        names.append(name)
+
     def read() -> Iterator[Record]:
         for record, value in objects():
-            cells = None if record.cells is None else [value.get(name) for name in columns]
+            cells = None if record.cells is None else [value.get(key) for key in keys]
             yield Record(record.row, cells, record.reason, record.notes)
 
     return Table(
         file,
         "jsonl",
         "line",
-        list(columns),
+        names,
         0,
         read,
         found.guesses,

@@ -1,8 +1,9 @@
 """Repairs that change no meaning, written to copies beside the user's files, with a record of every change.
 
-Labels lose the spaces around them and get one spelling; rows with an empty text or label and exact duplicates
-go; so do byte-order marks and NUL bytes; text is written as UTF-8; cells that a spreadsheet would run are
-escaped in CSV. What needs a decision (two labels for one text, a class with few rows) is left to the user.
+Labels lose the spaces around them, keep one blank between their words, and get one spelling; rows with an
+empty text or label and exact duplicates go; so do byte-order marks and NUL bytes; text is written as UTF-8;
+cells that a spreadsheet would run are escaped in CSV. What needs a decision (two labels for one text, a class
+with few rows) is left to the user.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class _Repair:
         sieve = checks.Sieve(self.gathered, checks.cleaned(self.gathered, spelling))
         sieve.without_empty()
         sieve.without_duplicates()
-        self.kept, self.dropped = sieve.frame.set_index("row"), sieve.dropped
+        self.kept, self.named = sieve.frame.set_index("row"), sieve.named
         self.changes = list(self._changes())
 
     @property
@@ -173,7 +174,7 @@ class _Repair:
             "encoding": {"before": self.table.encoding, "after": "utf-8"},
             "rows": {"in": self.gathered.rows_in, "written": len(self.kept)},
             "changes": self.changes,
-            "dropped": self.dropped,
+            "dropped": self.named,
         }
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import astuple, dataclass, field
+from itertools import islice
 from typing import Literal
 
 import pandas as pd
 
 SHOWN_ROWS = 5
 """Row numbers that a sentence names before it says how many more there are."""
+
+KEPT_ROWS = 200_000
+"""Rows of one kind whose numbers are kept; of more, as a file of ten million rows may have, the number only. As many as are
+read of a file (`gather.ROW_LIMIT`), so that a record of repairs has every row.
+"""
 
 SHOWN_CHARACTERS = 40
 """Characters of a cell that a sentence quotes."""
@@ -23,6 +29,9 @@ class Guess:
     what: str
     value: str
     why: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.file}: {self.what}: {self.value} ({self.why})")
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,14 @@ class Problem:
         `column` is empty where the whole row or file is meant.
     rows : tuple of int
         Every row concerned, as the user counts them: lines of a text file (the header is line 1), rows of a
-        spreadsheet, rows of a table from 1. Empty where the whole file or column is meant.
+        spreadsheet, rows of a table from 1. Empty where the whole file or column is meant. The first
+        `KEPT_ROWS` of very many.
     unit : str
         "line" or "row": what `rows` counts.
     what, advice : str
         What is wrong, and what to do or what is done about it.
+    more : int
+        Rows concerned beyond those in `rows`.
     """
 
     severity: Literal["error", "warning"]
@@ -54,14 +66,15 @@ class Problem:
     unit: str
     what: str
     advice: str
+    more: int = 0
 
     def __str__(self) -> str:
         place = [self.file]
         if self.rows:
-            place.append(numbered(self.unit, self.rows))
+            place.append(numbered(self.unit, self.rows, self.more))
         if self.column:
             place.append(f"column '{self.column}'")
-        return f"{', '.join(place)}: {self.what}. {self.advice}".rstrip()
+        return printable(f"{', '.join(place)}: {self.what}. {self.advice}".rstrip())
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ class Count:
     def __str__(self) -> str:
         reasons = "; ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
         out = f", {self.rows_in - self.used:,} dropped ({reasons})" if self.dropped else ""
-        return f"{self.role}: {self.file}: {self.rows_in:,} rows in, {self.used:,} used{out}"
+        return printable(f"{self.role}: {self.file}: {self.rows_in:,} rows in, {self.used:,} used{out}")
 
 
 @dataclass(frozen=True)
@@ -121,10 +134,10 @@ class Report:
         return [problem for problem in self.problems if problem.severity == "warning"]
 
     def __str__(self) -> str:
-        lines = [self.title]
+        lines = [printable(self.title)]
         if self.guesses:
             lines += ["", "Guessed, because the task file does not say:"]
-            lines += [f"  {guess.file}: {guess.what}: {guess.value} ({guess.why})" for guess in self.guesses]
+            lines += [f"  {guess}" for guess in self.guesses]
         if self.counts:
             lines += ["", "Rows:", *(f"  {count}" for count in self.counts)]
         if self.labels:
@@ -139,10 +152,14 @@ class Report:
 
     def _repr_html_(self) -> str:
         """The report in a notebook; whatever texts and labels hold is shown and not run as HTML."""
-        counts = [asdict(count) | {"dropped": "; ".join(f"{number:,} {reason}" for reason, number in count.dropped.items())}
+        guesses = [map(printable, astuple(guess)) for guess in self.guesses]
+        counts = [(printable(count.file), count.role, count.rows_in, count.used,
+                   printable("; ".join(f"{number:,} {reason}" for reason, number in count.dropped.items())))
                   for count in self.counts]
-        rows = [{"": problem.severity, "problem": str(problem)} for problem in self.errors + self.warnings]
-        shown = [pd.DataFrame(items) for items in ([asdict(guess) for guess in self.guesses], counts, rows)]
+        rows = [(problem.severity, str(problem)) for problem in self.errors + self.warnings]
+        shown = [pd.DataFrame(guesses, columns=["file", "what", "value", "why"]),
+                 pd.DataFrame(counts, columns=["file", "role", "rows_in", "used", "dropped"]),
+                 pd.DataFrame(rows, columns=["", "problem"])]
         with pd.option_context("display.max_colwidth", None):
             tables = [table.to_html(index=False, escape=True, justify="left") for table in shown if len(table)]
         # Viewers put cells on the right unless told otherwise; what cells hold is escaped, so this is no cell's text.
@@ -150,20 +167,29 @@ class Report:
         return "\n".join(tables)
 
 
-def numbered(unit: str, rows: Sequence[int]) -> str:
+def numbered(unit: str, rows: Sequence[int], more: int = 0) -> str:
     """Row numbers in words: "lines 3, 4 and 12", or the first few and how many more."""
-    return f"{unit}{'s' * (len(rows) > 1)} {listed(map(str, rows))}"
+    return f"{unit}{'s' * (len(rows) + more > 1)} {listed(map(str, rows), more=more)}"
 
 
-def listed(items: Iterable[str], most: int = SHOWN_ROWS) -> str:
-    """Join words as in a sentence: the first few, and how many more there are."""
-    items = list(items)
-    if len(items) > most + 1:
-        items = [*items[:most], f"{len(items) - most:,} more"]
-    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+def listed(items: Iterable[str], most: int = SHOWN_ROWS, more: int = 0) -> str:
+    """Join words as in a sentence: the first few, and how many more there are; `more` of them are not among `items`."""
+    rest = iter(items)
+    words = list(islice(rest, most + 1))
+    left = sum(1 for _ in rest) + more
+    if left:
+        left += len(words[most:])
+        words = [*words[:most], f"{left:,} more"]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def printable(text: str) -> str:
+    """A line with nothing in it that a terminal would act on, or that no file can hold: such letters as escapes."""
+    return text if text.isprintable() else "".join(
+        letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def shown_text(text: str) -> str:
     """Quote the start of a cell, with nothing in it that a terminal would act on."""
     cut = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
-    return "'" + "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut) + "'"
+    return f"'{printable(cut)}'"

@@ -20,9 +20,9 @@ import torch
 
 from synthtune import annotate, generate, language_model, metrics, statistics, student, teacher
 from synthtune.errors import RowsError
-from synthtune.files import atomic_path, digest
+from synthtune.files import atomic_path, digest, remove
 from synthtune.language_model import LanguageModel
-from synthtune.own_rows import OwnRows, baselines
+from synthtune.own_rows import OwnRows, baselines, record
 from synthtune.own_rows.confidence import Confidence, OfLabels, OfTexts
 from synthtune.own_rows.parts import WHOLE, WORK, Part, parts, settings_of
 from synthtune.progress import progress
@@ -32,6 +32,8 @@ from synthtune.student import Cell
 from synthtune.tasks import Example
 
 TEACHER = "teacher itself"
+STEPS = {"steps", "gold_steps", "full_steps"}
+"""Settings of which a student depends on one, which its record has as "steps"."""
 Verdict = Literal["helps", "does not help", "not decided"]
 
 
@@ -89,6 +91,8 @@ class Outcome:
 def run(own: OwnRows, folder: str | Path, overrides: Sequence[str] = ()) -> Outcome:
     """Do what has not been done, and say what came of it. What every stage makes is kept in the folder `work` of `folder`.
 
+    In a folder where something has been made before, what has changed since and what is made again is printed.
+
     Parameters
     ----------
     own : OwnRows
@@ -101,13 +105,29 @@ def run(own: OwnRows, folder: str | Path, overrides: Sequence[str] = ()) -> Outc
     ------
     RowsError
         The rows have errors, or are too few.
+    StageError
+        Another run is working in the folder, or it cannot be written.
     """
     if own.report.errors:
         raise RowsError(f"{own.task.path.name}: errors ({len(own.report.errors)}) are to be solved before anything is "
                         f"trained; the first: {own.report.errors[0]}")
-    settings = settings_of(own, Path(folder) / WORK, overrides)
+    with record.working(folder):
+        return measured(own, settings_of(own, Path(folder) / WORK, overrides))
+
+
+def measured(own: OwnRows, settings: Settings) -> Outcome:
+    """What `run` does, for one who keeps other runs out of the folder."""
     torch.set_num_threads(settings.threads)
     each = parts(own, settings)
+    before, again = record.stamps(each), record.begin(own, settings)
+    with record.offline(settings):
+        outcome = _measured(own, settings, each)
+    if again:
+        record.say_made(before, record.stamps(each))
+    return outcome
+
+
+def _measured(own: OwnRows, settings: Settings, each: list[Part]) -> Outcome:
     lm = language_model.load(settings.teacher.model)
     made = {part.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
     tested = [part for part in each if part.task.test]
@@ -216,9 +236,14 @@ def _answers(lm: LanguageModel, part: Part) -> pd.DataFrame:
 
 
 def depends_on(part: Part, cell: Cell, rows: Sequence[student.Row]) -> dict[str, Any]:
-    """What a student of a part depends on: a writer also on the unlabelled rows, whose word pieces it knows."""
+    """What a student of a part depends on: a writer also on the unlabelled rows, whose word pieces it knows.
+
+    Of the numbers of steps only its own, which a larger `students.amount` does not change for one of gold alone.
+    """
     pool = [example.text for example in part.task.pool] if part.task.kind == "nlg" else []
-    return {**student.depends_on(part.task, cell, rows, part.settings), "pool": digest(pool)}
+    found = student.depends_on(part.task, cell, rows, part.settings)
+    settings = {name: value for name, value in found["settings"].items() if name not in STEPS}
+    return {**found, "settings": settings, "pool": digest(pool)}
 
 
 def _table(outputs: Sequence[str], scores: Sequence[Any] | None = None) -> pd.DataFrame:
@@ -234,7 +259,7 @@ def _kept(part: Part, system: str, made_from: dict, make: Callable[[], pd.DataFr
     if not path.exists():
         table = make()
         for older in folder.glob(f"{name}-{'?' * 16}.parquet"):
-            older.unlink()
+            remove(older)
         with atomic_path(path) as temporary:
             table.to_parquet(temporary)
     return pd.read_parquet(path).assign(system=system, seed=seed)

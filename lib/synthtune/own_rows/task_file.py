@@ -19,6 +19,11 @@ MOST_CLASSES = 100
 """Classes up to which the models here are meant."""
 
 
+def on_one_line(text: str) -> str:
+    """A text without spaces around it, and with one blank wherever it has space inside: as every model reads it."""
+    return " ".join(text.split())
+
+
 class TaskFile(BaseModel):
     """What a task file may say. Only `rows` must be there; the rest is guessed, and the guesses are shown.
 
@@ -51,6 +56,17 @@ class TaskFile(BaseModel):
     @classmethod
     def _one_or_a_pair(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("label_names")
+    @classmethod
+    def _in_one_spelling(cls, value: dict[str, str]) -> dict[str, str]:
+        """Labels and their names as those of the files are read: with one blank where there is space."""
+        names = {on_one_line(label): on_one_line(name) for label, name in value.items()}
+        if len(names) < len(value):
+            raise ValueError("names one label twice, for spaces tell no labels apart; keep one of the two")
+        if not all(names.values()):
+            raise ValueError("has a label without a name; write one after the colon, or leave the label out")
+        return names
 
     @field_validator("rows", "unlabelled", "test")
     @classmethod
@@ -154,10 +170,16 @@ def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
                 f"{path.name}: no 'key: value' lines; the least it needs is 'rows: my_file.csv'."
             )
         values = yaml.load(text, Loader=yaml.BaseLoader)  # builds only str, list and dict
+        for token in yaml.scan(text, Loader=yaml.BaseLoader):
+            if isinstance(token, yaml.ScalarToken):
+                token.value.encode()
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path.name}: not UTF-8; save it as UTF-8.") from error
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"{path.name}: has half a letter (an escape from \\ud800 to \\udfff), which no file can hold; "
+                            "write the whole letter.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
