@@ -21,7 +21,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from synthtune import own_rows, reproduce
 from synthtune.errors import RowsError, SettingsError
-from synthtune.own_rows import gather, readers, repairs, task_file
+from synthtune.own_rows import command, gather, readers, repairs, task_file
 from synthtune.tasks import splits
 
 ROOT = Path(__file__).parents[1]
@@ -985,3 +985,15 @@ def test_rte(tmp_path):
     )
     assert [(count.rows_in, count.used) for count in own.report.counts] == [(2_490, 2_488), (277, 277)]
     assert_nothing_lost(own)
+
+
+@pytest.mark.parametrize(("profile", "offline"), [("smoke", "1"), ("paper", "0")])
+def test_the_hub_may_be_asked_where_the_profile_names_it_alone(tmp_path, monkeypatch, profile, offline):
+    (tmp_path / "my_task.yaml").write_text(f"rows: rows.csv\nprofile: {profile}\n")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(command, "run", lambda *_: 0)
+    monkeypatch.setattr(reproduce, "_end_in_order", lambda: None)
+    assert reproduce.main(["--task", str(tmp_path / "my_task.yaml")]) == 0
+    assert os.environ["HF_HUB_OFFLINE"] == offline
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # what someone says themselves holds
+    assert reproduce.main(["--task", str(tmp_path / "my_task.yaml")]) == 0 and os.environ["HF_HUB_OFFLINE"] == "1"

@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from synthtune.own_rows import command
 
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if _from_hub(chosen) else "1")
     mine = ("task", "check", "fix", "out", "overrides")
     other = next((name for name, value in vars(chosen).items() if name not in mine and value != parser.get_default(name)),
                  None)
@@ -140,6 +140,17 @@ def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> in
                             "leave it out, or say it in the task file if it has such a line.")
     _end_in_order()
     return command.run(chosen.task, chosen.check, chosen.fix, chosen.out, chosen.overrides)
+
+
+def _from_hub(chosen: argparse.Namespace) -> bool:
+    """Whether the profile of a task file takes models from the hub. What is wrong with either is said later."""
+    from synthtune import settings as settings_module
+    from synthtune.own_rows import task_file
+
+    with contextlib.suppress(SynthtuneError):
+        profile = task_file.load(started_in() / Path(chosen.task or "").expanduser()).profile
+        return bool(settings_module.load(profile, chosen.overrides).hub_models())
+    return False
 
 
 def _reproduce(chosen: argparse.Namespace) -> int:
