@@ -12,7 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 TINY = {
-    "budgets": [32, 40], "pool_size": 160, "test_size": 40, "dev_size": 20, "nlg_test_size": 20,
+    "number_format": "float32", "budgets": [32, 40], "pool_size": 160, "test_size": 40, "dev_size": 20, "nlg_test_size": 20,
     "teacher.epochs": 3, "teacher.epochs_larger": 1, "teacher.frozen_layers": 15, "teacher.test_examples": 20,
     "teacher.prompted_examples": 10,
     "annotate.inputs": 40, "annotate.max_new_tokens": 24, "generate.pairs": 24, "generate.max_new_tokens": 48,
@@ -50,7 +50,7 @@ def lm():
     from synthtune import language_model
 
     torch.set_num_threads(1)
-    return language_model.load("smollm2-135m-instruct", torch.float32)
+    return language_model.load("smollm2-135m-instruct", "float32")
 
 
 @pytest.fixture(scope="session")

@@ -176,7 +176,7 @@ def test_what_two_processes_train_of_a_bfloat16_teacher_is_float32(watched, meth
     kept = teacher.adapter_folder(settings, "tweets", 18, "annotate")
     # What a killed training with other settings has left.
     write_json(kept.with_name(f"{kept.name}-training") / "step-10" / "record.json", {"made_from": {}, "notes": [1]})
-    task, lm = tasks.load("tweets", settings), language_model.load("gpt-neox-20b", torch.bfloat16)
+    task, lm = tasks.load("tweets", settings), language_model.load("gpt-neox-20b", "bfloat16")
     adapter = teacher.fine_tune(lm, task, 18, "annotate", settings)
     record = read_json(adapter.folder / "settings.json")
     assert record["processes"] == 2 and record["resumed_at_step"] == 0
@@ -206,5 +206,5 @@ def test_processes_do_not_wait_long_for_one_that_is_silent(watched):
     settings = make(**{"teacher.sharding": "sharded"})
     started = time.monotonic()
     with pytest.raises(StageError, match=r"tweets in 2 processes failed: .*(?i:timed? ?out)"):
-        teacher.fine_tune(language_model.load("gpt-neox-20b"), tasks.load("tweets", settings), 18, "annotate", settings)
+        teacher.fine_tune(language_model.load("gpt-neox-20b", "float32"), tasks.load("tweets", settings), 18, "annotate", settings)
     assert time.monotonic() - started < 120

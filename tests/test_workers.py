@@ -34,8 +34,8 @@ def shared(study, tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def teachers(study):
-    """As a process of its own loads them: in the type that is fastest here."""
-    lm = language_model.load("smollm2-135m-instruct")
+    """As a process of its own loads them."""
+    lm = language_model.load("smollm2-135m-instruct", study.settings.format)
     return [teacher.with_adapter(lm, study.adapters[name]) for name in ("annotate", "generate")]
 
 

@@ -66,7 +66,7 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
 def annotate_share(task: Task, budget: int, settings: Settings, rank: int, processes: int) -> None:
     """Annotate one process's share of the inputs, with the teacher that this run has fine-tuned."""
     settings = settings.check(task.name, budget)
-    lm = language_model.load(settings.teacher.model)
+    lm = language_model.load(settings.teacher.model, settings.format)
     adapter = teacher.fine_tune(lm, task, budget, "annotate", settings)
     annotator = teacher.with_adapter(lm, adapter, copied=False)
     _shards(annotator, task, budget, settings).do(rank, processes)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthtune.errors import SettingsError
+from synthtune.number_format import BYTES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +108,7 @@ def _asked(rule: str, task: str, rows: pd.DataFrame, hours: float, settings: Set
 
 def _bytes(rule: str, task: str, rows: pd.DataFrame, processes: int, settings: Settings) -> float:
     """What models and what is computed with them take of the machine's memory, when it is most."""
-    size = 4 if rule == "students" else {"float32": 4, "bfloat16": 2}[settings.plan.dtype]
+    size = 4 if rule == "students" else BYTES[settings.planned_format]
     copies, others = COPIES[rule], processes if processes > 1 else 0
     kept = 0.0
     if rule == "students":

@@ -83,7 +83,7 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
 def generate_share(stage: workers.Stage, task: Task, budget: int, settings: Settings, rank: int, processes: int) -> None:
     """One process's share of sampling or of relabelling, with the teachers that this run has fine-tuned."""
     settings = settings.check(task.name, budget)
-    lm = language_model.load(settings.teacher.model)
+    lm = language_model.load(settings.teacher.model, settings.format)
     generating = teacher.fine_tune(lm, task, budget, "generate", settings)
     if stage == "sample":
         generator = teacher.with_adapter(lm, generating, copied=False)

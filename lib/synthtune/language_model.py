@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +13,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets, continuous, placement
+from synthtune import assets, continuous, number_format as number_formats, placement
 from synthtune.errors import StageError
+from synthtune.number_format import NumberFormat
 from synthtune.progress import progress
 
 Engine = Literal["batches", "continuous"]
@@ -53,6 +52,11 @@ class LanguageModel:
         return placement.where(self.model)
 
     @property
+    def format(self) -> NumberFormat:
+        """Of the weights, and of what is computed with them."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def end(self) -> int:
         """Token that ends every text the teacher writes."""
         return self.tokenizer.eos_token_id
@@ -62,39 +66,15 @@ class LanguageModel:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-@lru_cache(maxsize=1)
-def fastest_dtype() -> torch.dtype:
-    """bfloat16 where this machine multiplies matrices faster in it, float32 otherwise.
-
-    Processors without bfloat16 instructions emulate them and are slower than in float32: this is measured (a few
-    milliseconds), not guessed from a name.
-    """
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(64, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
-        a @ b
-        seconds[dtype] = min(_timed(lambda a=a, b=b: a @ b) for _ in range(5))
-    # Twice as fast or not worth the digits: two runs on one machine must take the same branch.
-    return torch.bfloat16 if seconds[torch.bfloat16] * 2 < seconds[torch.float32] else torch.float32
-
-
-def _timed(action) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
-def load(name: str, dtype: torch.dtype | None = None, shapes_only: bool = False) -> LanguageModel:
+def load(name: str, number_format: NumberFormat | None = None, shapes_only: bool = False) -> LanguageModel:
     """Load a causal language model declared in assets.yaml.
 
     Parameters
     ----------
     name : str
         Its name there.
-    dtype : torch.dtype, optional
-        `fastest_dtype` if not given.
+    number_format : str, optional
+        Of the weights and of what is computed with them: a run's `Settings.format`. This machine's if not given.
     shapes_only : bool
         For a process that is given the weights by another: a model without any, on the device "meta".
 
@@ -103,7 +83,7 @@ def load(name: str, dtype: torch.dtype | None = None, shapes_only: bool = False)
     AssetError
         If it is not declared, or cannot be fetched.
     """
-    path, dtype = Path(assets.model_path(name)), dtype or fastest_dtype()
+    path, dtype = Path(assets.model_path(name)), number_formats.dtype(number_format or number_formats.of_machine())
     quiet = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -115,8 +95,18 @@ def load(name: str, dtype: torch.dtype | None = None, shapes_only: bool = False)
     finally:
         if quiet:
             transformers_logging.enable_progress_bar()
+    model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     tokenizer = AutoTokenizer.from_pretrained(path)
     return LanguageModel(model.eval(), tokenizer, name, assets.digest(name))
+
+
+def _contiguous(_head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """What the output layer reads, contiguous in memory.
+
+    `logits_to_keep` hands it a slice of the hidden states, (batch, kept, hidden). PyTorch multiplies a slice that is not
+    contiguous, by weights that require no gradient, as one product a row; in bfloat16 it copies the weights for each.
+    """
+    return tuple(given.contiguous() for given in inputs)
 
 
 def split_at(model: PreTrainedModel, layer: int) -> tuple[nn.Module, PreTrainedModel]:
@@ -172,6 +162,7 @@ def writing_only(lm: LanguageModel, vocabulary: torch.Tensor) -> LanguageModel:
     if head.bias is not None:
         narrow.bias.copy_(head.bias[vocabulary])
     narrow.requires_grad_(head.weight.requires_grad)  # PyTorch chooses kernels by it, whose last digits differ
+    narrow.register_forward_pre_hook(_contiguous)
     model = _twin(lm.model)
     # The embeddings keep all tokens, so the two are no longer one matrix.
     model.config = copy.deepcopy(model.config)

@@ -3,7 +3,7 @@
 `synthtune.model_cost` has the formulae of FLOPs and of memory, and their sources. Texts are not read: `TEXTS` states how
 long they are on average, which is good for sums of tokens; memory is that of the longest texts the settings allow.
 
-Students are trained under autocast: weights, gradients and moments are float32, most activations of `plan.dtype`. The hidden
+Students are trained under autocast: weights, gradients and moments are float32, most activations of `number_format`. The hidden
 states that frozen layers give wait in the machine's memory, not on the GPU.
 
 A teacher that is not trained takes its weights and its cache, over the GPUs of a job, what one layer would keep for the
@@ -32,6 +32,7 @@ from synthtune import assets
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import atomic_path, write_json
 from synthtune.model_cost import Memory, activation_bytes, gathered, model_of, trained_memory, training_flops
+from synthtune.number_format import BYTES
 from synthtune.settings import PlanSettings, Settings
 from synthtune.student import cells_given
 
@@ -271,7 +272,7 @@ class _Stages:
         self.task, self.texts, self.machine = task, TEXTS[task], machine
         self.settings = settings.for_task(task)
         self.plan = self.settings.plan
-        self.size = {"float32": 4, "bfloat16": 2}[self.plan.dtype]
+        self.size = BYTES[self.settings.planned_format]
         self.kind = "classification" if self.texts.labels else "nlg"
         self.teacher = model_of(self.settings.teacher.model, "teacher")
         self.test = self.settings.test_size if self.texts.labels else self.settings.nlg_test_size

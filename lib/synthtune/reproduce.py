@@ -232,12 +232,12 @@ class Run:
     """
 
     def __init__(self, settings: Settings, overrides: list[str], executor: list[str]):
-        self.settings, self.executor = settings, executor
+        self.settings, self.executor = settings.resolved(), executor
         self.folder = settings.folder
         default = settings.run_dir is None
         common = {
             "profile": settings.profile,
-            "overrides": overrides,
+            "overrides": [*overrides, f"number_format={self.settings.number_format}"],
             "run_dir": "" if default else str(self.folder),
         }
         self.jobs: dict[str, dict[str, Any]] = {}

@@ -12,9 +12,10 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from synthtune import assets
+from synthtune import assets, number_format
 from synthtune.errors import SettingsError, nearest
-from synthtune.files import digest
+from synthtune.files import digest, read_json
+from synthtune.number_format import NumberFormat
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ROOT / "workflow" / "profiles"
@@ -154,7 +155,6 @@ class PlanSettings(_Section):
     gpu: str = Field("cpu", description="kind of GPU, a name in planner.DEVICES; cpu is this machine's processor")
     gpus: int | None = Field(None, ge=1, description="how many there are; as many as the largest stage needs if null")
     price: float | None = Field(None, ge=0, description="US dollars for an hour of one; cost_per_hour if null")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of frozen weights and of activations")
     micro_batch: int | None = Field(
         None, ge=1, description="examples per GPU and pass of the teacher; teacher.batch_size over the GPUs if null")
     memory_reserve: float = Field(0.1, ge=0, lt=1, description="share of the memory left to the driver and to gaps")
@@ -214,6 +214,8 @@ class Settings(_Section):
     data_root: Path | None = Field(
         None, description="folder with real webnlg/ and sgd/ corpora in place of our own, and with public ones: rte/ …; "
                           "official: they are fetched from where they are published")
+    number_format: NumberFormat | Literal["auto"] = Field(
+        "auto", description="of matrix products: float32, bfloat16, or what the processor or GPU has instructions for")
     jobs: int = Field(2, ge=1, description="notebooks run side by side")
     threads: int = Field(1, ge=1, description="threads of each notebook; part of what makes numbers repeat")
     teacher: TeacherSettings = TeacherSettings()
@@ -270,6 +272,27 @@ class Settings(_Section):
         """Those of them that come from the Hugging Face hub."""
         return [name for name, model in self.models().items() if model.kind == "hub model"]
 
+    @property
+    def format(self) -> NumberFormat:
+        """The number format: the setting, or for "auto" the one that this run began with, or else this machine's.
+
+        A run that goes on elsewhere keeps its format, so that its numbers can be compared.
+        """
+        if self.number_format != "auto":
+            return self.number_format
+        record = self.folder / "settings.json"
+        began = read_json(record).get("number_format", "auto") if record.exists() else "auto"
+        return number_format.of_machine() if began == "auto" else began
+
+    @property
+    def planned_format(self) -> NumberFormat:
+        """The same for a plan, whose GPU need not be this machine's: all in `planner.DEVICES` compute in bfloat16."""
+        return "bfloat16" if self.number_format == "auto" and self.plan.gpu != "cpu" else self.format
+
+    def resolved(self) -> Settings:
+        """The same settings with the number format decided: what other processes are given."""
+        return self.model_copy(update={"number_format": self.format})
+
     def epochs(self, budget: int) -> int:
         """The teacher's passes over the gold examples of a budget."""
         return self.teacher.epochs if budget == self.budgets[0] else self.teacher.epochs_larger
@@ -302,14 +325,16 @@ class Settings(_Section):
             The task; needed for every stage but "figures".
         """
         if stage == "figures":
-            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs", "plan", "cluster", "own_rows", "own_task"})
+            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs", "number_format", "plan", "cluster", "own_rows",
+                                                                "own_task"})
             return {"figures": relevant}
         mine = self.for_task(task).model_dump(mode="json")
         shared = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads",
                   "data_root")
         # The other budgets a run compares do not change what one budget's teacher is; the smallest decides how the
         # pool is ordered and which number of epochs a budget gets.
-        relevant = {"task": task, "smallest_budget": mine["budgets"][0]} | {name: mine[name] for name in shared}
+        relevant = {"task": task, "smallest_budget": mine["budgets"][0], "number_format": self.for_task(task).format}
+        relevant |= {name: mine[name] for name in shared}
         chain = {"teacher": ("teacher", "endpoint"), "annotate": ("teacher", "annotate"),
                  "generate": ("teacher", "annotate", "generate"),
                  "students": ("teacher", "annotate", "generate", "students", "budgets")}
@@ -330,7 +355,7 @@ class Settings(_Section):
         return digest({"stage": stage, "budget": budget, "settings": self.for_stage(stage, task)})
 
     def check(self, task: str, budget: int | None = None) -> Settings:
-        """Refuse a task or budget this profile cannot run; return the settings as they are for that task.
+        """Refuse a task or budget this profile cannot run; return the settings as they are for that task, `resolved`.
 
         Raises
         ------
@@ -348,7 +373,7 @@ class Settings(_Section):
             if not 1 <= budget <= self.pool_size:
                 raise SettingsError(f"budget: {budget} labelled examples, but the pool of {task} has at most "
                                     f"{self.pool_size}; choose a number from 1 to {self.pool_size}.")
-        return self.for_task(task)
+        return self.for_task(task).resolved()
 
 
 def official_corpora() -> Path:

@@ -27,7 +27,7 @@ def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
     settings, lm, rows = settings.check(task.name), None, []
     for budget in settings.budgets:
         if not _is_made(task, budget, settings):
-            lm = lm or language_model.load(settings.teacher.model)
+            lm = lm or language_model.load(settings.teacher.model, settings.format)
             _make(lm, task, budget, settings)
         folder = settings.folder / task.name / f"budget-{budget}"
         rows.append(

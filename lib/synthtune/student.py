@@ -36,7 +36,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_tokens_right
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets, workers
+from synthtune import assets, number_format, workers
 from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest
 from synthtune.language_model import by_length
@@ -222,7 +222,7 @@ def depends_on(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) 
     """All that a cell's result depends on, as plain JSON: the same again, and it need not be run again."""
     return {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
             "settings": settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL),
-            "steps": settings.steps(cell.condition, cell.budget), "threads": settings.threads,
+            "steps": settings.steps(cell.condition, cell.budget), "threads": settings.threads, "number_format": settings.format,
             "model": assets.digest(settings.students.model)}
 
 
@@ -251,7 +251,8 @@ def _result(task: Task, cell: Cell, counts: dict[str, int], settings: Settings, 
             made_from: dict) -> dict:
     empty = dict.fromkeys(("accuracy", "macro_f1", "bleu", "chrf", "rouge_l"), math.nan)
     return {"task": task.name, "kind": task.kind, **asdict(cell), **counts, **empty, **scores,
-            "train_seconds": round(seconds, 2), "data_digest": made_from["data"], "model": settings.students.model,
+            "train_seconds": round(seconds, 2), "number_format": made_from["number_format"],
+            "device": number_format.device_name(), "data_digest": made_from["data"], "model": settings.students.model,
             "model_digest": made_from["model"], "settings_digest": digest(made_from["settings"]),
             "settings": json.dumps(settings.for_stage("students", task.name), sort_keys=True)}
 
@@ -263,7 +264,8 @@ class Bench(abc.ABC):
     once. The states wait in the machine's memory: those of all texts may be more than a GPU holds.
 
     Weights, gradients, the optimizer's moments and losses are float32, whatever the pretrained student is kept in:
-    some are published in float16, in which small updates are lost and large ones are not numbers.
+    some are published in float16, in which small updates are lost and large ones are not numbers. In bfloat16 only the
+    products of matrices are computed, where `settings.format` says so.
     """
 
     lower: PreTrainedModel
@@ -271,17 +273,15 @@ class Bench(abc.ABC):
     def __init__(self, task: Task, settings: Settings) -> None:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        self.task, self.settings, self.chosen = task, settings, settings.students
+        self.task, self.settings, self.chosen = task, settings.resolved(), settings.students
         self.path = assets.model_path(self.chosen.model)
         self.tokenizer = AutoTokenizer.from_pretrained(self.path)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.states: dict[str, torch.Tensor] = {}
 
     def computing(self) -> contextlib.AbstractContextManager:
-        """Where students read, learn and write: in bfloat16 on GPUs that multiply in it, float32 elsewhere."""
-        if self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-            return torch.autocast("cuda", torch.bfloat16)
-        return contextlib.nullcontext()
+        """Where students read, learn and write: matrices are multiplied in the settings' number format."""
+        return number_format.computing(self.settings.format, self.device)
 
     @staticmethod
     def of(task: Task, settings: Settings) -> Bench:

@@ -32,6 +32,7 @@ from synthtune import language_model, placement, sharding, workers
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
+from synthtune.number_format import device_name
 from synthtune.progress import progress
 from synthtune.settings import HOW, Settings, TeacherSettings, load as load_settings
 from synthtune.tasks import Example, Task, load as load_task, seed_for
@@ -127,19 +128,20 @@ def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, 
     """
     settings = settings.check(task.name, budget)
     folder = adapter_folder(settings, task.name, budget, direction)
-    kept = _kept(folder, _made_from(lm.digest, task, budget, direction, settings))
+    kept = _kept(folder, _made_from(lm, task, budget, direction, settings))
     if kept:
         return kept
     processes = workers.number_of(settings.teacher.processes)
     if processes == 1 and settings.teacher.sharding == "replicated":
         _train(lm, task, budget, direction, settings, folder)
     else:
-        _launch(task.name, budget, direction, settings, processes, lm.model.dtype)
-    return _kept(folder, _made_from(lm.digest, task, budget, direction, settings))
+        _launch(task.name, budget, direction, settings.model_copy(update={"number_format": lm.format}), processes)
+    return _kept(folder, _made_from(lm, task, budget, direction, settings))
 
 
-def _made_from(model_digest: str, task: Task, budget: int, direction: Direction, settings: Settings) -> dict:
-    return {"model_digest": model_digest, "data_digest": task.digest, "budget": budget, "direction": direction,
+def _made_from(lm: LanguageModel, task: Task, budget: int, direction: Direction, settings: Settings) -> dict:
+    return {"model_digest": lm.digest, "number_format": lm.format, "data_digest": task.digest, "budget": budget,
+            "direction": direction,
             "teacher": settings.teacher.model_dump(mode="json", exclude=NO_MATTER),
             "seed": settings.seed, "threads": settings.threads, "smallest_budget": settings.budgets[0]}
 
@@ -203,7 +205,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     copies of the weights in that format are made as they are needed.
     """
     chosen = settings.teacher
-    start = time.perf_counter()
+    start, made_from = time.perf_counter(), _made_from(lm, task, budget, direction, settings)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     placement.rest_all()
     seed = seed_for(settings, task.name, budget, direction)
@@ -216,6 +218,10 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
         rows = [(ids, _places(targets, lm.vocabulary)) for ids, targets in rows]
     sharded = chosen.sharding == "sharded"
     model = lm.model if sharded else copy.deepcopy(lm.model).to(accelerator.device)
+    if accelerator.device.type == "cpu" and model.dtype == torch.bfloat16:
+        # On processors the backward pass of PyTorch's fused attention takes five times as long in bfloat16 as that of its
+        # parts. It is not faster in float32 either, but there it needs less memory.
+        model.set_attn_implementation("eager")
     layers = model.get_decoder().layers
     first = min(chosen.frozen_layers, len(layers) - 1)
     tuned = _trainable(model, chosen, first)
@@ -235,7 +241,6 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
                                   weight_decay=0.0)
     held = sharding.share(module)
     prepared = module if sharded else accelerator.prepare(module)
-    made_from = _made_from(lm.digest, task, budget, direction, settings)
     kept = sharding.Checkpoints(folder.with_name(f"{folder.name}-training"), made_from, accelerator.is_main_process)
     rng = random.Random(seed)
     plan = [(epoch, batch) for epoch in range(settings.epochs(budget))
@@ -358,7 +363,7 @@ def _frozen_states(lower: nn.Module, rows: list[list[int]], end: int) -> list[to
     return states
 
 
-def _launch(task: str, budget: int, direction: Direction, settings: Settings, processes: int, dtype: torch.dtype) -> None:
+def _launch(task: str, budget: int, direction: Direction, settings: Settings, processes: int) -> None:
     """Train in several processes of this machine.
 
     They are started by torchrun, whose environment accelerate reads. Its launcher for notebooks forks the process that it is
@@ -368,8 +373,7 @@ def _launch(task: str, budget: int, direction: Direction, settings: Settings, pr
     if 0 < gpus < processes:
         raise SettingsError(f"teacher.processes: {processes}, but this machine has {gpus} GPUs, and each process needs one: set "
                             f"teacher.processes={gpus}, or null for as many as there are.")
-    job = {"task": task, "budget": budget, "direction": direction, "settings": settings.model_dump(mode="json"),
-           "dtype": str(dtype).removeprefix("torch.")}
+    job = {"task": task, "budget": budget, "direction": direction, "settings": settings.model_dump(mode="json")}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                str(processes), "-m", "synthtune.teacher", "--job", json.dumps(job)]
     placement.rest_all()
@@ -496,7 +500,8 @@ def _endpoint_rows(task: Task, budget: int, settings: Settings) -> list[dict]:
 def _row(task: Task, budget: int, system: str, settings: Settings, scores: dict, seconds: float, model: str,
          model_digest: str) -> dict:
     empty = dict.fromkeys(("accuracy", "macro_f1", "bleu", "chrf", "rouge_l"), math.nan)
-    return {"task": task.name, "kind": task.kind, "budget": budget, "system": system, "model": model, **empty, **scores,
+    return {"task": task.name, "kind": task.kind, "budget": budget, "system": system, "model": model,
+            "number_format": settings.format if model_digest else "", "device": device_name() if model_digest else "", **empty, **scores,
             "seconds": round(seconds, 2), "data_digest": task.digest, "model_digest": model_digest,
             "settings_digest": settings.stage_digest("teacher", task.name, budget),
             "settings": json.dumps(settings.for_stage("teacher", task.name), sort_keys=True)}
@@ -527,7 +532,7 @@ def _job(arguments: list[str]) -> dict:
     parser.add_argument("--direction", choices=get_args(Direction))
     given = parser.parse_args(arguments)
     if given.job:
-        return {**given.job, "settings": Settings(**given.job["settings"]), "dtype": getattr(torch, given.job["dtype"])}
+        return {**given.job, "settings": Settings(**given.job["settings"])}
     missing = [name for name in ("task", "budget", "direction") if getattr(given, name) is None]
     if missing:
         parser.error(f"say --{missing[0]} as well")
@@ -536,7 +541,7 @@ def _job(arguments: list[str]) -> dict:
             "settings": settings.check(given.task, given.budget)}
 
 
-def train(task: str, budget: int, direction: Direction, settings: Settings, dtype: torch.dtype | None = None) -> None:
+def train(task: str, budget: int, direction: Direction, settings: Settings) -> None:
     """Fine-tune in each of the processes that accelerate has started; `fine_tune` then takes what they have left.
 
         notebook_launcher(teacher.train, ("rte", 125, "annotate", settings), num_processes=8)
@@ -550,15 +555,13 @@ def train(task: str, budget: int, direction: Direction, settings: Settings, dtyp
         Its name.
     budget, direction, settings
         As for `fine_tune`; the number of processes is the launcher's.
-    dtype : torch.dtype, optional
-        As for `language_model.load`.
     """
     settings = settings.check(task, budget)
     torch.set_num_threads(settings.threads)
     # Makes this process's own GPU the current one, where there are any.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=sharding.PATIENCE)
     shapes_only = settings.teacher.sharding == "sharded" and not state.is_main_process
-    lm = language_model.load(settings.teacher.model, dtype, shapes_only)
+    lm = language_model.load(settings.teacher.model, settings.format, shapes_only)
     _train(lm, load_task(task, settings), budget, direction, settings, adapter_folder(settings, task, budget, direction))
 
 

@@ -128,7 +128,7 @@ def measured(own: OwnRows, settings: Settings) -> Outcome:
 
 
 def _measured(own: OwnRows, settings: Settings, each: list[Part]) -> Outcome:
-    lm = language_model.load(settings.teacher.model)
+    lm = language_model.load(settings.teacher.model, settings.format)
     made = {part.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
     tested = [part for part in each if part.task.test]
     answers = pd.concat([_answers(lm, part) for part in progress(tested, desc="students", unit="part")],

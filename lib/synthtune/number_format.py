@@ -1,0 +1,88 @@
+"""The number format that models compute in: bfloat16 where the hardware has instructions for it, float32 elsewhere.
+
+The choice follows from what the processor or GPU has, never from a measurement, so that it is the same in every process
+and in every run on a machine. `benchmarks/speed.md` has the measurements that it rests on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+NumberFormat = Literal["float32", "bfloat16"]
+
+BYTES: dict[NumberFormat, int] = {"float32": 4, "bfloat16": 2}
+"""Size of a number."""
+
+
+@lru_cache(maxsize=1)
+def of_machine() -> NumberFormat:
+    """The format to compute in on this machine.
+
+    GPUs: bfloat16 from compute capability 8.0 on. Processors: bfloat16 with AVX-512 and AMX tiles or the AVX512-BF16
+    instructions. Others emulate bfloat16 and are slower in it. The environment variables that lower what PyTorch
+    (`ATEN_CPU_CAPABILITY`) and oneDNN (`ONEDNN_MAX_CPU_ISA`) use are taken into account.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return "float32"
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    there = (torch.cpu._is_amx_tile_supported() and (allowed in ("ALL", "DEFAULT") or "AMX" in allowed),
+             torch.cpu._is_avx512_bf16_supported() and (allowed in ("ALL", "DEFAULT") or "BF16" in allowed
+                                                         or "FP16" in allowed or "AMX" in allowed))
+    return "bfloat16" if any(there) else "float32"
+
+
+def dtype(number_format: NumberFormat) -> torch.dtype:
+    """A format as PyTorch names it."""
+    import torch
+
+    return getattr(torch, number_format)
+
+
+@contextlib.contextmanager
+def computing(number_format: NumberFormat, device: torch.device) -> Iterator[None]:
+    """Where float32 weights are multiplied in a format; results and gradients are float32.
+
+    On processors oneDNN rounds both factors to bfloat16 within the product and adds up in float32: twice as fast for
+    students as PyTorch's autocast, which copies each weight and each activation. GPUs have autocast.
+    """
+    import torch
+
+    if number_format == "float32":
+        yield
+    elif device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        matmul = torch.backends.mkldnn.matmul
+        before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before
+    else:
+        with torch.autocast(device.type, dtype(number_format)):
+            yield
+
+
+@lru_cache(maxsize=1)
+def device_name() -> str:
+    """What models compute on, in words: the GPU's name, or the processor's and its widest instructions."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
