@@ -102,6 +102,8 @@ def write(folder: Path, shape: str, **changes) -> Settings:
                         "data_digest": "d" * 64,
                         "model": "made-up-student",
                         "model_digest": "e" * 64,
+                        "number_format": "float32",
+                        "device": "made-up processor",
                         "settings_digest": "f" * 64,
                         "settings": "{}",
                     }
@@ -155,6 +157,8 @@ def _write_teacher(folder, task, budget, quality, hardness, generator, made):
                 "seconds": 60.0,
                 "data_digest": "d" * 64,
                 "model_digest": "a" * 64,
+                "number_format": "float32",
+                "device": "made-up processor",
                 "settings_digest": "f" * 64,
                 "settings": "{}",
             }

@@ -193,6 +193,8 @@ def _provenance(results: Results) -> dict[str, Any]:
         "notebooks": notebooks,
         "minutes_sentence": sentence,
         "digests": _digests(results),
+        "computed": _computed(results),
+        "mixture": results.mixture(),
         "versions": _versions(),
         "settings": json.dumps(
             settings.model_dump(mode="json", exclude={"run_dir", "data_root", "plan"})
@@ -222,6 +224,12 @@ def _machine() -> list[list]:
         ["system", f"{platform.system()} {platform.machine()}"],
         ["Python", platform.python_version()],
     ]
+
+
+def _computed(results: Results) -> list[list]:
+    rows = results.computed()
+    return [["task", "rows of", "number format", "device", "rows"],
+            *([results.title(row.task), row.rows, row.number_format, row.device, row.n] for row in rows.itertuples())]
 
 
 def _digests(results: Results) -> list[list]:

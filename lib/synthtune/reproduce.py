@@ -32,6 +32,7 @@ from synthtune.errors import SettingsError, StageError, SynthtuneError, nearest
 from synthtune.places import as_typed, started_in
 
 if TYPE_CHECKING:
+    from synthtune import machine
     from synthtune.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -234,10 +235,12 @@ class Run:
     def __init__(self, settings: Settings, overrides: list[str], executor: list[str]):
         self.settings, self.executor = settings.resolved(), executor
         self.folder = settings.folder
+        self.division = self._division()
         default = settings.run_dir is None
         common = {
             "profile": settings.profile,
-            "overrides": [*overrides, f"number_format={self.settings.number_format}"],
+            "overrides": [*overrides, f"number_format={self.settings.number_format}",
+                          *(f"{stage}.processes={number}" for stage, number in self.division.processes.items())],
             "run_dir": "" if default else str(self.folder),
         }
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -248,6 +251,15 @@ class Run:
                     self.jobs[f"{task}-{budget}-{stage}"] = {**common, "task": task, "budget": budget}
             self.jobs[f"{task}-04_students"] = {**common, "task": task}
         self.jobs["05_figures"] = common
+
+    def _division(self) -> machine.Division:
+        """How this machine is divided over the notebooks; on a cluster each has a machine."""
+        from synthtune import machine
+
+        if self.executor:
+            return machine.Division(self.settings.jobs or 1, {})
+        peaks = [float(row["peak_rss_gib"]) * 2**30 for row in self._minutes()]
+        return machine.divided(self.settings, max(peaks, default=0.0))
 
     def label(self, job: str) -> str:
         """Name an executed notebook as it is shown: "02_annotate · tweets · budget 125"."""
@@ -381,10 +393,12 @@ class Run:
         reused = len(self.jobs) - len(pending)
         print(
             f"{len(pending)} notebooks to run, "
-            + ("as jobs of the cluster" if self.executor else f"{self.settings.jobs} at a time")
+            + ("as jobs of the cluster" if self.executor else f"{self.division.jobs} at a time")
             + (f"; {reused} of an earlier run are reused." if reused else "."),
             flush=True,
         )
+        if self.division.said:
+            print(self.division.said, flush=True)
         start = time.monotonic()
         log = self.folder / "snakemake.log"
         with (
@@ -430,14 +444,14 @@ class Run:
         labels = {job: self.label(job) for job in pending}
         if self.executor:
             return cluster.Board(self.folder, screen, labels)
-        return _Board(place / "s", screen, list(labels.values()), self.settings.jobs, self._earlier_minutes())
+        return _Board(place / "s", screen, list(labels.values()), self.division.jobs, self._earlier_minutes())
 
     @contextlib.contextmanager
     def _warm_kernels(self, place: Path, output: BinaryIO, notebooks: int) -> Iterator[None]:
         """Have kernels ready by the time that the first notebooks are done, if there are more notebooks then."""
         from synthtune.notebook_runner import WARM
 
-        if sys.platform != "linux" or notebooks <= self.settings.jobs or self.executor:
+        if sys.platform != "linux" or notebooks <= self.division.jobs or self.executor:
             yield
             return
         command = [sys.executable, "-m", "synthtune.warm_kernels", str(place / WARM)]
@@ -498,7 +512,7 @@ class Run:
             str(self.folder),
             "--configfile",
             str(self.folder / "workflow.json"),
-            *(self.executor or ["--cores", str(self.settings.jobs), "--latency-wait", "2"]),
+            *(self.executor or ["--cores", str(self.division.jobs), "--latency-wait", "2"]),
             "--scheduler",
             "greedy",
             # The longest first, so that no core waits for one of them at the end.

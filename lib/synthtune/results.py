@@ -211,6 +211,24 @@ class Results:
         rows = self.teachers
         return rows[(rows.task == task) & (rows.budget == budget) & (rows.system == system)]
 
+    def computed(self) -> pd.DataFrame:
+        """What computed the rows: columns task, rows ("teachers" or "students"), number_format, device, n."""
+        tables = [table.assign(rows=name) for name, table in (("teachers", self.teachers), ("students", self.students))
+                  if "number_format" in table]
+        if not tables:
+            return pd.DataFrame(columns=["task", "rows", "number_format", "device", "n"])
+        each = pd.concat([table[["task", "rows", "number_format", "device"]] for table in tables])
+        each = each[each["number_format"] != ""]  # an endpoint's rows were computed elsewhere
+        return each.value_counts(["task", "rows", "number_format", "device"], sort=False).rename("n").reset_index()
+
+    def mixture(self) -> str:
+        """A sentence if rows were computed in more than one number format or on more than one device; "" otherwise."""
+        counts = self.computed().groupby(["number_format", "device"])["n"].sum()
+        if len(counts) < 2:
+            return ""
+        each = [f"{number} in {format_} on {device}" for (format_, device), number in counts.items()]
+        return f"Not all results were computed alike: {_listed(each)}."
+
     @cached_property
     def resampled(self) -> dict[str, dict[tuple, np.ndarray]]:
         """For each task, bootstrap scores of every student condition, all on the same resamples.

@@ -48,7 +48,7 @@ class _Section(BaseModel):
 HOW = {"processes", "sharding", "activations", "checkpoint_steps"}
 """Settings that say how work is done, on which no result depends."""
 
-PROCESSES = Field(1, ge=1, description="processes that share the work, and the GPUs; one for each GPU if null")
+PROCESSES = Field(None, ge=1, description="processes that share the work; if null one for each GPU, or the cores that are spare")
 
 
 class TeacherSettings(_Section):
@@ -216,7 +216,7 @@ class Settings(_Section):
                           "official: they are fetched from where they are published")
     number_format: NumberFormat | Literal["auto"] = Field(
         "auto", description="of matrix products: float32, bfloat16, or what the processor or GPU has instructions for")
-    jobs: int = Field(2, ge=1, description="notebooks run side by side")
+    jobs: int | None = Field(None, ge=1, description="notebooks run side by side; as many as cores and memory allow if null")
     threads: int = Field(1, ge=1, description="threads of each notebook; part of what makes numbers repeat")
     teacher: TeacherSettings = TeacherSettings()
     annotate: AnnotateSettings = AnnotateSettings()

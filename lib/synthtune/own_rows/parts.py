@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import warnings
 from collections import Counter
@@ -17,6 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from synthtune.errors import RowsError
 from synthtune.files import digest
+from synthtune.machine import cores
 from synthtune.own_rows import OwnRows
 from synthtune.own_rows.report import listed, shown_text
 from synthtune.settings import Settings, for_own_rows
@@ -74,14 +74,10 @@ def settings_of(own: OwnRows, run_dir: Any, overrides: Sequence[str] = ()) -> Se
         An override names no setting, or has a value that cannot be used.
     """
     base = for_own_rows(own.task.profile, own.kind, len(own.labels), {}, list(overrides), run_dir)
-    measured: dict[str, Any] = {**ONE_PROCESS, "threads": _cores(), "budgets": [len(own.gold)],
+    measured: dict[str, Any] = {**ONE_PROCESS, "threads": cores(), "budgets": [len(own.gold)],
                                 "pool_size": max(20, len(own.gold) + len(own.unlabelled)), **_lengths(own, base),
                                 **_steps(own, base)}
     return for_own_rows(own.task.profile, own.kind, len(own.labels), measured, list(overrides), run_dir)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _lengths(own: OwnRows, base: Settings) -> dict[str, Any]:
