@@ -112,7 +112,7 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
     speed, sizes = {}, {GOLD: size, baselines.SETFIT: size}
     fresh = student.Bench.of(part.task, part.settings)
     speed[GOLD] = timed(lambda: fresh.predict(trained, texts))[1]
-    lm = language_model.load(part.settings.teacher.model)
+    lm = language_model.load(part.settings.teacher.model, part.settings.format)
     adapter = teacher.fine_tune(lm, part.task, part.budget, "annotate", part.settings)
     annotator = teacher.with_adapter(lm, adapter)
     speed[study.TEACHER] = timed(lambda: teacher.answers(annotator, part.task, texts, part.settings))[1]

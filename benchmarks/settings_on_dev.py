@@ -45,7 +45,7 @@ def development(name: str, settings: Settings) -> Task:
 def measure_teacher(name: str, settings: Settings) -> Iterator[dict]:
     """Fine-tune the annotating teacher at the smallest budget; one row."""
     task, budget = development(name, settings), settings.budgets[0]
-    lm = language_model.load(settings.check(name).teacher.model)
+    lm = language_model.load(settings.check(name).teacher.model, settings.format)
     adapter = teacher.fine_tune(lm, task, budget, "annotate", settings)
     row = teacher.evaluate(teacher.with_adapter(lm, adapter), task, budget, settings)
     yield {

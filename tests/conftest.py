@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tests run side by side: what a test does not ask for, it does in one process.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 
 import pytest
 

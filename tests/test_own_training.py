@@ -1,6 +1,7 @@
 """A user's own rows, trained on: what is left in the folder, what is done again, and what a kill costs."""
 
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -21,7 +22,7 @@ import pytest
 import torch
 from huggingface_hub import constants, is_offline_mode
 from onnx.reference import ReferenceEvaluator
-from synthtune import assets, own_rows, student
+from synthtune import assets, machine, own_rows, student
 from synthtune.errors import RowsError, StageError
 from synthtune.files import claimed
 from synthtune.own_rows import baselines, command, deployed, example, page, products, record, study
@@ -227,6 +228,21 @@ def test_more_annotated_rows_make_nothing_again_that_does_not_depend_on_them(tes
     pd.concat([more, more.tail(1) + " And so on."]).to_csv(tmp_path / "unlabelled.csv", index=False)
     command.train(own_rows.read(task), folder, [*FEW, "annotate.inputs=20", "students.amount=13"])
     assert stamps == {path: path.stat().st_mtime_ns for path in kept if path.exists()}, capsys.readouterr().out
+
+
+def test_parts_in_two_processes_give_the_same_results_and_end_with_a_failure(done, tmp_path, monkeypatch, capsys):
+    task, finished = done[0], done[1]
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    assert command.train(own_rows.read(task), tmp_path / "results", FEW) is not None
+    assert re.search(r"This takes about [\d ]+(s|min)", capsys.readouterr().out)
+    assert contents(tmp_path / "results") == contents(finished)
+    assert not multiprocessing.active_children()
+    (tmp_path / "other" / "work" / "fold-1").mkdir(parents=True)
+    for path in (tmp_path / "results" / "work" / "fold-1").glob("budget-*"):
+        (tmp_path / "other" / "work" / "fold-1" / path.name).write_text("in the way")
+    with pytest.raises(StageError):
+        command.train(own_rows.read(task), tmp_path / "other", FEW)
+    assert not multiprocessing.active_children()
 
 
 def test_what_a_killed_run_left_is_not_taken_for_the_results_of_the_one_before(tested, tmp_path, capsys, monkeypatch):

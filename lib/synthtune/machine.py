@@ -12,6 +12,7 @@ from pathlib import Path
 import joblib
 import psutil
 
+from synthtune import assets
 from synthtune.settings import Settings
 
 BASE_GIB = 1.0
@@ -40,15 +41,26 @@ def free_memory() -> int:
     return free
 
 
+def weights(model: assets.Asset | assets.HubModel) -> int:
+    """About how many weights a declared model has, from the sizes of its layers and its vocabulary."""
+    shape = model.architecture
+    hidden, layers = shape.get("hidden_size", shape.get("d_model", 0)), shape.get("num_hidden_layers", 0)
+    inner = shape.get("intermediate_size", 4 * hidden)
+    return layers * (4 * hidden**2 + 3 * hidden * inner) + shape.get("vocab_size", 0) * hidden
+
+
 def notebook_bytes(settings: Settings) -> float:
     """Memory that a notebook of a run takes at most, estimated from the size of the teacher."""
-    parameters = 0
-    for model in settings.models().values():
-        shape = model.architecture
-        hidden, layers = shape.get("hidden_size", shape.get("d_model", 0)), shape.get("num_hidden_layers", 0)
-        inner = shape.get("intermediate_size", 4 * hidden)
-        parameters = max(parameters, layers * (4 * hidden**2 + 3 * hidden * inner) + shape.get("vocab_size", 0) * hidden)
-    return BASE_GIB * 2**30 + BYTES_PER_WEIGHT * parameters
+    return BASE_GIB * 2**30 + BYTES_PER_WEIGHT * max(map(weights, settings.models().values()), default=0)
+
+
+def processes(settings: Settings, parts: int) -> int:
+    """Processes among which so many parts of a user's data are divided: as many as cores and memory allow."""
+    import torch
+
+    if torch.cuda.is_available():
+        return 1
+    return max(1, min(parts, cores() // settings.threads, int(free_memory() // notebook_bytes(settings))))
 
 
 @dataclass(frozen=True)

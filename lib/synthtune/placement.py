@@ -12,9 +12,6 @@ import weakref
 from collections.abc import Mapping
 
 import torch
-from accelerate import dispatch_model, infer_auto_device_map
-from accelerate.hooks import remove_hook_from_module
-from accelerate.utils import get_balanced_memory
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -51,6 +48,8 @@ def bring(model: PreTrainedModel) -> None:
 def rest(model: nn.Module) -> None:
     """Move a model to where it waits."""
     if model in _brought:
+        from accelerate.hooks import remove_hook_from_module
+
         del _brought[model]
         remove_hook_from_module(model, recurse=True)
         for part in model.modules():
@@ -85,6 +84,9 @@ def layout(model: PreTrainedModel, memory: Mapping[Device, int]) -> dict[str, De
     StageError
         If the devices together do not hold it.
     """
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
     whole, limits = list(model._no_split_modules or []), {device: int(most / ROOM) for device, most in memory.items()}
     limits = get_balanced_memory(model, max_memory=limits, no_split_module_classes=whole)
     found = infer_auto_device_map(model, max_memory=limits, no_split_module_classes=whole)
@@ -97,6 +99,8 @@ def layout(model: PreTrainedModel, memory: Mapping[Device, int]) -> dict[str, De
 
 def spread(model: PreTrainedModel, places: Mapping[str, Device]) -> None:
     """Move a model's parts to their devices; it then takes its inputs on the first of them and answers there."""
+    from accelerate import dispatch_model
+
     dispatch_model(model, dict(places), main_device=next(iter(places.values())), force_hooks=True,
                    skip_keys=model._skip_keys_device_placement)
 

@@ -22,13 +22,11 @@ from typing import Literal, get_args
 
 import pandas as pd
 import torch
-from accelerate import Accelerator, PartialState
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from synthtune import language_model, placement, sharding, workers
+from synthtune import language_model, placement, workers
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
@@ -43,6 +41,8 @@ Direction = Literal["annotate", "generate"]
 # peft asks models for an attribute by the name that transformers is about to drop; nothing here depends on the answer.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
+# peft, accelerate and PyTorch's distributed training are imported where they are used: students need none of them, and
+# together they take seconds.
 IGNORED = -100
 NO_MATTER = HOW | {"shots", "test_examples", "prompted_examples"}
 """Settings of the teacher that do not change what it learns."""
@@ -204,6 +204,10 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     rest, and what is computed, is in the format of `lm`: with LoRA, peft computes the adapters alone in float32; without,
     copies of the weights in that format are made as they are needed.
     """
+    from accelerate import Accelerator
+
+    from synthtune import sharding
+
     chosen = settings.teacher
     start, made_from = time.perf_counter(), _made_from(lm, task, budget, direction, settings)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
@@ -299,6 +303,8 @@ def _trainable(model: nn.Module, chosen: TeacherSettings, first: int) -> nn.Modu
     kept."""
     layers = model.get_decoder().layers
     if chosen.method == "lora":
+        from peft import LoraConfig, get_peft_model
+
         return get_peft_model(model, LoraConfig(
             r=chosen.lora_rank, lora_alpha=chosen.lora_alpha, lora_dropout=chosen.lora_dropout, task_type="CAUSAL_LM",
             target_modules=linear_names(model), layers_to_transform=list(range(first, len(layers)))))
@@ -407,6 +413,8 @@ def with_adapter(lm: LanguageModel, adapter: Adapter, copied: bool = True) -> La
     if changed.exists():
         model.load_state_dict(load_file(changed), strict=False)
     else:
+        from peft import PeftModel
+
         model = PeftModel.from_pretrained(model, adapter.folder).merge_and_unload().eval()
     return LanguageModel(model, lm.tokenizer, lm.name, adapter.digest, lm.vocabulary)
 
@@ -556,6 +564,10 @@ def train(task: str, budget: int, direction: Direction, settings: Settings) -> N
     budget, direction, settings
         As for `fine_tune`; the number of processes is the launcher's.
     """
+    from accelerate import PartialState
+
+    from synthtune import sharding
+
     settings = settings.check(task, budget)
     torch.set_num_threads(settings.threads)
     # Makes this process's own GPU the current one, where there are any.

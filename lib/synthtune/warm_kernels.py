@@ -31,7 +31,7 @@ from typing import Any
 LAUNCHER = ["-m", "ipykernel_launcher"]
 """How a Python kernel is started; other kernels are not ours to copy."""
 
-IMPORTED = ("ipykernel.kernelapp", "ipykernel.ipkernel", "transformers.models.llama",
+IMPORTED = ("ipykernel.kernelapp", "ipykernel.ipkernel", "transformers.models.llama", "peft",
             "synthtune.stages", "synthtune.student", "synthtune.show", "synthtune.report")
 """What notebooks import, and what those modules import in turn."""
 

@@ -16,7 +16,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from synthtune.errors import RowsError
 from synthtune.files import digest
-from synthtune.machine import cores
 from synthtune.own_rows import OwnRows
 from synthtune.own_rows.report import listed, shown_text
 from synthtune.settings import Settings, for_own_rows
@@ -29,9 +28,10 @@ WHOLE = "whole"
 WORK = "work"
 """Folder of what the stages made, beside the results."""
 
-ONE_PROCESS = {"jobs": 1, "teacher.processes": 1, "teacher.sharding": "replicated", "annotate.processes": 1,
+ONE_PROCESS = {"jobs": 1, "threads": 1, "teacher.processes": 1, "teacher.sharding": "replicated", "annotate.processes": 1,
                "generate.processes": 1, "students.processes": 1}
-"""Own rows are few: one process does it all, and other processes could not find them by a task's name."""
+"""Own rows are few: what is divided over processes is the parts (`study.measured`). Each computes with one thread, so that
+results do not depend on how many cores there are."""
 
 LONG = 0.95
 """Share of the texts that is to be read whole."""
@@ -74,10 +74,10 @@ def settings_of(own: OwnRows, run_dir: Any, overrides: Sequence[str] = ()) -> Se
         An override names no setting, or has a value that cannot be used.
     """
     base = for_own_rows(own.task.profile, own.kind, len(own.labels), {}, list(overrides), run_dir)
-    measured: dict[str, Any] = {**ONE_PROCESS, "threads": cores(), "budgets": [len(own.gold)],
+    measured: dict[str, Any] = {**ONE_PROCESS, "budgets": [len(own.gold)],
                                 "pool_size": max(20, len(own.gold) + len(own.unlabelled)), **_lengths(own, base),
                                 **_steps(own, base)}
-    return for_own_rows(own.task.profile, own.kind, len(own.labels), measured, list(overrides), run_dir)
+    return for_own_rows(own.task.profile, own.kind, len(own.labels), measured, list(overrides), run_dir).resolved()
 
 
 def _lengths(own: OwnRows, base: Settings) -> dict[str, Any]:

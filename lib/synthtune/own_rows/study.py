@@ -9,8 +9,13 @@ tested by models that never saw it (Stone 1974, cross-validation); then all rows
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +23,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from synthtune import annotate, generate, language_model, metrics, statistics, student, teacher
-from synthtune.errors import RowsError
+from synthtune import annotate, generate, language_model, machine, metrics, statistics, student, teacher, workers
+from synthtune.errors import RowsError, StageError
 from synthtune.files import atomic_path, digest, remove
 from synthtune.language_model import LanguageModel
-from synthtune.own_rows import OwnRows, baselines, record
+from synthtune.own_rows import OwnRows, baselines, forecast, record
 from synthtune.own_rows.confidence import Confidence, OfLabels, OfTexts
 from synthtune.own_rows.parts import WHOLE, WORK, Part, parts, settings_of
-from synthtune.progress import progress
+from synthtune.progress import duration, progress
 from synthtune.results import ANNOTATED, BOTH, CONDITIONS, GENERATED, GOLD
 from synthtune.settings import Settings
 from synthtune.student import Cell
@@ -120,11 +125,54 @@ def measured(own: OwnRows, settings: Settings) -> Outcome:
     torch.set_num_threads(settings.threads)
     each = parts(own, settings)
     before, again = record.stamps(each), record.begin(own, settings)
+    print(f"This takes about {duration(forecast.seconds(each, settings))} on this machine, in the number format "
+          f"{settings.format}.", flush=True)
     with record.offline(settings):
+        _side_by_side(each, settings)
         outcome = _measured(own, settings, each)
     if again:
         record.say_made(before, record.stamps(each))
     return outcome
+
+
+def _side_by_side(each: list[Part], settings: Settings) -> None:
+    """Do the work of the parts in several processes, as many as cores and memory allow; `_measured` reads what they keep."""
+    processes = machine.processes(settings, len(each))
+    if processes < 2:
+        return
+    others = active_children()
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (workers.environment(settings),)) as pool:
+        try:
+            parts = [pool.submit(_work, part) for part in each]
+            for done in progress(as_completed(parts), total=len(parts), desc="teachers and students", unit="part"):
+                done.result()
+        except BaseException as error:
+            for process in active_children():
+                if process not in others:
+                    process.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise StageError("A process ended without a word, most likely because memory ran out. Close other programs, or "
+                                 "choose a smaller teacher, and run again; finished work is kept.") from error
+            raise
+
+
+def _begin(environment: dict[str, str]) -> None:
+    """Make a new process one that works for the process that started it, without bars of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+    os.environ.update(environment)
+    os.environ.pop("SYNTHTUNE_PROGRESS", None)
+    os.environ["TQDM_DISABLE"] = "1"
+    workers.end_with_starter()
+
+
+def _work(part: Part) -> None:
+    """All that is kept of a part."""
+    torch.set_num_threads(part.settings.threads)
+    with record.offline(part.settings):
+        lm = language_model.load(part.settings.teacher.model, part.settings.format)
+        _synthetic(lm, part)
+        if part.task.test:
+            _answers(lm, part)
 
 
 def _measured(own: OwnRows, settings: Settings, each: list[Part]) -> Outcome:
