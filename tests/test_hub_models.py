@@ -128,7 +128,7 @@ def test_a_neox_teacher_learns_and_annotates(paper, monkeypatch):
     settings = paper("tweets")
     task = tasks.load("tweets", settings)
     lm = language_model.load("gpt-neox-20b", "float32")
-    assert type(lm.model).__name__ == "GPTNeoXForCausalLM"
+    assert type(lm.model).__name__ == "GPTNeoXForCausalLM" and lm.model.config._attn_implementation == "sdpa"
     for direction in ("annotate", "generate"):
         losses = teacher.fine_tune(lm, task, 32, direction, settings).losses.groupby("epoch")["loss"].mean()
         assert losses[3] < losses[1]

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from synthtune import model_cost, planner, reproduce, settings
 from synthtune.errors import SettingsError
-from synthtune.teacher import linear_names
+from synthtune.teacher import _TargetLoss, linear_names
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
@@ -338,6 +338,18 @@ def test_activations_of_checkpointed_layers(lora):
     assert predicted < 0.4 * model_cost.activation_bytes(stack, LAYERS, tokens, 4, rank, norms=1)
 
 
+@pytest.mark.parametrize("at_once", [None, 16])
+def test_bytes_of_logits(at_once):
+    """Log-probabilities of all tokens are kept, or the hidden states from which those of a few at a time are computed."""
+    model = neox().train()
+    model.get_output_embeddings().requires_grad_(False)  # as with LoRA
+    decoder = model.get_decoder()
+    below = kept_bytes(model, lambda: decoder(input_ids=ids(), use_cache=False).last_hidden_state)
+    found = kept_bytes(model, lambda: _TargetLoss(model, at_once)(ids(), ids()))
+    tokens = BATCH * (LENGTH - 1)
+    assert found - below == pytest.approx(tokens * (64 if at_once else 120) * 4, rel=WITHIN)
+
+
 @pytest.mark.parametrize("make", [roberta, bart])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_activations_of_a_student(make, autocast):
@@ -471,6 +483,17 @@ def test_sharding_needs_less_memory_on_each_gpu_and_costs_time(paper):
     mine = paper.table[paper.table["stage"] == "fine-tune, annotate"]
     assert (tuned["memory_weights"].to_numpy() < mine["memory_weights"].to_numpy()).all()
     assert (tuned["gpu_hours"].to_numpy() > mine["gpu_hours"].to_numpy()).all()
+
+
+def test_logits_of_checkpointed_activations_do_not_grow_with_the_vocabulary_times_the_batch():
+    chosen = settings.load("paper", ["tasks=[webnlg]", "teacher.activations=checkpointed"])
+    row = planner._Stages("webnlg", chosen, planner.device(chosen.plan)).rows()[1]
+    assert row.stage == "fine-tune, generate"
+    kept, checkpointed = (row.memory(planner.replace(row.shape, activations=way, batch=64)).logits
+                          for way in ("kept", "checkpointed"))
+    predicted = 64 * row.shape.length
+    assert kept == 12 * 50432 * predicted
+    assert checkpointed == 12 * 50432 * model_cost.LOGITS_AT_ONCE + 2 * 6144 * predicted < kept / 5
 
 
 def test_training_on_several_gpus_takes_no_less_than_sending_the_weights():

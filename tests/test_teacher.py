@@ -16,6 +16,7 @@ from sealed import sealed
 from synthtune import annotate, tasks, teacher, workers
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import read_json
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 
 @pytest.fixture
@@ -33,6 +34,29 @@ def test_the_loss_falls_and_its_curve_is_kept(study, direction):
     by_epoch = losses.groupby("epoch")["loss"].mean()
     assert len(by_epoch) == 3 and by_epoch[3] < 0.9 * by_epoch[1]
     assert list(pd.read_csv(study.adapters[direction].folder / "losses.csv")["loss"]) == list(losses["loss"])
+
+
+@pytest.mark.parametrize("head_is_trained", [True, False])
+def test_the_loss_of_a_few_tokens_at_a_time_is_that_of_all_at_once(head_is_trained):
+    torch.manual_seed(0)
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                                             intermediate_size=64))
+    head = model.get_output_embeddings().requires_grad_(head_is_trained)
+    ids = torch.randint(0, 300, (4, 20))
+    targets = ids.masked_fill(torch.rand(4, 20) < 0.4, teacher.IGNORED)
+    rows = []
+    head.register_forward_hook(lambda _head, inputs, _logits: rows.append(len(inputs[0])))
+
+    def run(at_once):
+        rows.clear()
+        model.zero_grad()
+        loss = teacher._TargetLoss(model, at_once)(ids, targets)
+        loss.backward()
+        return loss, [weight.grad for weight in model.parameters() if weight.requires_grad], list(rows)
+
+    (whole, gradients, [tokens]), (loss, others, sizes) = run(None), run(16)
+    torch.testing.assert_close([loss, *others], [whole, *gradients])
+    assert max(sizes) == 16 and sum(sizes) == 2 * tokens  # each is computed again in the backward pass
 
 
 def test_fine_tuning_leaves_the_pretrained_model_as_it_was(study, lm):

@@ -16,8 +16,9 @@ FLOPs. A multiplication and an addition are two.
     backward      twice the forward pass: gradients of inputs and of weights. A frozen weight has no gradient, so under
                   LoRA (Hu et al. 2022, arXiv:2106.09685) the frozen maps cost once, attention twice, the adapters, with
                   r·(inputs + outputs) weights a map, twice.
-    checkpointed  one forward pass more of the layers that are trained (Chen et al. 2016, arXiv:1604.06174); PyTorch
-                  stops a layer's second pass where nothing more is needed, before its last map if that has no adapter.
+    checkpointed  one forward pass more of the layers that are trained and of the teacher's output head (Chen et al.
+                  2016, arXiv:1604.06174); PyTorch stops a layer's second pass where nothing more is needed, before its
+                  last map if that has no adapter.
     frozen layers below the trained ones are read once per text and not once per epoch, as the stages do.
 
 Memory, in bytes, of a job on N GPUs that share everything but activations (ZeRO stage 3, Rajbhandari et al. 2020,
@@ -38,7 +39,8 @@ arXiv:1910.02054, §5; PyTorch's FSDP):
                   each adapted map. Checkpointed: h numbers a token for each layer, and one whole layer. Under autocast
                   (students on GPUs) norms keep their inputs in float32, every map that reads a norm's output makes a copy
                   of it in bfloat16, and the layers' maps have copies of their weights in bfloat16 until the backward pass.
-    logits        12·V for each predicted token: float32 log-probabilities, and two gradients of that size
+    logits        12·V for each predicted token: float32 log-probabilities, and two gradients of that size.
+                  Checkpointed: for `LOGITS_AT_ONCE` tokens, and e·h for each predicted token.
     KV cache      2·k·L·e for each token of each sequence (Pope et al. 2022, arXiv:2211.05102), over N
 One copy of a model is counted. Not counted: the optimizer's temporary copies, and gaps between tensors; nor what a teacher
 whose weights are all trained keeps more where one GPU holds it (`teacher.sharding=replicated`) and computes under autocast.
@@ -67,6 +69,9 @@ from transformers.activations import ACT2FN
 
 from synthtune import assets
 from synthtune.errors import SettingsError, nearest
+
+LOGITS_AT_ONCE = 512
+"""Tokens whose logits a teacher computes together in training, where activations are checkpointed."""
 
 
 @dataclass(frozen=True)

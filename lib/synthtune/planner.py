@@ -31,7 +31,7 @@ import psutil
 from synthtune import assets
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import atomic_path, write_json
-from synthtune.model_cost import Memory, activation_bytes, gathered, model_of, trained_memory, training_flops
+from synthtune.model_cost import LOGITS_AT_ONCE, Memory, activation_bytes, gathered, model_of, trained_memory, training_flops
 from synthtune.number_format import BYTES
 from synthtune.settings import PlanSettings, Settings
 from synthtune.student import cells_given
@@ -329,6 +329,9 @@ class _Stages:
             # The longest text may be all output, unless the output is a label.
             predicted = shape.batch * (learned if labelling else shape.length)
             base = trained_memory(*sizes(shape.method), self.size, shape.gpus)
+            logits = 12 * known * predicted
+            if shape.activations == "checkpointed":
+                logits = 12 * known * LOGITS_AT_ONCE + self.size * stack.hidden * predicted
             return replace(
                 base,
                 activations=activation_bytes(
@@ -340,7 +343,7 @@ class _Stages:
                     model.norms,
                     shape.activations == "checkpointed",
                 ),
-                logits=12 * known * predicted,
+                logits=logits,
                 gathered=gathered(model, self.size, shape.gpus),
             )
 
@@ -351,7 +354,7 @@ class _Stages:
         adapters = 2 * layers * stack.adapter(rank) * length if lora else 0
         again = 0.0
         if chosen.activations == "checkpointed":
-            again = per_text + adapters if lora else per_text - 2 * layers * stack.last * length
+            again = head + (per_text + adapters if lora else per_text - 2 * layers * stack.last * length)
         pass_flops = training_flops(per_text, attention, head, adapters, lora) + again
         epochs = {budget: self.settings.epochs(budget) for budget in self.settings.budgets}
         passes = sum(budget * epochs[budget] for budget in epochs)

@@ -25,11 +25,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from synthtune import language_model, placement, workers
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
+from synthtune.model_cost import LOGITS_AT_ONCE
 from synthtune.number_format import device_name
 from synthtune.progress import progress
 from synthtune.settings import HOW, Settings, TeacherSettings, load as load_settings
@@ -159,11 +161,15 @@ def _kept(folder: Path, made_from: dict) -> Adapter | None:
 
 
 class _TargetLoss(nn.Module):
-    """Summed cross-entropy of the target tokens, from token ids or from the hidden states below the trained layers."""
+    """Summed cross-entropy of the target tokens, from token ids or from the hidden states below the trained layers.
 
-    def __init__(self, upper: nn.Module) -> None:
+    The logits of all target tokens are computed together and kept for the backward pass; with `at_once`, they are
+    computed for that many tokens at a time, and again in the backward pass.
+    """
+
+    def __init__(self, upper: nn.Module, at_once: int | None = None) -> None:
         super().__init__()
-        self.upper = upper
+        self.upper, self.at_once = upper, at_once
 
     def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """inputs: (batch, length) ids or (batch, length, hidden) states; targets: (batch, length), IGNORED where
@@ -173,8 +179,16 @@ class _TargetLoss(nn.Module):
         targets = targets[:, 1:]
         wanted = targets != IGNORED
         # The vocabulary is the widest matrix of the model: multiply it only where a token is to be predicted.
-        logits = self.upper.get_output_embeddings()(hidden[wanted])
-        return functional.cross_entropy(logits.float(), targets[wanted], reduction="sum")
+        hidden, targets = hidden[wanted], targets[wanted]
+        if self.at_once is None:
+            return self._summed(hidden, targets)
+        return sum(checkpoint(self._summed, *part, use_reentrant=False, preserve_rng_state=False)  # nothing here is random
+                   for part in zip(hidden.split(self.at_once), targets.split(self.at_once), strict=True))
+
+    def _summed(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """hidden: (tokens, hidden); targets: (tokens)."""
+        logits = self.upper.get_output_embeddings()(hidden)
+        return functional.cross_entropy(logits.float(), targets, reduction="sum")
 
 
 def _vocabulary(lm: LanguageModel, rows: list[tuple[list[int], torch.Tensor]], commonest: int) -> dict:
@@ -236,7 +250,8 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     else:
         lower, upper = language_model.split_at(model, first)
         inputs = _frozen_states(lower, [ids for ids, _ in rows], lm.end)
-    module, computing = _TargetLoss(upper).train(), contextlib.nullcontext()
+    at_once = LOGITS_AT_ONCE if chosen.activations == "checkpointed" else None
+    module, computing = _TargetLoss(upper, at_once).train(), contextlib.nullcontext()
     if sharded:
         sharding.shard(module, layers, accelerator.device, lm.model.dtype if chosen.method == "full" else None)
     elif chosen.method == "full" and lm.model.dtype != torch.float32:
