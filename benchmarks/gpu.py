@@ -3,10 +3,16 @@
     benchmarks/gpu                # on a GPU, within ten minutes: gpu.md and gpu.csv
     benchmarks/gpu --toy --out D  # the same steps with tiny shapes, on any machine, to see that they work
 
-GPT-NeoX-20B as the teacher: LoRA training with activations kept and checkpointed, scoring labels, sampling with both
-engines of `synthtune.language_model.write` and with transformers' plain `generate`. RoBERTa-large and BART-large as students.
-Weights are random: speed and memory do not depend on what they are, and nothing is downloaded. What runs out of memory or
-time, or fails, is a row that says so, with what was planned; the others are still measured.
+GPT-NeoX-20B as the teacher: LoRA training with activations kept and checkpointed, scoring labels, sampling with the
+engines of `synthtune.language_model.write` (vLLM if it is installed) and with transformers' plain `generate`. RoBERTa-large
+and BART-large as students. Weights are random: speed and memory do not depend on what they are, and nothing is downloaded.
+What runs out of memory or time, or fails, is a row that says so, with what was planned; the others are still measured.
+
+The share of the peak is the model FLOPs utilisation (MFU): FLOPs that the result needs, over time and the chip's peak. Layers
+that are computed again because activations are checkpointed do not count. With N weights, full training needs 6·N FLOPs a
+token: 2·N in the forward pass, 2·N for gradients of activations, 2·N for gradients of weights. LoRA needs the first two
+of all linear maps and the third of its adapters alone: about 4·N, two thirds. That is what counts here; an MFU that counts 6·N
+for LoRA is half as large again at the same speed.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import importlib.util
 import os
 import statistics
 import sys
@@ -42,13 +49,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from synthtune import assets, language_model, model_cost, planner, settings, teacher
+from synthtune import assets, language_model, model_cost, planner, settings, teacher, vllm_engine
 from synthtune.files import atomic_path
 from synthtune.language_model import LanguageModel
 
 GIB = 2**30
 SECONDS = 540
-"""When nothing new is begun: a command may take ten minutes where GPUs are lent."""
+"""When all is to be done: a command may take ten minutes where GPUs are lent."""
+CASE_SECONDS = 60
+"""What a case may take, and one with vLLM, which reads the model from a disk and compiles it: later ones are not begun."""
+VLLM_SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -105,13 +115,13 @@ class Bench:
             sys.exit(f"{said} is not in planner.DEVICES: add its data sheet's numbers there.")
         return min(fits, key=lambda name: abs(planner.DEVICES[name].memory - memory))
 
-    def measure(self, row: Row, run: Callable[[], tuple[float, float | None]]) -> None:
+    def measure(self, row: Row, run: Callable[[], tuple[float, float | None]], seconds: float = CASE_SECONDS) -> None:
         """Run one case, which gives its rate and its share of the chip's peak, and which makes the model if none is there.
 
         All rows so far are written, so that what ends early leaves what it measured.
         """
         print(f"{time.monotonic() - self.start:4.0f} s  {row.what}, {row.how}", flush=True)
-        if time.monotonic() - self.start > SECONDS:
+        if time.monotonic() - self.start + seconds > SECONDS:
             row = replace(row, note="not measured: time was up")
         else:
             self._clear()
@@ -164,7 +174,9 @@ class Bench:
         said = (f"# What one GPU does with the paper's models\n\n`benchmarks/gpu` on: {where}; {self.dtype} weights, random; "
                 f"torch {torch.__version__}. Planned: `synthtune.planner` with the shares of the peak that the profile "
                 "`paper` assumes. The chip's limit: its data sheet's FLOP/s, or for sampling its memory bandwidth, spent "
-                "on nothing else.\n\n")
+                "on nothing else. Share of its peak: FLOPs that the result needs, without those computed again for checkpointed "
+                "activations; for LoRA, which needs no gradients of frozen weights, that is 4·N a token and not the 6·N of "
+                "full training, for N weights.\n\n")
         self.out.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.out / "gpu.csv") as temporary:
             table.to_csv(temporary, index=False)
@@ -274,11 +286,14 @@ def the_teacher(bench: Bench) -> None:
         write(2)
         return new / bench.timed(lambda: write(size.new_tokens)), None
 
+    def sampling(how: str, note: str = "") -> Row:
+        return Row("teacher, sampling", f"{how}, {size.prompts} texts of {size.new_tokens} tokens",
+                   predicted_rate=new / stages.timed(work, 0)(1), limit_rate=limit,
+                   predicted_gib=needed.memory(needed.shape).total / GIB, note=note)
+
     for how, write in (("our write, batches", functools.partial(ours, "batches")),
                        ("our write, continuous batching", functools.partial(ours, "continuous")), ("plain generate", plain)):
-        bench.measure(Row("teacher, sampling", f"{how}, {size.prompts} texts of {size.new_tokens} tokens",
-                          predicted_rate=new / stages.timed(work, 0)(1), limit_rate=limit,
-                          predicted_gib=needed.memory(needed.shape).total / GIB), functools.partial(sampled, write))
+        bench.measure(sampling(how), functools.partial(sampled, write))
 
     number = size.batch * size.length
     rank, layers = chosen.teacher.lora_rank, shape.decoder.layers
@@ -296,19 +311,35 @@ def the_teacher(bench: Bench) -> None:
 
     for way in ("kept", "checkpointed"):
         kept = model_cost.activation_bytes(shape.decoder, layers, number, bench.bytes, rank, shape.norms, way == "checkpointed")
-        again = forward + adapters if way == "checkpointed" else 0
+        again, logits = 0, 12 * shape.vocabulary * number
+        if way == "checkpointed":
+            again = forward + adapters + 2 * shape.head * number
+            logits = 12 * shape.vocabulary * min(number, model_cost.LOGITS_AT_ONCE) + bench.bytes * shape.decoder.hidden * number
 
         def train(way: str = way) -> tuple[float, float]:
             module, optimizer = learner()
             if way == "checkpointed":
                 made().activation_checkpointing_enable({"use_reentrant": False})
+                module.at_once = model_cost.LOGITS_AT_ONCE
             tokens = torch.randint(0, 256, (size.batch, size.length), device=device)
             seconds = steps(bench, module, optimizer, lambda: module(tokens, tokens) / number)
             return number / seconds, flops / seconds / peak
 
         bench.measure(Row("teacher, LoRA training", f"activations {way}, {size.batch} × {size.length} tokens",
                           predicted_rate=bench.plan.mfu * peak / (flops + again) * number, limit_rate=peak / flops * number,
-                          predicted_gib=(base.total + kept + 12 * shape.vocabulary * number) / GIB), train)
+                          predicted_gib=(base.total + kept + logits) / GIB), train)
+
+    def with_vllm() -> tuple[float, None]:
+        learner.cache_clear()
+        made.cache_clear()  # it has adapters now
+        made().to("cpu")  # vLLM wants the whole GPU
+        try:
+            return sampled(functools.partial(ours, "vllm"))
+        finally:
+            vllm_engine.close()
+
+    if importlib.util.find_spec("vllm"):
+        bench.measure(sampling("our write, vLLM", "GiB at most: without vLLM's own processes"), with_vllm, VLLM_SECONDS)
 
 
 def steps(bench: Bench, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> float:

@@ -1,10 +1,12 @@
 """Scoring, writing and sampling with the real language model, each against the plain way of doing it."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
 from synthtune import language_model
-from synthtune.errors import AssetError
+from synthtune.errors import AssetError, StageError
 
 PROMPTS = [
     "Tweet: what a lovely day\nMood:",
@@ -83,7 +85,8 @@ def plain(lm):
     return written
 
 
-ENGINES = pytest.mark.parametrize("engine", ["batches", "continuous"])
+needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is no dependency: not installed")
+ENGINES = pytest.mark.parametrize("engine", ["batches", "continuous", pytest.param("vllm", marks=needs_vllm)])
 
 
 @ENGINES
@@ -121,6 +124,12 @@ def test_an_output_layer_for_some_tokens_writes_no_others(lm):
         assert set("".join(texts)) <= set("0123456789 ") and max(sums) < 0
     everything = language_model.writing_only(lm, torch.arange(lm.model.config.vocab_size))
     assert language_model.write(everything, STORIES, 8) == language_model.write(lm, STORIES, 8)
+
+
+def test_without_vllm_it_says_what_to_do(lm, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(StageError, match="vLLM is not installed.*pip install vllm.*or set generate.engine=batches"):
+        language_model.write(lm, STORIES, 4, engine="vllm")
 
 
 @ENGINES

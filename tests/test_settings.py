@@ -43,9 +43,10 @@ def test_the_laptop_profile_is_the_study_of_the_paper():
     assert {"smoke", "laptop"} <= set(settings.profiles())
 
 
-def test_continuous_batching_needs_the_whole_vocabulary():
-    assert "set teacher.vocabulary=null" in refused("laptop", ["generate.engine=continuous"])
-    settings.load("laptop", ["generate.engine=continuous", "teacher.vocabulary=null"])
+@pytest.mark.parametrize("engine", ["continuous", "vllm"])
+def test_other_engines_need_the_whole_vocabulary(engine):
+    assert "set teacher.vocabulary=null" in refused("laptop", [f"generate.engine={engine}"])
+    settings.load("laptop", [f"generate.engine={engine}", "teacher.vocabulary=null"])
 
 
 @pytest.mark.parametrize(("profile", "named"), [

@@ -45,7 +45,7 @@ def write(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_s
     """
     if not rows:
         return [], [], []
-    ends = {lm.end, *(_holding(lm.tokenizer, stop) if stop else ())}
+    ends = {lm.end, *(holding(lm.tokenizer, stop) if stop else ())}
     how = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {"do_sample": False}
     config = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=sorted(ends), pad_token_id=lm.end, **how)
     size, pages = min(batch_size, len(rows)), math.ceil((max(map(len, rows)) + max_new_tokens) / PAGE)
@@ -80,7 +80,7 @@ def write(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_s
 
 
 @lru_cache(maxsize=4)
-def _holding(tokenizer: PreTrainedTokenizerBase, stop: str) -> frozenset[int]:
+def holding(tokenizer: PreTrainedTokenizerBase, stop: str) -> frozenset[int]:
     """Tokens whose text holds another."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return frozenset(token for token, text in enumerate(texts) if stop in text)

@@ -13,12 +13,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets, continuous, number_format as number_formats, placement
+from synthtune import assets, continuous, number_format as number_formats, placement, vllm_engine
 from synthtune.errors import StageError
 from synthtune.number_format import NumberFormat
 from synthtune.progress import progress
 
-Engine = Literal["batches", "continuous"]
+Engine = Literal["batches", "continuous", "vllm"]
 """What writes texts; see `write`."""
 
 NUCLEUS_CANDIDATES = 2048
@@ -313,7 +313,7 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
         A text that ends the continuation, besides the end token; neither is returned.
     engine : str
         "batches": one batch after another, which a row leaves when it is done. "continuous": transformers' continuous
-        batching, where a row that waits takes its place.
+        batching, where a row that waits takes its place. "vllm": the same with vLLM, if that is installed.
     description : str
         What the progress bar says.
 
@@ -330,9 +330,11 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
     Raises
     ------
     StageError
-        If continuous batching gives up, or the model is on several GPUs, over which it does not work.
+        If continuous batching gives up, or the model is on several GPUs, over which it does not work; if vLLM is not
+        installed, or fails.
     """
-    placement.bring(lm.model)
+    if engine != "vllm":
+        placement.bring(lm.model)
     common, rows = _after_prefix(lm, prefix, prompts)
     chosen = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "temperature": temperature, "top_p": top_p,
               "seed": seed, "stop": stop}
@@ -342,6 +344,8 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
                 raise StageError("generate.engine: transformers' continuous batching cannot write with a model that is laid out "
                                  "over several GPUs. Set generate.engine=batches, or use GPUs that hold it whole.")
             new, sums, finished = continuous.write(lm, [common + row for row in rows], **chosen, done=bar.update)
+        elif engine == "vllm":
+            new, sums, finished = vllm_engine.write(lm, [common + row for row in rows], **chosen, done=bar.update)
         else:
             new, sums, finished = _in_batches(lm, common, rows, **chosen, done=bar.update)
     texts = [lm.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in new]

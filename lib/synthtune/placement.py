@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -23,6 +23,9 @@ ROOM = 1.5
 Device = int | str
 """As PyTorch names them: the number of a GPU, or "cpu"."""
 
+guests: list[Callable[[], None]] = []
+"""What else is on the GPU: called, each leaves it."""
+
 _brought: weakref.WeakKeyDictionary[nn.Module, None] = weakref.WeakKeyDictionary()
 
 
@@ -30,6 +33,8 @@ def bring(model: PreTrainedModel) -> None:
     """Move a model to the GPU, or GPUs, if there are any; others leave, the first that came first, until there is room."""
     if not torch.cuda.is_available() or model in _brought:
         return
+    for leave in list(guests):
+        leave()
     needed = ROOM * _bytes(model)
     if free() < needed:
         gc.collect()  # what is no longer used, and not yet gone
@@ -61,6 +66,8 @@ def rest(model: nn.Module) -> None:
 
 def rest_all() -> None:
     """Leave the GPUs to others."""
+    for leave in list(guests):
+        leave()
     for model in list(_brought):
         rest(model)
 

@@ -806,7 +806,7 @@ def plan(settings: Settings) -> Plan:
             f"A copy of the teacher that annotates and generates takes {max(copies)} GPUs: set annotate.processes and "
             f"generate.processes to a machine's GPUs divided by {max(copies)}"
             + ("." if settings.generate.engine == "batches" else
-               ", and generate.engine=batches: continuous batching works where one GPU holds the teacher.")
+               ", and generate.engine=batches: other engines work where one GPU holds the teacher.")
         )
     names = dict.fromkeys(row.model for row in rows)
     return Plan(

@@ -101,8 +101,8 @@ class GenerateSettings(_Section):
     temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: sample among the likeliest tokens of this mass")
     batch_size: int = Field(160, ge=1, description="sequences written side by side")
-    engine: Literal["batches", "continuous"] = Field(
-        "batches", description="one batch after another, or transformers' continuous batching, for GPUs")
+    engine: Literal["batches", "continuous", "vllm"] = Field(
+        "batches", description="one batch after another, or, for GPUs, transformers' continuous batching or vLLM")
     processes: int | None = PROCESSES
     shard_size: int = Field(512, ge=1, description="pairs per shard, as for annotate")
     max_new_tokens: int = Field(40, ge=4, description="longest pair, in tokens")
@@ -253,8 +253,8 @@ class Settings(_Section):
         if alone:
             raise SettingsError(f"per_task.{alone[0]}: budgets are the same for all tasks of a run; a task that has a few examples "
                                 "less than the largest uses all it has. Set budgets outside per_task.")
-        if self.generate.engine == "continuous" and self.teacher.vocabulary is not None:
-            raise SettingsError("generate.engine: continuous batching writes with all of the teacher's tokens; set "
+        if self.generate.engine != "batches" and self.teacher.vocabulary is not None:
+            raise SettingsError(f"generate.engine: {self.generate.engine} writes with all of the teacher's tokens; set "
                                 "teacher.vocabulary=null, or generate.engine=batches.")
 
     @property
