@@ -76,7 +76,7 @@ class Size:
 
 
 TRUE = Size(None, 0, 128, 16, 8, 128, 128, 77)
-TOY = Size(2, 64, 32, 4, 2, 8, 8, 5)
+TOY = Size(2, 128, 32, 4, 2, 8, 8, 5)
 
 
 @dataclass(frozen=True)
