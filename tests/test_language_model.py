@@ -215,6 +215,16 @@ def test_rows_of_a_batch_are_sampled_each_from_its_own_nucleus():
     assert (drawn[:, [0, 2]] == 17).all() and len(set(drawn[:, 1].tolist())) > 100
 
 
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_the_output_layer_reads_rows_that_lie_side_by_side(lm, prompts):
+    """Strides that PyTorch takes for one matrix: otherwise a merged teacher copies the weights for every row."""
+    read = []
+    hook = lm.model.lm_head.register_forward_hook(lambda _head, inputs, _logits: read.append(inputs[0]))
+    language_model.score_labels(lm, PROMPTS[:prompts], ["yes", "no"])
+    hook.remove()
+    assert [states.stride() for states in read] == [(576 * states.shape[1], 576, 1) for states in read] and read
+
+
 @pytest.mark.parametrize("layer", [0, 15, 29])
 def test_a_split_model_is_the_whole_model(lm, layer):
     lower, upper = language_model.split_at(lm.model, layer)

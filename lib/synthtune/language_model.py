@@ -106,7 +106,8 @@ def _contiguous(_head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[tor
     `logits_to_keep` hands it a slice of the hidden states, (batch, kept, hidden). PyTorch multiplies a slice that is not
     contiguous, by weights that require no gradient, as one product a row; in bfloat16 it copies the weights for each.
     """
-    return tuple(given.contiguous() for given in inputs)
+    # Not `contiguous()`: that leaves the strides of a batch of one as they are, and PyTorch goes by the strides.
+    return tuple(given.reshape(-1).view(given.shape) for given in inputs)
 
 
 def split_at(model: PreTrainedModel, layer: int) -> tuple[nn.Module, PreTrainedModel]:
