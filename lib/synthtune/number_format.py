@@ -1,4 +1,4 @@
-"""The number format that models compute in: bfloat16 where the hardware has instructions for it, float32 elsewhere.
+"""The number format that models compute in: bfloat16 where the hardware is faster in it, float32 elsewhere.
 
 The choice follows from what the processor or GPU has, never from a measurement, so that it is the same in every process
 and in every run on a machine. `benchmarks/speed.md` has the measurements that it rests on.
@@ -31,21 +31,19 @@ BYTES: dict[NumberFormat, int] = {"float32": 4, "bfloat16": 2}
 def of_machine() -> NumberFormat:
     """The format to compute in on this machine.
 
-    GPUs: bfloat16 from compute capability 8.0 on. Processors: bfloat16 with AVX-512 and AMX tiles or the AVX512-BF16
-    instructions. Others emulate bfloat16 and are slower in it. The environment variables that lower what PyTorch
-    (`ATEN_CPU_CAPABILITY`) and oneDNN (`ONEDNN_MAX_CPU_ISA`) use are taken into account.
+    GPUs: bfloat16 from compute capability 8.0 on. Processors: bfloat16 with AMX tiles. Others are slower in it: those that
+    emulate it several times, and those of Intel that have the AVX512-BF16 instructions alone a little, since these compute no
+    more a cycle than those for float32 and the numbers are converted besides. The environment variables that lower what
+    PyTorch (`ATEN_CPU_CAPABILITY`) and oneDNN (`ONEDNN_MAX_CPU_ISA`) use are taken into account.
     """
     import torch
 
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        return "float32"
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    there = (torch.cpu._is_amx_tile_supported() and (allowed in ("ALL", "DEFAULT") or "AMX" in allowed),
-             torch.cpu._is_avx512_bf16_supported() and (allowed in ("ALL", "DEFAULT") or "BF16" in allowed
-                                                         or "FP16" in allowed or "AMX" in allowed))
-    return "bfloat16" if any(there) else "float32"
+    there = (torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.cpu._is_amx_tile_supported()
+             and (allowed in ("ALL", "DEFAULT") or "AMX" in allowed))
+    return "bfloat16" if there else "float32"
 
 
 def dtype(number_format: NumberFormat) -> torch.dtype:
