@@ -79,13 +79,14 @@ def test_products_of_students_are_rounded_to_bfloat16_within_the_context_only():
     generator = torch.Generator().manual_seed(1)
     a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
     exact = a @ b
-    with number_format.computing("float32", torch.device("cpu")):
+    for training in (True, False):
+        with number_format.computing("float32", torch.device("cpu"), training):
+            assert torch.equal(a @ b, exact)
+        with number_format.computing("bfloat16", torch.device("cpu"), training):
+            rounded = (a @ b).float()
         assert torch.equal(a @ b, exact)
-    with number_format.computing("bfloat16", torch.device("cpu")):
-        rounded = (a @ b).float()
-    assert torch.equal(a @ b, exact)
-    apart = (rounded - exact).norm() / exact.norm()
-    assert 1e-4 < apart < 1e-2
+        apart = (rounded - exact).norm() / exact.norm()
+        assert 1e-4 < apart < 1e-2
 
 
 def test_a_run_that_mixes_formats_says_so(tmp_path):

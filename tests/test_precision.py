@@ -70,7 +70,7 @@ def test_a_student_that_was_published_in_float16_learns_in_float32(hub, tiny, tm
 def halved(monkeypatch):
     """Students compute as they do on a GPU; the formats that their linear maps give are listed."""
     seen = set()
-    monkeypatch.setattr(student.Bench, "computing", lambda self: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(student.Bench, "computing", lambda self, training=False: torch.autocast("cpu", torch.bfloat16))
     hook = torch.nn.modules.module.register_module_forward_hook(
         lambda module, read, given: seen.add(given.dtype) if isinstance(module, torch.nn.Linear) else None)
     yield seen

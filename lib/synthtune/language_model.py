@@ -264,12 +264,12 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
         output = lm.model(ids.to(lm.device), attention_mask=_label_mask(mask, owner, past, lm.model.dtype, lm.device),
                           position_ids=place.to(lm.device), past_key_values=cache, use_cache=cache is not None,
                           logits_to_keep=len(tail) + 1)
-        logs = output.logits.float().log_softmax(-1).cpu()
+        # Row by row: of many labels, the logits of a batch in float32 take gigabytes.
+        totals = torch.stack([logits.float().logsumexp(-1) for logits in output.logits])
         start = 0
         for number, ending in enumerate(endings):
             steps = [0] + list(range(start + 1, start + len(ending)))
-            scores[batch, number] = logs[:, steps, :].gather(
-                2, torch.tensor(ending).view(1, -1, 1).expand(size, -1, -1)).sum((1, 2))
+            scores[batch, number] = (output.logits[:, steps, ending].float() - totals[:, steps]).sum(1).cpu()
             start += len(ending) - 1
     return scores
 

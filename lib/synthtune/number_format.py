@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 NumberFormat = Literal["float32", "bfloat16"]
 
 # oneDNN keeps each kernel it has made: one for every shape of a product, and texts have many lengths. Keeping 1,024 of them,
-# its default, takes 0.8 GiB in a notebook and saves no time that could be measured. It reads this when it starts.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+# its default, takes 0.8 GiB more in a teacher's notebook than keeping a few, and is no faster there. It reads this when it starts.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 BYTES: dict[NumberFormat, int] = {"float32": 4, "bfloat16": 2}
 """Size of a number."""
@@ -31,9 +31,9 @@ BYTES: dict[NumberFormat, int] = {"float32": 4, "bfloat16": 2}
 def of_machine() -> NumberFormat:
     """The format to compute in on this machine.
 
-    GPUs: bfloat16 from compute capability 8.0 on. Processors: bfloat16 with AMX tiles. Others are slower in it: those that
-    emulate it several times, and those of Intel that have the AVX512-BF16 instructions alone a little, since these compute no
-    more a cycle than those for float32 and the numbers are converted besides. The environment variables that lower what
+    GPUs: bfloat16 from compute capability 8.0 on. Processors: bfloat16 with AMX tiles. Without them a Xeon that has the
+    AVX512-BF16 instructions was measured to be slower in bfloat16, and emulation is several times slower; processors of other
+    makers with AVX512-BF16 were not measured, and get float32. The environment variables that lower what
     PyTorch (`ATEN_CPU_CAPABILITY`) and oneDNN (`ONEDNN_MAX_CPU_ISA`) use are taken into account.
     """
     import torch
@@ -54,17 +54,18 @@ def dtype(number_format: NumberFormat) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def computing(number_format: NumberFormat, device: torch.device) -> Iterator[None]:
-    """Where float32 weights are multiplied in a format; results and gradients are float32.
+def computing(number_format: NumberFormat, device: torch.device, training: bool = False) -> Iterator[None]:
+    """Where float32 weights are multiplied in a format: PyTorch's autocast.
 
-    On processors oneDNN rounds both factors to bfloat16 within the product and adds up in float32: twice as fast for
-    students as PyTorch's autocast, which copies each weight and each activation. GPUs have autocast.
+    In training on processors, the backward pass included, oneDNN rounds both factors to bfloat16 within the product and adds
+    up in float32. Autocast copies each weight and each activation, which takes as long as it saves for models as small as
+    students; without gradients it is the faster one, since attention is computed in bfloat16 too.
     """
     import torch
 
     if number_format == "float32":
         yield
-    elif device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    elif training and device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         matmul = torch.backends.mkldnn.matmul
         before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
         try:

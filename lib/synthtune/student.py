@@ -279,9 +279,9 @@ class Bench(abc.ABC):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.states: dict[str, torch.Tensor] = {}
 
-    def computing(self) -> contextlib.AbstractContextManager:
+    def computing(self, training: bool = False) -> contextlib.AbstractContextManager:
         """Where students read, learn and write: matrices are multiplied in the settings' number format."""
-        return number_format.computing(self.settings.format, self.device)
+        return number_format.computing(self.settings.format, self.device, training)
 
     @staticmethod
     def of(task: Task, settings: Settings) -> Bench:
@@ -331,10 +331,10 @@ class Bench(abc.ABC):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * warm_up_and_decay(step, steps)
             weights = torch.tensor([row.weight for row in batch], device=self.device)
-            with self.computing():
+            with self.computing(training=True):  # the backward pass too: its products follow the same switch
                 sums, numbers = loss(batch)
-            value = (sums * weights).sum() / (numbers * weights).sum()
-            value.backward()
+                value = (sums * weights).sum() / (numbers * weights).sum()
+                value.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
