@@ -1,7 +1,8 @@
 """How long a run on a user's rows will take, said before it starts.
 
-Operations are counted from the settings, and the rate at which this machine multiplies matrices is measured; what share of
-it each kind of work reaches was measured once. It is a forecast of minutes: no result depends on it.
+The work of each kind is counted from the settings and multiplied by what a unit of it took on one core of a reference machine
+(a Xeon with AMX, the laptop's models). This machine is compared with that one by the rate at which it multiplies matrices. It
+is a forecast of minutes: no result depends on it.
 """
 
 from __future__ import annotations
@@ -9,70 +10,87 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from synthtune import machine, number_format
+from synthtune.number_format import NumberFormat
 from synthtune.own_rows.parts import WHOLE, Part
 from synthtune.settings import Settings
 
-TRAINING, READING, WRITING, STUDENTS = 0.12, 0.35, 0.12, 0.12
-"""Share of the rate that fine-tuning, reading and writing with the teacher, and training students reach."""
 
-START_SECONDS = 15.0
-"""A process and its models are loaded, and results are written."""
+@dataclass(frozen=True)
+class Reference:
+    """Seconds on the reference machine.
 
-STUDENT_FACTOR = 6
-"""Operations for each weight and word piece: two forward, four backward."""
+    Attributes
+    ----------
+    trained, read, written : float
+        For a token that the teacher learns from (all its layers trained), reads, or writes.
+    student : float
+        For a word piece that a student learns from.
+    rate : float
+        Operations a second in a product of matrices.
+    """
+
+    trained: float
+    read: float
+    written: float
+    student: float
+    rate: float
+
+
+REFERENCE: dict[NumberFormat, Reference] = {
+    "bfloat16": Reference(trained=2.9e-3, read=0.45e-3, written=2.8e-3, student=0.19e-3, rate=1.0e12),
+    "float32": Reference(trained=5.6e-3, read=1.25e-3, written=3.4e-3, student=0.21e-3, rate=0.12e12),
+}
+
+TEACHER, STUDENT = 148e6, 26e6
+"""Weights of the reference machine's models, as `machine.weights` counts them."""
+
+START_SECONDS = 20.0
+"""Processes and models are loaded, and results are written."""
 
 
 def seconds(each: Sequence[Part], settings: Settings) -> float:
-    """Seconds that the parts will take if nothing of them is there yet.
-
-    Parameters
-    ----------
-    each : sequence of Part
-    settings : Settings
-    """
-    flops = [_flops(part) / _rate(settings) for part in each if not _is_done(part)]
-    processes = machine.processes(settings, len(each))
+    """Seconds that the parts will take if nothing of them is there yet."""
+    reference = REFERENCE[settings.format]
+    work = [_seconds(part, reference) for part in each if not _is_done(part)]
     # The parts are about equal and go round over the processes.
-    return START_SECONDS + max(flops, default=0.0) * math.ceil(len(flops) / processes)
+    rounds = math.ceil(len(work) / machine.processes(settings, len(each)))
+    return START_SECONDS + max(work, default=0.0) * rounds * reference.rate / _rate(settings)
 
 
 def _is_done(part: Part) -> bool:
-    return bool(list((part.settings.folder / part.name / "answers").glob("*.parquet")))
+    return any((part.settings.folder / part.name / "answers").glob("*.parquet"))
 
 
-def _flops(part: Part) -> float:
-    """Operations of a part, each divided by the share of the rate that it reaches."""
-    chosen = part.settings
-    names = chosen.models()
-    large, small = (machine.weights(names[name]) if name in names else 0 for name in (
-        chosen.teacher.model, chosen.students.model))
-    layers = names[chosen.teacher.model].architecture.get("num_hidden_layers", 1) if chosen.teacher.model in names else 1
-    trained = max(0.1, 1 - chosen.teacher.frozen_layers / layers)
-    tokens = chosen.teacher.max_tokens
-    inputs = min(chosen.annotate.inputs, len(part.task.unlabelled(part.budget))) + len(part.task.test)
-    written = chosen.annotate.max_new_tokens if part.task.kind == "nlg" else 0
-    read = inputs + chosen.generate.pairs
-    seeds = len(chosen.students.seeds if part.name == WHOLE else chosen.students.seeds_larger)
-    steps = (chosen.students.gold_steps + 3 * chosen.students.steps) * seeds if part.task.test else 0
-    return (
-        2 * chosen.teacher.epochs * part.budget * tokens * 4 * large * trained / TRAINING
-        + 2 * large * read * tokens / READING
-        + 2 * large * (inputs * written + chosen.generate.pairs * chosen.generate.max_new_tokens) / WRITING
-        + STUDENT_FACTOR * small * steps * chosen.students.batch_size * chosen.students.max_tokens / STUDENTS
-    )
+def _seconds(part: Part, reference: Reference) -> float:
+    """Seconds of one part on a core of the reference machine."""
+    chosen, models = part.settings, part.settings.models()
+    large, small = models.get(chosen.teacher.model), models.get(chosen.students.model)
+    layers = large.architecture.get("num_hidden_layers", 1) if large else 1
+    tokens, inputs = chosen.teacher.max_tokens, min(chosen.annotate.inputs, len(part.task.unlabelled(part.budget)))
+    learned = 2 * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
+    read = (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
+    written = chosen.generate.pairs * chosen.generate.max_new_tokens
+    if part.task.kind == "nlg":
+        written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
+    seeds = len(chosen.students.seeds if part.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
+    steps = seeds * (chosen.students.gold_steps + 3 * chosen.students.steps)
+    teacher = learned * reference.trained + read * reference.read + written * reference.written
+    student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student
+    return (teacher * (machine.weights(large) / TEACHER if large else 1)
+            + student * (machine.weights(small) / STUDENT if small else 1))
 
 
 def _rate(settings: Settings) -> float:
     """Operations a second with which this machine multiplies matrices as large as the teacher's."""
-    dtype = number_format.dtype(settings.format)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a, b = torch.ones(512, 576, dtype=dtype, device=device), torch.ones(576, 1536, dtype=dtype, device=device)
+    dtype, device = number_format.dtype(settings.format), "cuda" if torch.cuda.is_available() else "cpu"
+    a, b = (torch.ones(size, dtype=dtype, device=device) for size in ((512, 576), (576, 1536)))
     best = math.inf
-    for _ in range(5):
+    for _ in range(30):  # the best of many: what else the machine does falls on some
         start = time.perf_counter()
         float((a @ b)[0, 0])
         best = min(best, time.perf_counter() - start)
