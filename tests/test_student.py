@@ -268,8 +268,8 @@ def test_a_row_of_the_results(uninterrupted, tiny):
     folder, table, _ = uninterrupted("tweets")
     assert list(table.columns) == [
         "task", "kind", "budget", "condition", "amount", "seed", "n_gold", "n_annotated", "n_generated", "accuracy",
-        "macro_f1", "bleu", "chrf", "rouge_l", "per_example", "train_seconds", "data_digest", "model", "model_digest",
-        "settings_digest", "settings"]
+        "macro_f1", "bleu", "chrf", "rouge_l", "per_example", "train_seconds", "number_format", "device", "data_digest", "model",
+        "model_digest", "settings_digest", "settings"]
     settings = tiny(folder)
     assert [(row.budget, row.condition, row.amount, row.seed) for row in table.itertuples()] == [
         (cell.budget, cell.condition, cell.amount, cell.seed)

@@ -1,7 +1,7 @@
 """The number format that models compute in: bfloat16 where the hardware is faster in it, float32 elsewhere.
 
 The choice follows from what the processor or GPU has, never from a measurement, so that it is the same in every process
-and in every run on a machine. `benchmarks/speed.md` has the measurements that it rests on.
+and in every run on a machine. `benchmarks/speed.py` measures what it rests on.
 """
 
 from __future__ import annotations
