@@ -18,8 +18,10 @@ AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE
 
 
 def python(code, **environment):
+    """Run code on the processor as it is, whatever these tests run on, but for what `environment` lowers."""
+    mine = {name: value for name, value in os.environ.items() if name not in AVX2}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(LIB), **environment})
+                          env={**mine, "PYTHONPATH": str(LIB), "CUDA_VISIBLE_DEVICES": "", **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
