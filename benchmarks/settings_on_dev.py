@@ -2,7 +2,7 @@ r"""How settings were chosen: train with each choice, and measure on a task's de
 
     python benchmarks/settings_on_dev.py --task film_reviews --try teacher.frozen_layers=0 --try teacher.frozen_layers=15
     python benchmarks/settings_on_dev.py --task webnlg --conditions gold gold+annotated \
-        --try "students.steps=260 students.gold_steps=160" --try "students.steps=130 students.learning_rate=5e-4"
+        --try "students.steps=260" --try "students.steps=130 students.learning_rate=5e-4"
 
 Without conditions the fine-tuned teacher is measured, with them the students. Test examples are never looked at: the
 development examples stand in their place. Rows are added to settings_on_dev.csv beside this file.

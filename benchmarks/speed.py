@@ -124,8 +124,8 @@ class Bench:
         """Load the teacher and fine-tune it shortly, so that it writes texts which end by themselves."""
         self.effort, self.format, self.rows = effort, chosen, []
         steps = effort.student_steps
-        changes = {"number_format": chosen, "budgets": [effort.tuned_on], "students.gold_steps": steps,
-                   "per_task.webnlg.students.gold_steps": steps, "per_task.webnlg.teacher.epochs": effort.epochs}
+        changes = {"number_format": chosen, "budgets": [effort.tuned_on], "students.steps": steps,
+                   "per_task.webnlg.students.steps": steps, "per_task.webnlg.teacher.epochs": effort.epochs}
         self.settings = settings_module.load("laptop", changes, run_dir=folder)
         self.tasks, self.facts, self.films = loaded, loaded["webnlg"], loaded["film_reviews"]
         name = self.settings.teacher.model
@@ -388,10 +388,10 @@ def plain_fit(model: PreTrainedModel, pool: Sequence[Example], settings: Setting
     chosen, rng, waiting = settings.students, random.Random(1), []
     optimizer = torch.optim.AdamW(model.parameters(), lr=chosen.learning_rate, weight_decay=0.01, fused=True)
     model.train()
-    for step in range(chosen.gold_steps):
+    for step in range(chosen.steps):
         waiting = waiting or rng.sample(list(pool), len(pool))
         batch, waiting = waiting[: chosen.batch_size], waiting[chosen.batch_size:]
-        optimizer.param_groups[0]["lr"] = chosen.learning_rate * teacher.warm_up_and_decay(step, chosen.gold_steps)
+        optimizer.param_groups[0]["lr"] = chosen.learning_rate * teacher.warm_up_and_decay(step, chosen.steps)
         loss(batch).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -241,7 +241,7 @@ def test_two_machines_share_a_neox_from_the_shell(neox, tmp_path):
                                                        ("webnlg", "bart-large", "chrf")])
 def test_roberta_and_bart_students(paper, monkeypatch, name, model, metric):
     monkeypatch.delenv("SYNTHTUNE_CACHE")
-    settings = paper(name, **{"students.gold_steps": 6}).check(name)
+    settings = paper(name, **{"students.steps": 6}).check(name)
     assert settings.students.model == model
     task = tasks.load(name, settings)
     table = student.run_cells(task, settings, [student.Cell(32, "gold", 0, 1)])
@@ -254,7 +254,7 @@ def test_roberta_and_bart_students(paper, monkeypatch, name, model, metric):
 @pytest.mark.parametrize("name", ["tweets", "webnlg"])
 def test_students_of_the_paper_are_saved_whole(paper, monkeypatch, tmp_path, name):
     monkeypatch.delenv("SYNTHTUNE_CACHE")
-    settings = paper(name, **{"students.gold_steps": 6}).check(name)
+    settings = paper(name, **{"students.steps": 6}).check(name)
     task = tasks.load(name, settings)
     bench = student.Bench.of(task, settings)
     cell = student.Cell(32, "gold", 0, 1)
@@ -546,7 +546,7 @@ def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tm
                "teacher.batch_size": 8, "annotate.inputs": 12, "annotate.processes": 2, "annotate.shard_size": 6,
                "annotate.max_new_tokens": 12, "generate.pairs": 12, "generate.processes": 2, "generate.shard_size": 6,
                "students.processes": 2, "students.seeds": [1, 2], "students.seeds_full": [1], "students.amount": 8,
-               "students.sweep": [], "students.steps": 2, "students.gold_steps": 2, "students.full_steps": 2,
+               "students.sweep": [], "students.steps": 2, "students.full_steps": 2,
                "students.max_new_tokens": 12, "figures.resamples": 100}
     named = settings_module.load("paper").per_task
     for task in ("rte", "webnlg"):  # what the profile says for a task wins over what it says for all

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,12 +29,12 @@ from synthtune.files import claimed
 from synthtune.own_rows import baselines, command, deployed, example, page, products, record, study
 from synthtune.own_rows.confidence import OfLabels, OfTexts
 from synthtune.own_rows.parts import parts, settings_of
-from synthtune.results import ANNOTATED, GOLD
+from synthtune.results import ANNOTATED, BOTH, CONDITIONS, GOLD
 from synthtune.settings import load
 from synthtune.tasks import splits
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
-FEW = ["annotate.inputs=16", "generate.pairs=14", "generate.max_new_tokens=32", "students.steps=4", "students.gold_steps=4",
+FEW = ["annotate.inputs=16", "generate.pairs=14", "generate.max_new_tokens=32", "students.steps=4",
        "students.amount=12", "own_rows.passes=1", "teacher.epochs=1", "figures.resamples=200", "threads=1"]
 PRODUCTS = ["report.html", "predictions.csv", "to_label.csv", "model/model.safetensors", "model/README.md",
             "augmented/train.parquet", "augmented/dropped.parquet", "augmented/augmented.csv", "augmented/README.md"]
@@ -223,7 +224,7 @@ def test_more_annotated_rows_make_nothing_again_that_does_not_depend_on_them(tes
     said = capsys.readouterr().out
     assert "Changed since the last run: setting annotate, setting students." in said
     assert len(kept) == 5 and stamps == {path: path.stat().st_mtime_ns for path in kept if path.exists()}, said
-    assert re.search(r"Made now: annotated rows, answers to the rows held out \(\d of 6\)\.\nKept: teachers, generated rows, ", said)
+    assert re.search(r"Made now: annotated rows, answers to the rows held out \(\d of \d\)\.\nKept: teachers, generated rows, ", said)
     more = pd.read_csv(tmp_path / "unlabelled.csv")
     pd.concat([more, more.tail(1) + " And so on."]).to_csv(tmp_path / "unlabelled.csv", index=False)
     command.train(own_rows.read(task), folder, [*FEW, "annotate.inputs=20", "students.amount=13"])
@@ -254,7 +255,7 @@ def test_what_a_killed_run_left_is_not_taken_for_the_results_of_the_one_before(t
     with monkeypatch.context() as patch:
         patch.setattr(deployed, "predictions", end)
         with pytest.raises(KeyboardInterrupt):
-            command.train(own_rows.read(task), folder, [*FEW, "students.steps=5", "students.gold_steps=5"])
+            command.train(own_rows.read(task), folder, [*FEW, "students.steps=5"])
     assert (folder / "model" / "model.safetensors").read_bytes() != contents(tested[1])["model/model.safetensors"]
     (folder / ".model.abcd1234").mkdir()
     (folder / "work" / "whole" / ".x.parquet.abcd1234").mkdir()
@@ -387,12 +388,54 @@ def test_rows_with_errors_and_too_few_rows_are_not_trained_on(tmp_path):
     assert not (tmp_path / "out" / "model").exists()
 
 
-@pytest.mark.parametrize("gain, low, winner, verdict", [
-    (-1.0, -4.0, GOLD, "does not help"), (2.0, -1.0, ANNOTATED, "not decided"), (5.0, 0.4, ANNOTATED, "helps")])
-def test_the_verdict_says_what_the_interval_says(gain, low, winner, verdict):
-    scores = pd.DataFrame({"system": ["TF-IDF", GOLD, ANNOTATED], "value": [99.0, 70.0, 70.0 + gain],
-                           "gain": [np.nan, np.nan, gain], "gain_low": [np.nan, np.nan, low]})
-    assert study.decided(scores) == (winner, verdict)
+@pytest.mark.parametrize("low, optimism, winner, verdict", [
+    (-4.0, 0.0, GOLD, "does not help"), (-1.0, 0.0, ANNOTATED, "not decided"), (0.4, 0.2, ANNOTATED, "helps"),
+    (0.4, 0.5, ANNOTATED, "not decided")])
+def test_the_verdict_says_what_the_interval_says(low, optimism, winner, verdict):
+    scores = pd.DataFrame({"system": ["TF-IDF", GOLD, ANNOTATED], "gain_low": [np.nan, np.nan, low]})
+    assert study.decided(scores, winner, optimism) == verdict
+
+
+def test_the_first_line_names_a_baseline_that_is_clearly_better_and_the_corrected_gain(done):
+    outcome = done[2]
+    scores = pd.DataFrame({"system": [baselines.TFIDF, study.TEACHER, GOLD, ANNOTATED], "value": [80.0, 85.0, 70.0, 74.0],
+                           "gain": [10.0, 15.0, np.nan, 4.0], "gain_low": [5.0, 5.0, np.nan, 1.0], "gain_high": [15.0, 25.0, np.nan, 7.0],
+                           "lead": [6.0, 11.0, -4.0, np.nan], "lead_low": [0.5, 8.0, -7.0, np.nan]})
+    told = replace(outcome, scores=scores, winner=ANNOTATED, optimism=0.6, verdict="helps")
+    said = page.verdict(told)
+    assert said.startswith("Use another model: TF-IDF and logistic regression, trained on the labelled rows alone, reaches 80.0")
+    assert said.endswith("Synthetic data helps: 70.0 with the labelled rows alone, 73.4 with annotated rows added: +3.4 points of "
+                         "accuracy (+0.4 to +6.4), corrected by -0.6 for choosing it on the same rows.")
+    told = replace(told, scores=scores.assign(lead_low=-0.5), optimism=0.01)
+    assert page.verdict(told).startswith("Synthetic data helps: ") and "corrected" not in page.verdict(told)
+
+
+def test_a_route_of_which_nothing_is_kept_is_no_condition_and_gains_nothing(tested, tmp_path, capsys):
+    task, folder = copied(tested, tmp_path)
+    outcome = command.train(own_rows.read(task), folder, [*FEW, "generate.max_new_tokens=4"])
+    assert len(outcome.generated) == 14 and not (outcome.generated["dropped"] == "").any()
+    assert [system for system in outcome.scores["system"] if system in CONDITIONS] == [GOLD, ANNOTATED]
+    assert "None of the 14 generated rows was kept (14 " in (folder / "report.html").read_text("utf-8")
+    assert "generated rows added" not in capsys.readouterr().out
+    rows, _ = student.training_rows(outcome.whole.task, outcome.cell, outcome.whole.settings)
+    assert outcome.whole.settings.steps(GOLD) == outcome.whole.settings.steps(ANNOTATED), "no condition trains longer than gold"
+
+
+def test_a_fold_without_synthetic_rows_answers_as_gold_alone_does():
+    answers = pd.DataFrame({"system": ["TF-IDF", GOLD, GOLD, BOTH], "seed": [1, 1, 2, 1], "output": ["a", "b", "c", "d"]})
+    found = study._complete(answers, [GOLD, ANNOTATED])
+    assert list(zip(found["system"], found["seed"], found["output"], strict=True)) == [
+        ("TF-IDF", 1, "a"), (GOLD, 1, "b"), (GOLD, 2, "c"), (ANNOTATED, 1, "b"), (ANNOTATED, 2, "c")]
+
+
+def test_two_augmented_sets_in_one_cache_of_datasets_are_not_mixed_up(done, tested, tmp_path):
+    """`datasets` caches by the names of folder and configuration, the same file names and sizes notwithstanding."""
+    copy = tmp_path / "again" / "augmented"
+    shutil.copytree(done[1] / "augmented", copy)
+    products._write_augmented(done[2], products.augmented(done[2]).iloc[::-1].reset_index(drop=True), copy)
+    for folder in (done[1] / "augmented", tested[1] / "augmented", copy):
+        loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+        assert list(loaded["train"]["text"]) == list(pd.read_parquet(folder / "train.parquet")["text"])
 
 
 @pytest.mark.parametrize("teacher, setfit, said", [
@@ -444,6 +487,10 @@ def test_cells_that_a_spreadsheet_would_run_are_escaped(tmp_path):
     products.write_csv(pd.DataFrame({"text": ["=HYPERLINK(1)", "fine", "@x"], "n": [-1, 2, 3], "label": ["-1", "+2.5 %", "-1+A1"]}),
                        tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == "text,n,label\n'=HYPERLINK(1),-1,-1\nfine,2,'+2.5 %\n'@x,3,'-1+A1\n"
+    table = pd.DataFrame({"text": ["-", "+good!", "=1"], "label": ["+", "-", "-bad"]})
+    products.write_csv(table, tmp_path / "x.csv", ["+", "-", "-bad"])
+    assert list(pd.read_csv(tmp_path / "x.csv")["label"]) == list(table["label"]), "predictions are joined on labels"
+    assert list(pd.read_csv(tmp_path / "x.csv")["text"]) == ["-", "'+good!", "'=1"]
 
 
 def test_texts_are_written_by_the_model_that_is_saved(tmp_path):

@@ -371,7 +371,7 @@ def test_what_is_trained_of_a_student():
     for frozen in (0, 3):
         chosen = settings.load("paper", ["tasks=[rte, webnlg]", f"students.frozen_layers={frozen}"])
         label, text = (
-            planner._Stages(task, chosen, planner.device(chosen.plan)).students() for task in chosen.tasks
+            planner._Stages(task, chosen, planner.device(chosen)).students() for task in chosen.tasks
         )
         sizes = model_cost.model_of("roberta-large", "classifier")
         assert label.parameters - label.trained == sizes.below + frozen * sizes.encoder.parameters
@@ -427,7 +427,7 @@ def test_more_gpus_take_fewer_hours_and_no_other_money(paper):
 
 def test_the_smallest_number_of_gpus_and_the_largest_batch_are_just_that():
     chosen = settings.load("paper", ["teacher.method=full", "tasks=[boolq]"])
-    machine = planner.device(chosen.plan)
+    machine = planner.device(chosen)
     most = machine.memory * 2**30 * 0.9
     row = planner._Stages("boolq", chosen, machine).rows()[0]
     fewest = planner.smallest_gpus(row, most)
@@ -487,7 +487,7 @@ def test_sharding_needs_less_memory_on_each_gpu_and_costs_time(paper):
 
 def test_logits_of_checkpointed_activations_do_not_grow_with_the_vocabulary_times_the_batch():
     chosen = settings.load("paper", ["tasks=[webnlg]", "teacher.activations=checkpointed"])
-    row = planner._Stages("webnlg", chosen, planner.device(chosen.plan)).rows()[1]
+    row = planner._Stages("webnlg", chosen, planner.device(chosen)).rows()[1]
     assert row.stage == "fine-tune, generate"
     kept, checkpointed = (row.memory(planner.replace(row.shape, activations=way, batch=64)).logits
                           for way in ("kept", "checkpointed"))
@@ -498,7 +498,7 @@ def test_logits_of_checkpointed_activations_do_not_grow_with_the_vocabulary_time
 
 def test_training_on_several_gpus_takes_no_less_than_sending_the_weights():
     chosen = settings.load("paper", ["tasks=[rte]", "plan.read_rate=1e6"])
-    machine = planner.device(chosen.plan)
+    machine = planner.device(chosen)
     fast, slow = (
         planner._Stages("rte", chosen, planner.replace(machine, link=link)).rows()[0] for link in (1e9, 1)
     )

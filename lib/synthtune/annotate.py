@@ -17,8 +17,9 @@ from synthtune.tasks import Task, Unlabelled
 from synthtune.workers import Shards
 
 
+NO_OUTPUT = "no output"
 INCOMPLETE = "leaves out a value"
-"""Why an output is dropped that does not mention every value of its input."""
+"""Why an output is dropped: it is empty, or does not mention every value of its input."""
 
 
 def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
@@ -55,7 +56,7 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
         table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
         table = table.assign(**{f"log P({label})": 0.0 for label in task.labels})
     complete = settings.annotate.outputs == "complete"
-    table.insert(4, "dropped", [INCOMPLETE if complete and task.left_out(text, output) else ""
+    table.insert(4, "dropped", [NO_OUTPUT if not output.strip() else INCOMPLETE if complete and task.left_out(text, output) else ""
                                 for text, output in zip(table["text"], table["output"], strict=True)])
     write_table(folder / "annotated.parquet", table,
                 {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from synthtune import language_model, metrics, teacher, workers
-from synthtune.annotate import INCOMPLETE
+from synthtune.annotate import INCOMPLETE, NO_OUTPUT
 from synthtune.files import read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
@@ -20,7 +20,7 @@ from synthtune.tasks import Task, seed_for, splits
 from synthtune.workers import Shards
 
 DISAGREES = "teacher disagrees"
-REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES, INCOMPLETE)
+REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES, NO_OUTPUT, INCOMPLETE)
 """Why a sampled pair is dropped, in the order in which it is checked."""
 
 FEWEST_WORDS = 2
@@ -123,7 +123,7 @@ def _labelled(table: pd.DataFrame, task: Task, settings: Settings) -> pd.DataFra
     """The output to train on, and the pairs dropped that the annotator does not agree with or that leave out a value."""
     labels = settings.generate.labels
     judged = table["relabelled"].notna()
-    table["dropped"] = table["dropped"].replace([DISAGREES, INCOMPLETE], "")
+    table["dropped"] = table["dropped"].replace([DISAGREES, NO_OUTPUT, INCOMPLETE], "")
     table["output"] = table["relabelled"] if labels == "relabelled" else table["sampled"]
     if labels == "filtered":
         table.loc[judged & (table["relabelled"] != table["sampled"]), "dropped"] = DISAGREES
@@ -132,6 +132,7 @@ def _labelled(table: pd.DataFrame, task: Task, settings: Settings) -> pd.DataFra
             if task.left_out(row.text, row.output):
                 whole = labels == "relabelled" and not task.left_out(row.text, row.sampled)
                 table.loc[row.Index, ["output", "dropped"]] = (row.sampled, "") if whole else (row.output, INCOMPLETE)
+    table.loc[(table["dropped"] == "") & (table["output"].str.strip() == ""), "dropped"] = NO_OUTPUT
     return table
 
 

@@ -114,6 +114,9 @@ TEXTS = {
     "sgd": Texts(40, 18),
 }
 
+CPU_TFLOPS = {"float32": 0.2, "bfloat16": 0.8}
+"""Peak 10¹² FLOP/s of two cores with which the laptop profile takes the hours that it took (AVX2; AMX), by number format."""
+
 WORDING_TOKENS = 8
 """What a prompt adds to an input: the names of input and output."""
 
@@ -249,7 +252,7 @@ def remedies(row: Row, gpus: int, plan: PlanSettings, limit: float) -> list[str]
     return found
 
 
-def device(plan: PlanSettings) -> Device:
+def device(settings: Settings) -> Device:
     """The kind of GPU that the settings name, or this machine.
 
     Raises
@@ -257,9 +260,10 @@ def device(plan: PlanSettings) -> Device:
     SettingsError
         With the nearest names, if there is none of that name.
     """
+    plan = settings.plan
     if plan.gpu == "cpu":
         memory = psutil.virtual_memory().total / GIB
-        return Device("cpu", memory, plan.cpu_tflops, plan.cpu_bandwidth, plan.cpu_bandwidth)
+        return Device("cpu", memory, plan.cpu_tflops or CPU_TFLOPS[settings.planned_format], plan.cpu_bandwidth, plan.cpu_bandwidth)
     if plan.gpu not in DEVICES:
         raise SettingsError(f"plan.gpu: unknown GPU '{plan.gpu}'; {nearest(plan.gpu, [*DEVICES, 'cpu'])}")
     return DEVICES[plan.gpu]
@@ -566,7 +570,7 @@ class _Stages:
             for budget, number in self.annotated().items()
         }
         cells = cells_given(there, self.settings.pool_size, self.kind, self.settings)
-        steps = sum(self.settings.steps(cell.condition, cell.budget) for cell in cells)
+        steps = sum(self.settings.steps(cell.condition) for cell in cells)
         trainings = steps * chosen.batch_size
         part = replace(encoder, layers=layers)
         reads = replace(encoder, layers=frozen_layers).forward(length, length)
@@ -747,7 +751,7 @@ def plan(settings: Settings) -> Plan:
     SettingsError
         For an unknown GPU or model, with the nearest names.
     """
-    chosen, machine = settings.plan, device(settings.plan)
+    chosen, machine = settings.plan, device(settings)
     limit = machine.memory * GIB * (1 - chosen.memory_reserve)
     rows = [row for task in settings.tasks for row in _Stages(task, settings, machine).rows()]
     needed = [smallest_gpus(row, limit) for row in rows]

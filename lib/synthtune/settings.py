@@ -124,8 +124,7 @@ class StudentSettings(_Section):
         None, gt=0, description="the same for the new classification head; learning_rate if null")
     batch_size: int = Field(16, ge=1, description="examples per optimizer step")
     processes: int | None = PROCESSES
-    steps: int = Field(150, ge=1, description="optimizer steps with synthetic examples, and on more gold examples")
-    gold_steps: int = Field(100, ge=1, description="optimizer steps on the gold examples of the smallest budget alone")
+    steps: int = Field(150, ge=1, description="optimizer steps at a budget, the same with synthetic examples and without")
     full_steps: int = Field(150, ge=1, description="optimizer steps on the whole pool with its true labels")
     frozen_layers: int = Field(3, ge=0, description="lowest encoder layers kept as pretrained, embeddings included")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
@@ -163,7 +162,8 @@ class PlanSettings(_Section):
     prefill_mfu: float = Field(0.4, gt=0, le=1, description="the same for reading texts without training")
     bandwidth_share: float = Field(0.6, gt=0, le=1, description="share of the memory bandwidth that writing reaches")
     read_rate: float = Field(1.0, gt=0, description="10⁹ bytes of weights read from disk a second")
-    cpu_tflops: float = Field(0.2, gt=0, description="peak 10¹² FLOP/s of gpu=cpu: stated, not measured")
+    cpu_tflops: float | None = Field(
+        None, gt=0, description="peak 10¹² FLOP/s of gpu=cpu; what two cores reached in the number format if null")
     cpu_bandwidth: float = Field(20.0, gt=0, description="memory bandwidth of gpu=cpu, 10⁹ bytes/s: stated")
 
 
@@ -301,11 +301,9 @@ class Settings(_Section):
         """Unlabelled inputs to annotate at a budget."""
         return self.annotate.inputs if budget == self.budgets[0] else self.annotate.inputs_larger
 
-    def steps(self, condition: str, budget: int) -> int:
+    def steps(self, condition: str) -> int:
         """A student's optimizer steps."""
-        if condition == "full":
-            return self.students.full_steps
-        return self.students.gold_steps if condition == "gold" and budget == self.budgets[0] else self.students.steps
+        return self.students.full_steps if condition == "full" else self.students.steps
 
     def for_task(self, task: str) -> Settings:
         """The settings as they are for one task: `per_task` entries put in their places."""

@@ -165,6 +165,40 @@ def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[
     return scores
 
 
+def of_the_best(cells: Cells, baseline: Hashable, resamples: int, seed: int) -> float:
+    """What the best cell gains over the baseline, estimated without the optimism of choosing and measuring on the same examples.
+
+    Each resample chooses the best cell on the examples that it drew, and measures it on those that it did not draw.
+
+    Parameters
+    ----------
+    cells : mapping of name to (mapping of seed to record)
+        As for `resample`; the baseline is among them.
+    baseline : name of a cell
+    resamples : int
+    seed : int
+
+    Returns
+    -------
+    float
+        Mean over the resamples, in points.
+
+    Source
+    ------
+    Tsamardinos, Greasidou and Borboudakis 2018, Bootstrapping the out-of-sample predictions for efficient and accurate
+    cross-validation.
+    """
+    size = len(next(iter(cells[baseline].values())))
+    generator = np.random.default_rng([seed, size])
+    drawn = generator.multinomial(size, np.full(size, 1 / size), size=resamples)
+    drawn = drawn[(drawn == 0).any(axis=1)]
+    names = list(cells)
+    inside, outside = (np.stack([np.mean([score(record, weights) for record in cells[name].values()], axis=0) for name in names])
+                       for weights in (drawn, (drawn == 0).astype(float)))
+    chosen = outside[inside.argmax(axis=0), np.arange(len(drawn))]
+    return float((chosen - outside[names.index(baseline)]).mean())
+
+
 def estimate(resampled: np.ndarray, confidence: float = 0.95) -> Estimate:
     """Percentile interval of a number computed on resamples.
 
@@ -177,35 +211,3 @@ def estimate(resampled: np.ndarray, confidence: float = 0.95) -> Estimate:
     value, draws = float(resampled[0]), resampled[1:]
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(value, float(low), float(high), float((draws > 0).mean() + (draws == 0).mean() / 2))
-
-
-def paired_bootstrap(
-    condition: Mapping[int, np.ndarray],
-    baseline: Mapping[int, np.ndarray],
-    *,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
-    """Difference of two conditions on one test set, over seeds and test examples.
-
-    Parameters
-    ----------
-    condition, baseline : mapping of seed to array of shape (N,) or (N, 10)
-    resamples : int
-    confidence : float
-    seed : int
-
-    Returns
-    -------
-    Estimate
-        Of `condition` minus `baseline`, in points.
-
-    Examples
-    --------
-    >>> right, wrong = np.ones(50), np.zeros(50)
-    >>> paired_bootstrap({0: right}, {0: wrong}).low
-    100.0
-    """
-    scores = resample({"condition": condition, "baseline": baseline}, resamples, seed)
-    return estimate(scores["condition"] - scores["baseline"], confidence)

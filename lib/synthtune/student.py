@@ -154,9 +154,7 @@ def synthetic(path: Path) -> list[tuple[str, str]]:
     if not path.exists():
         raise StageError(f"{path} is missing: run 0{2 if 'annotated' in path.name else 3} for this budget first.")
     table = pd.read_parquet(path)
-    if "dropped" in table:
-        table = table[table["dropped"] == ""]
-    table = table[table["output"].str.strip() != ""]
+    table = table[table["dropped"] == ""]
     return list(zip(table["text"], table["output"], strict=True))
 
 
@@ -222,7 +220,7 @@ def depends_on(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) 
     """All that a cell's result depends on, as plain JSON: the same again, and it need not be run again."""
     return {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
             "settings": settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL),
-            "steps": settings.steps(cell.condition, cell.budget), "threads": settings.threads, "number_format": settings.format,
+            "steps": settings.steps(cell.condition), "threads": settings.threads, "number_format": settings.format,
             "model": assets.digest(settings.students.model)}
 
 
@@ -316,7 +314,7 @@ class Bench(abc.ABC):
         those of long ones, and writers would learn to stop early.
         """
         chosen = self.chosen
-        steps = self.settings.steps(cell.condition, cell.budget)
+        steps = self.settings.steps(cell.condition)
         head = set(self.head(module).parameters()) if chosen.head_learning_rate else set()
         groups = [{"params": [p for p in module.parameters() if p.requires_grad and (p in head) == new], "peak": peak}
                   for new, peak in ((False, chosen.learning_rate), (True, chosen.head_learning_rate))]

@@ -17,6 +17,7 @@ import torch
 from synthtune import machine, number_format
 from synthtune.number_format import NumberFormat
 from synthtune.own_rows.parts import WHOLE, Part
+from synthtune.results import CONDITIONS
 from synthtune.settings import Settings
 
 
@@ -78,7 +79,7 @@ def _seconds(part: Part, reference: Reference) -> float:
     if part.task.kind == "nlg":
         written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
     seeds = len(chosen.students.seeds if part.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
-    steps = seeds * (chosen.students.gold_steps + 3 * chosen.students.steps)
+    steps = seeds * len(CONDITIONS) * chosen.students.steps
     teacher = learned * reference.trained + read * reference.read + written * reference.written
     student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student
     return (teacher * (machine.weights(large) / TEACHER if large else 1)

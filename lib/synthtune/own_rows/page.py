@@ -28,6 +28,8 @@ SHOWN_LABELS = 20
 SHOWN_CHARACTERS = 300
 """Characters of a text that the page shows."""
 
+BASELINES = (TFIDF, SETFIT, NEAREST)
+
 _COLOURS = {TEACHER: "#D55E00", TFIDF: "#777777", NEAREST: "#777777", SETFIT: "#56B4E9"}
 
 
@@ -37,19 +39,34 @@ def metric_name(outcome: Outcome) -> str:
 
 
 def verdict(outcome: Outcome) -> str:
-    """Did synthetic data help? One or two sentences with the numbers."""
+    """Did synthetic data help, and is the model what to use? A few sentences with the numbers."""
+    return f"{instead(outcome)} {_helped(outcome)}".strip()
+
+
+def instead(outcome: Outcome) -> str:
+    """A sentence on the baseline that is clearly better than the model; empty if there is none."""
+    tried = outcome.scores[outcome.scores["system"].isin(BASELINES) & (outcome.scores["lead_low"] > 0)]
+    if not len(tried):
+        return ""
+    best = tried.loc[tried["value"].idxmax()]
+    return (f"Use another model: {best['system']}, trained on the labelled rows alone, reaches {best['value']:.1f} on the rows held "
+            f"out, and the model made here {outcome.score(outcome.winner)['value']:.1f}.")
+
+
+def _helped(outcome: Outcome) -> str:
     unit = "points of accuracy" if outcome.own.kind == "classification" else "BLEU points"
-    gold = outcome.score(GOLD)
-    best = outcome.score(outcome.winner)
+    gold, best = outcome.score(GOLD)["value"], outcome.score(outcome.winner)
     if outcome.verdict == "does not help":
         return (f"Synthetic data does not help here: no condition is better on average than the labelled rows alone "
-                f"({gold['value']:.1f}). The model is trained on the labelled rows only.")
-    said = (f"{gold['value']:.1f} with the labelled rows alone, {best['value']:.1f} with {outcome.winner.removeprefix('gold+')} "
-            f"rows added: {best['gain']:+.1f} {unit} ({best['gain_low']:+.1f} to {best['gain_high']:+.1f})")
+                f"({gold:.1f}). The model is trained on the labelled rows only.")
+    gain, low, high = best[["gain", "gain_low", "gain_high"]] - outcome.optimism
+    said = (f"{gold:.1f} with the labelled rows alone, {gold + gain:.1f} with {outcome.winner.removeprefix('gold+')} rows added: "
+            f"{gain:+.1f} {unit} ({low:+.1f} to {high:+.1f})")
+    said += f", corrected by {-outcome.optimism:.1f} for choosing it on the same rows" if round(outcome.optimism, 1) else ""
     if outcome.verdict == "helps":
         return f"Synthetic data helps: {said}."
-    return (f"Whether synthetic data helps is not decided: {said}, an interval that includes zero. The model is the one that "
-            "was better on average.")
+    return (f"Whether synthetic data helps is not decided: {said}. The interval includes zero; the model is the one that was "
+            "better on average.")
 
 
 def advice(scores: pd.DataFrame, winner: str) -> list[str]:
@@ -63,11 +80,17 @@ def advice(scores: pd.DataFrame, winner: str) -> list[str]:
     elif of[TEACHER] > best:
         found.append(f"The teacher itself reaches {of[TEACHER]:.1f}, the model {best:.1f}: more annotated rows (annotate.inputs and "
                      "students.amount, with more unlabelled rows in your file) may bring it closer.")
-    better = of[[name for name in (TFIDF, SETFIT, NEAREST) if name in of.index and of[name] > best]]
+    better = of[[name for name in BASELINES if name in of.index and of[name] > best]]
     if len(better):
         found.append(f"{better.idxmax()} reaches {better.max():.1f} on the same rows, more than the model's {best:.1f}, and takes no "
                      "teacher: consider it instead.")
     return found
+
+
+def nothing_kept(rows: pd.DataFrame) -> list[str]:
+    """Name each route of which no row was kept, and why."""
+    return [f"None of the {len(group):,} {source} rows was kept ({_reasons(group)}), so that there is no condition with them."
+            for source, group in rows.groupby("source", sort=False) if (group["dropped"] != "").all()]
 
 
 def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label: pd.DataFrame) -> str:
@@ -85,7 +108,7 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
         reliability=_reliability(outcome), calibrated=_calibrated(outcome.confidence),
         surest=_tested(outcome, number, surest=True), least=_tested(outcome, number, surest=False),
         counts=_counts(rows), synthetic=_synthetic(rows, number), dropped=_dropped(rows, number),
-        advice=advice(outcome.scores, outcome.winner), to_label=_shown(to_label) if len(to_label) else None, predicted=len(predicted),
+        advice=[*nothing_kept(rows), *advice(outcome.scores, outcome.winner)], optimism=f"{outcome.optimism:.1f}", to_label=_shown(to_label) if len(to_label) else None, predicted=len(predicted),
         problems=[str(problem) for problem in own.report.warnings], read=[str(count) for count in own.report.counts],
         guesses=[str(guess) for guess in own.report.guesses], cut=cut_in_words(own, outcome.settings), covered=covered(outcome),
         settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}),
@@ -217,10 +240,12 @@ def _tested(outcome: Outcome, number: int, surest: bool) -> list[list[Any]]:
 def _counts(rows: pd.DataFrame) -> list[list[Any]]:
     found = []
     for source, group in rows.groupby("source", sort=False):
-        reasons = group.loc[group["dropped"] != "", "dropped"].value_counts()
-        found.append([source, len(group), int((group["dropped"] == "").sum()), int(group["used"].sum()),
-                      "; ".join(f"{number:,} {reason}" for reason, number in reasons.items())])
+        found.append([source, len(group), int((group["dropped"] == "").sum()), int(group["used"].sum()), _reasons(group)])
     return _table(["source", "rows", "kept", "in the model", "dropped"], found)
+
+
+def _reasons(rows: pd.DataFrame) -> str:
+    return "; ".join(f"{number:,} {reason}" for reason, number in rows.loc[rows["dropped"] != "", "dropped"].value_counts().items())
 
 
 def _synthetic(rows: pd.DataFrame, number: int) -> list[list[Any]]:

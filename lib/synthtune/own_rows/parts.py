@@ -148,10 +148,8 @@ def cut_in_words(own: OwnRows, settings: Settings) -> str:
 
 def _steps(own: OwnRows, base: Settings) -> dict[str, int]:
     """Steps of the students: the profile's, or as many passes as the settings ask for where there are many rows."""
-    chosen = base.students
-    gold = math.ceil(base.own_rows.passes * len(own.gold) / chosen.batch_size)
-    more = math.ceil(base.own_rows.passes * (len(own.gold) + chosen.amount) / chosen.batch_size)
-    return {"students.gold_steps": max(chosen.gold_steps, gold), "students.steps": max(chosen.steps, more)}
+    rows = len(own.gold) + base.students.amount
+    return {"students.steps": max(base.students.steps, math.ceil(base.own_rows.passes * rows / base.students.batch_size))}
 
 
 def wording_of(own: OwnRows) -> Wording:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 import yaml
 
 from synthtune import __version__
-from synthtune.files import atomic_path, remove
+from synthtune.files import atomic_path, digest, remove
 from synthtune.own_rows import deployed, page, record
 from synthtune.own_rows.checks import SPREADSHEET_START, is_number
 from synthtune.own_rows.confidence import Confidence, OfLabels
@@ -63,7 +64,7 @@ def _write(outcome: Outcome, folder: Path) -> None:
     _write_text(model / "README.md", _model_card(outcome))
     for name, table in (("predictions.csv", predicted), ("to_label.csv", to_label)):
         if len(table):
-            write_csv(table, folder / name)
+            write_csv(table, folder / name, outcome.own.labels)
         else:
             remove(folder / name)
     _write_text(folder / "report.html", page.html(outcome, rows, predicted, to_label))
@@ -98,7 +99,7 @@ def augmented(outcome: Outcome) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     table["row"] = table["row"].astype("Int64")
     for source, conditions in (("annotated", (ANNOTATED, BOTH)), ("generated", (GENERATED, BOTH))):
-        mine = table.index[(table["source"] == source) & (table["dropped"] == "") & (table["output"].str.strip() != "")]
+        mine = table.index[(table["source"] == source) & (table["dropped"] == "")]
         table.loc[mine, "used"] = np.arange(len(mine)) < _amount(outcome, source) if outcome.winner in conditions else False
     table["used"] = table["used"].eq(True)
     order = ["source", "row", *columns, "output", "log_probability", "asked_for", "dropped", "used"]
@@ -116,17 +117,23 @@ def _write_augmented(outcome: Outcome, rows: pd.DataFrame, folder: Path) -> None
         temporary.mkdir()
         rows[rows["dropped"] == ""].to_parquet(temporary / "train.parquet", index=False)
         rows[rows["dropped"] != ""].to_parquet(temporary / "dropped.parquet", index=False)
-        write_csv(rows, temporary / "augmented.csv")
+        write_csv(rows, temporary / "augmented.csv", outcome.own.labels)
         (temporary / "README.md").write_text(_data_card(outcome, rows), "utf-8")
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table for spreadsheets: cells that would be run as formulas are escaped with a ' in front; numbers are none."""
+def write_csv(table: pd.DataFrame, path: Path, labels: Sequence[str] = ()) -> None:
+    """Write a table for spreadsheets: cells that would be run as formulas are escaped with a ' in front.
+
+    Numbers, single signs and the task's labels are not escaped: a user's own table is joined on them.
+    """
+    def run(cell: Any) -> bool:
+        return (isinstance(cell, str) and cell.startswith(SPREADSHEET_START) and len(cell) > 1 and cell not in labels
+                and not is_number(cell))
+
     escaped = table.copy()
     for name in escaped:
         if not pd.api.types.is_numeric_dtype(escaped[name]):
-            escaped[name] = [f"'{cell}" if isinstance(cell, str) and cell.startswith(SPREADSHEET_START) and not is_number(cell)
-                             else cell for cell in escaped[name]]
+            escaped[name] = [f"'{cell}" if run(cell) else cell for cell in escaped[name]]
     with atomic_path(path) as temporary:
         escaped.to_csv(temporary, index=False)
 
@@ -138,7 +145,8 @@ def _write_text(path: Path, text: str) -> None:
 
 def _data_card(outcome: Outcome, rows: pd.DataFrame) -> str:
     own, settings = outcome.own, outcome.settings
-    header = {"configs": [{"config_name": "default", "data_files": [
+    # `datasets` caches by the folder's name and the configuration's: of two tasks, and of two runs of one, the latter must differ.
+    header = {"configs": [{"config_name": f"rows-{digest(rows.to_json(orient='values'))[:12]}", "data_files": [
         {"split": "train", "path": "train.parquet"}, {"split": "dropped", "path": "dropped.parquet"}]}]}
     counts = rows.assign(kept=rows["dropped"] == "").groupby("source", sort=False)["kept"].agg(["size", "sum"])
     reasons = rows.loc[rows["dropped"] != "", ["source", "dropped"]].value_counts()

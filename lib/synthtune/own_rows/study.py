@@ -37,8 +37,6 @@ from synthtune.student import Cell
 from synthtune.tasks import Example
 
 TEACHER = "teacher itself"
-STEPS = {"steps", "gold_steps", "full_steps"}
-"""Settings of which a student depends on one, which its record has as "steps"."""
 Verdict = Literal["helps", "does not help", "not decided"]
 
 
@@ -54,12 +52,15 @@ class Outcome:
         All labelled rows, with the settings that its stages ran with.
     scores : DataFrame
         One row a system, in the order of trying: system, value, low, high (accuracy or BLEU in percent, and its interval),
-        macro_f1 (classification), gain, gain_low, gain_high (points over the student of gold alone; NaN for itself).
+        macro_f1 (classification), gain, gain_low, gain_high (points over the student of gold alone; NaN for itself), lead and
+        lead_low (points over the winner and the interval's lower end; NaN for itself).
     winner : str
         The condition whose student is the one to take away: the best on average.
+    optimism : float
+        Points that the winner's gain owes to being chosen on the rows that measure it; see `statistics.of_the_best`.
     verdict : str
-        Whether synthetic examples help: "helps" if the interval of the winner's gain is above zero, "does not help" if no
-        condition is above gold alone, "not decided" otherwise.
+        Whether synthetic examples help: "helps" if the interval of the winner's gain, less the optimism, is above zero, "does
+        not help" if no condition is above gold alone, "not decided" otherwise.
     tested : DataFrame
         Rows held out, in their order: id, text, truth; predicted by the winner and its confidence; quality, 1 if that is
         right and 0 if not, or its chrF, between 0 and 1; by_gold, the student of gold alone.
@@ -76,6 +77,7 @@ class Outcome:
     whole: Part
     scores: pd.DataFrame
     winner: str
+    optimism: float
     verdict: Verdict
     tested: pd.DataFrame
     held_out: str
@@ -179,11 +181,12 @@ def _measured(own: OwnRows, settings: Settings, each: list[Part]) -> Outcome:
     lm = language_model.load(settings.teacher.model, settings.format)
     made = {part.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
     tested = [part for part in each if part.task.test]
-    answers = pd.concat([_answers(lm, part) for part in progress(tested, desc="students", unit="part")],
+    there = conditions(each[0], tested)
+    answers = pd.concat([_complete(_answers(lm, part), there) for part in progress(tested, desc="students", unit="part")],
                         ignore_index=True)
     held = [example for part in tested for example in part.task.test]
-    scores = _scores(answers, held, tested[0], settings)
-    winner, verdict = decided(scores)
+    scores, winner, optimism = _scores(answers, held, tested[0], settings)
+    verdict = decided(scores, winner, optimism)
     seed = answers.loc[answers["system"] == winner, "seed"].min()
     best, gold = (answers[(answers["system"] == system) & (answers["seed"] == seed)] for system in (winner, GOLD))
     said, scored = list(best["output"]), np.stack(list(best["scores"]))
@@ -199,16 +202,14 @@ def _measured(own: OwnRows, settings: Settings, each: list[Part]) -> Outcome:
                           "confidence": sure.of(scored), "quality": quality, "by_gold": list(gold["output"])})
     words = "the test file" if len(each) == 1 else f"{len(tested)} folds"
     annotated, generated = made[WHOLE]
-    return Outcome(own, settings, each[0], scores, winner, verdict, table, words, sure, annotated, generated)
+    return Outcome(own, settings, each[0], scores, winner, optimism, verdict, table, words, sure, annotated, generated)
 
 
-def decided(scores: pd.DataFrame) -> tuple[str, Verdict]:
-    """The condition that was best on average, and whether its synthetic examples help; see `Outcome`."""
-    students = scores[scores["system"].isin(CONDITIONS)].set_index("system")
-    winner = str(students["value"].idxmax())
+def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
+    """Whether the synthetic examples of the winner help; see `Outcome`."""
     if winner == GOLD:
-        return winner, "does not help"
-    return winner, "helps" if students.loc[winner, "gain_low"] > 0 else "not decided"
+        return "does not help"
+    return "helps" if scores.set_index("system").loc[winner, "gain_low"] > optimism else "not decided"
 
 
 def _synthetic(lm: LanguageModel, part: Part) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -229,7 +230,7 @@ def _teachers(lm: LanguageModel, part: Part) -> tuple[LanguageModel, LanguageMod
 def cells(part: Part) -> list[Cell]:
     """What students are trained on: gold alone, and with what each route gave; "both" is as much of each.
 
-    A route that gave nothing in one fold is still a condition there, since folds are compared as one: it adds nothing.
+    A route of which nothing was kept is no condition.
     """
     folder = part.settings.folder / part.name / f"budget-{part.budget}"
 
@@ -240,7 +241,25 @@ def cells(part: Part) -> list[Cell]:
     if part.task.unlabelled(part.budget):
         annotated = there("annotated")
         amounts = {GOLD: 0, ANNOTATED: annotated, **amounts, BOTH: 2 * min(annotated, amounts[GENERATED])}
-    return [Cell(part.budget, condition, amount, seed) for seed in seeds(part) for condition, amount in amounts.items()]
+    return [Cell(part.budget, condition, amount, seed) for seed in seeds(part) for condition, amount in amounts.items()
+            if amount or condition == GOLD]
+
+
+def conditions(whole: Part, tested: Sequence[Part]) -> list[str]:
+    """What is compared: the conditions for which all labelled rows, and those of at least one fold, gave synthetic rows."""
+    found = {cell.condition for part in tested for cell in cells(part)}
+    return [cell.condition for cell in cells(whole) if cell.condition in found and cell.seed == seeds(whole)[0]]
+
+
+def _complete(answers: pd.DataFrame, there: Sequence[str]) -> pd.DataFrame:
+    """The answers of baselines, teacher and the conditions that are compared.
+
+    Where a fold has no synthetic rows for a condition, that condition's student is the one of gold alone.
+    """
+    known = [system for system in answers["system"].unique() if system not in CONDITIONS or system in there]
+    gold = answers[answers["system"] == GOLD]
+    return pd.concat([answers[answers["system"].isin(known)],
+                      *(gold.assign(system=condition) for condition in there if condition not in known)])
 
 
 def seeds(part: Part) -> list[int]:
@@ -284,14 +303,9 @@ def _answers(lm: LanguageModel, part: Part) -> pd.DataFrame:
 
 
 def depends_on(part: Part, cell: Cell, rows: Sequence[student.Row]) -> dict[str, Any]:
-    """What a student of a part depends on: a writer also on the unlabelled rows, whose word pieces it knows.
-
-    Of the numbers of steps only its own, which a larger `students.amount` does not change for one of gold alone.
-    """
+    """What a student of a part depends on: a writer also on the unlabelled rows, whose word pieces it knows."""
     pool = [example.text for example in part.task.pool] if part.task.kind == "nlg" else []
-    found = student.depends_on(part.task, cell, rows, part.settings)
-    settings = {name: value for name, value in found["settings"].items() if name not in STEPS}
-    return {**found, "settings": settings, "pool": digest(pool)}
+    return {**student.depends_on(part.task, cell, rows, part.settings), "pool": digest(pool)}
 
 
 def _table(outputs: Sequence[str], scores: Sequence[Any] | None = None) -> pd.DataFrame:
@@ -313,8 +327,8 @@ def _kept(part: Part, system: str, made_from: dict, make: Callable[[], pd.DataFr
     return pd.read_parquet(path).assign(system=system, seed=seed)
 
 
-def _scores(answers: pd.DataFrame, held: list[Example], part: Part, settings: Settings) -> pd.DataFrame:
-    """Scores of all systems on all rows held out, with intervals by a paired bootstrap over rows and seeds."""
+def _scores(answers: pd.DataFrame, held: list[Example], part: Part, settings: Settings) -> tuple[pd.DataFrame, str, float]:
+    """Scores of all systems on all rows held out, with intervals by a paired bootstrap over rows and seeds; winner and optimism."""
     metric, records, found = part.task.metric, {}, {}
     for (system, seed), group in answers.groupby(["system", "seed"], sort=False):
         scores = part.task.score(held, list(group["output"]))
@@ -322,12 +336,18 @@ def _scores(answers: pd.DataFrame, held: list[Example], part: Part, settings: Se
         found.setdefault(system, []).append(scores)
     chosen = settings.figures
     drawn = statistics.resample(records, chosen.resamples, settings.seed, "own rows")
+    students = {condition: records[condition] for condition in CONDITIONS if condition in records}
+    winner = max(students, key=lambda condition: drawn[condition][0])
+    gained = drawn[winner][0] - drawn[GOLD][0]
+    optimism = max(0.0, gained - statistics.of_the_best(students, GOLD, chosen.resamples, settings.seed))
     rows = []
     for system, scores in found.items():
         value = statistics.estimate(drawn[system], chosen.confidence)
-        gain = None if system == GOLD else statistics.estimate(drawn[system] - drawn[GOLD], chosen.confidence)
+        gain, lead = (None if system == other else statistics.estimate(drawn[system] - drawn[other], chosen.confidence)
+                      for other in (GOLD, winner))
         rows.append({"system": system, "seeds": len(scores), "value": value.value, "low": value.low, "high": value.high,
                      **({"macro_f1": float(np.mean([each["macro_f1"] for each in scores]))} if metric == "accuracy" else {}),
                      "gain": gain.value if gain else np.nan, "gain_low": gain.low if gain else np.nan,
-                     "gain_high": gain.high if gain else np.nan})
-    return pd.DataFrame(rows)
+                     "gain_high": gain.high if gain else np.nan,
+                     "lead": lead.value if lead else np.nan, "lead_low": lead.low if lead else np.nan})
+    return pd.DataFrame(rows), winner, optimism
