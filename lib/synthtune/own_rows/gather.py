@@ -145,7 +145,7 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
                 break
             text, instead = as_text(record.cells[place])
             if instead:
-                reason = f"with {instead} and no text in column '{name}'"
+                reason = f"with no text in column '{name}' but {instead}"
             elif len(text) > CELL_LIMIT:
                 reason = f"with more than {CELL_LIMIT:,} characters in column '{name}'"
             values.append(text)
@@ -323,13 +323,14 @@ def _ask(table: Table, name: str, what: str, advice: str) -> Problem:
 
 
 def _first_values(table: Table) -> dict[str, list[str]]:
-    """The first values of every column, as texts."""
+    """The first values of every column, as texts, or what they are instead."""
     values: dict[str, list[str]] = {name: [] for name in table.columns}
     for number, record in enumerate(table.read()):
         if number == LOOKED_AT:
             break
         for name, cell in zip(table.columns, record.cells or (), strict=False):
-            values[name].append(as_text(cell)[0].strip())
+            text, instead = as_text(cell)
+            values[name].append(text.strip() or instead)
     return values
 
 
@@ -337,7 +338,8 @@ def _guess_output(
     values: dict[str, list[str]], text: list[str], classification: bool
 ) -> tuple[str, str, str]:
     """Name the column of labels or targets, the kind of task, and the reason."""
-    left = {name: found for name, found in values.items() if name not in text and any(found)}
+    left = {name: found for name, found in values.items()
+            if name not in text and (any(found) or name.lower() == "label")}  # never another column in its place
     by_name = {name.lower(): name for name in reversed(left)}
     for names, kind in ((LABEL_NAMES, "classification"), (TARGET_NAMES, "nlg"), (OUTPUT_NAMES, "")):
         for name in names:
