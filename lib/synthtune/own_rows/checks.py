@@ -53,7 +53,7 @@ _DATE = re.compile(
 )
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|&(amp|lt|gt|quot|nbsp|#\d+);")
 _JSON = re.compile(r"""[\[{]\s*["'{\[].*[\]}]""")
-_MISSING = {"nan", "null", "n/a", "#n/a", "<na>", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "undefined",
+_MISSING = {"nan", "null", "<null>", "n/a", "n.a.", "#n/a", "<na>", "(blank)", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "undefined",
             "tbd", "todo", "unlabeled", "unlabelled", "not labeled", "not labelled", "no label"}
 _MAYBE_MISSING = {"none", "na", "nil"}
 """Words, in lower case, that stand for a missing value wherever they are; those that are also names of classes."""
@@ -121,7 +121,7 @@ LABEL_RULES = {
         lambda cell: cell.strip() and cell != on_one_line(cell),
     ),
     "unseen in label": Rule(
-        "a label with characters that are not seen, HTML entities, letters made of parts, or the brackets of a list",
+        "a label with characters that are not seen, HTML entities, letters made of parts, or the quotes and brackets of a list",
         "It is read without them, in whole letters; --fix writes it so.",
         lambda cell: plain(cell) != on_one_line(STRAY.sub("", cell)),
     ),
@@ -553,7 +553,7 @@ def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
                 "or put the scores into a few classes such as low and high.",
             ),
         ]
-    if len(frame) >= IDS_FROM and len(counts) >= 0.9 * len(frame):
+    if not names and len(frame) >= IDS_FROM and len(counts) >= 0.9 * len(frame):
         return [
             *problems,
             _error(

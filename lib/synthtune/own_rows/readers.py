@@ -719,9 +719,19 @@ def splits(path: Path) -> list[str]:
 # -- Excel -----------------------------------------------------------------------------------------
 
 
-def _excel(path: Path, file: str, sheet: str | None) -> Table:
+@contextlib.contextmanager
+def _book(path: Path, computed: bool = True) -> Iterator[Any]:
+    """A workbook as it is typed in, or with the values that were computed from it."""
     import openpyxl
 
+    # As a file that is open, for openpyxl goes by the ending of a name.
+    with open(path, "rb") as opened, contextlib.closing(
+        openpyxl.load_workbook(opened, read_only=True, data_only=computed, keep_links=False)
+    ) as book:
+        yield book
+
+
+def _excel(path: Path, file: str, sheet: str | None) -> Table:
     guesses = []
     with _damaged(file, "an Excel workbook"):
         if not zipfile.is_zipfile(path):
@@ -733,7 +743,7 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
                 raise RowsError(
                     f"{file}: unpacks to more than {EXCEL_BYTES // 2**20:,} MiB; save the sheet as CSV."
                 )
-        with contextlib.closing(openpyxl.load_workbook(path, read_only=True, keep_links=False)) as book:
+        with _book(path) as book:
             sheets = [each.title for each in book.worksheets]
             shown = [each.title for each in book.worksheets if each.sheet_state == "visible" and _has_cells(each)]
     if sheet is None:
@@ -750,9 +760,7 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
             # The same rows twice: as typed in, which tells formulas, and with the values computed from them.
             pages = []
             for values in (False, True):
-                book = openpyxl.load_workbook(path, read_only=True, data_only=values, keep_links=False)
-                stack.callback(book.close)
-                page = book[sheet]
+                page = stack.enter_context(_book(path, values))[sheet]
                 page.reset_dimensions()  # a wrong note of the sheet's size would hide rows
                 pages.append(page.iter_rows())
             for number, (typed, computed) in enumerate(zip(*pages, strict=True), 1):
@@ -808,16 +816,14 @@ def _merged(path: Path, sheet: str) -> list[tuple[int, int, int, int]]:
 
     They stand behind the cells, where openpyxl finds them only if it keeps every cell in memory.
     """
-    import openpyxl
+    from openpyxl.utils import range_boundaries
 
-    found: set[str] = set()
-    with contextlib.closing(openpyxl.load_workbook(path, read_only=True, keep_links=False)) as book:
-        with book[sheet]._get_source() as source:
-            tail = b""
-            while chunk := source.read(2**20):
-                tail = tail[-100:] + chunk
-                found.update(each.decode() for each in re.findall(rb'mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', tail))
-    return sorted(map(openpyxl.utils.range_boundaries, found), key=lambda each: -each[1])
+    found, tail = set(), b""
+    with _book(path) as book, book[sheet]._get_source() as source:
+        while chunk := source.read(2**20):
+            tail = tail[-100:] + chunk
+            found.update(re.findall(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', tail))
+    return sorted((range_boundaries(each.decode()) for each in found), key=lambda each: -each[1])
 
 
 # -- cells -----------------------------------------------------------------------------------------

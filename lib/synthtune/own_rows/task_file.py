@@ -33,20 +33,22 @@ ENTITY = re.compile(r"&(#\d+|#[xX][\da-fA-F]+|\w+);")
 UNSEEN = re.compile("[\0\u00ad\u034f\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 """Characters that are not seen and join no letters: soft hyphens, blanks of no width, marks of direction."""
 
-LIST_OF_ONE = re.compile(r"""\s*\[\s*("(?:[^"\\]|\\.)*"|'[^']*'|\d*)\s*\]\s*""")
-"""As JSON and Python write it."""
+QUOTED = re.compile(r"""\s*(\[\s*)?("(?:[^"\\]|\\.)*"|'[^']*'|\d*)\s*(?(1)\])\s*""")
+"""One text in quotes, or a list of one, as JSON and Python write it."""
 
 
 def plain(label: str) -> str:
     """A label on one line, in composed letters, without characters that nobody sees, with letters for HTML entities.
 
-    Of a list of one label in a cell, that one.
+    Of a list of one label in a cell, that one, without quotes around it.
     """
-    if found := LIST_OF_ONE.fullmatch(label):
+    one = label
+    if found := QUOTED.fullmatch(label):
         with contextlib.suppress(ValueError):
-            label = json.loads(found[1]).encode(errors="replace").decode() if '"' in found[1] else found[1].strip("'")
-    letters = ENTITY.sub(lambda found: html.unescape(found[0]), label)
-    return on_one_line(unicodedata.normalize("NFC", UNSEEN.sub("", letters)))
+            one = json.loads(found[2]).encode(errors="replace").decode() if found[2][:1] == '"' else found[2].strip("'")
+    letters = ENTITY.sub(lambda found: html.unescape(found[0]), one)
+    seen = on_one_line(unicodedata.normalize("NFC", UNSEEN.sub("", letters)))
+    return seen if seen == label else plain(seen)  # what was escaped or put into a list twice
 
 
 class TaskFile(BaseModel):
