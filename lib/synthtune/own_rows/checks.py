@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pandera.pandas as pa
@@ -53,8 +53,10 @@ _DATE = re.compile(
 )
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|&(amp|lt|gt|quot|nbsp|#\d+);")
 _JSON = re.compile(r"""[\[{]\s*["'{\[].*[\]}]""")
-_MISSING = {"nan", "null", "<null>", "n/a", "n.a.", "#n/a", "<na>", "(blank)", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "undefined",
-            "tbd", "todo", "unlabeled", "unlabelled", "not labeled", "not labelled", "no label"}
+_MISSING = {
+    "nan", "null", "<null>", "n/a", "n.a.", "#n/a", "<na>", "(blank)", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!",
+    "undefined", "tbd", "todo", "unlabeled", "unlabelled", "not labeled", "not labelled", "no label",
+}
 _MAYBE_MISSING = {"none", "na", "nil"}
 """Words, in lower case, that stand for a missing value wherever they are; those that are also names of classes."""
 
@@ -201,43 +203,25 @@ def cells(gathered: Gathered) -> list[Problem]:
             rule = rules[role][name]
             example = frame[role][cases["index"].iloc[0]]
             shown = f", {shown_text(example)}" if example.strip() else ""
-            problems.append(
-                _warning(
-                    gathered, name, roles[role], frame["row"][cases["index"]], rule.what + shown, rule.advice
-                )
-            )
+            rows = frame["row"][cases["index"]]
+            problems.append(_problem(gathered, name, roles[role], rows, rule.what + shown, rule.advice))
     for role, place in zip(roles, map(gathered.table.columns.index, roles.values()), strict=True):
         computed = frame["notes"].map(lambda notes, mark=f"formula:{place}": mark in notes).astype(bool)
         if computed.any():
-            problems.append(
-                _warning(
-                    gathered,
-                    "formula",
-                    roles[role],
-                    frame["row"][computed],
-                    "a formula",
-                    "It is not run: the value that the spreadsheet last computed is read.",
-                )
-            )
+            problems.append(_problem(gathered, "formula", roles[role], frame["row"][computed], "a formula",
+                                     "It is not run: the value that the spreadsheet last computed is read."))
     decoded = frame["notes"].map(lambda notes: DECODED in notes).astype(bool)
     if decoded.any():
-        problems.append(
-            _warning(
-                gathered,
-                "mixed encodings",
-                "",
-                frame["row"][decoded],
-                f"not UTF-8, unlike the rest of the file ({shown_text(frame['text'][decoded].iloc[0])})",
-                "It is read as Windows-1252; check its letters. --fix writes all rows as UTF-8.",
-            )
-        )
+        what = f"not UTF-8, unlike the rest of the file ({shown_text(frame['text'][decoded].iloc[0])})"
+        problems.append(_problem(gathered, "mixed encodings", "", frame["row"][decoded], what,
+                                 "It is read as Windows-1252; check its letters. --fix writes all rows as UTF-8."))
     for reason, number in gathered.dropped.items():
         rows = gathered.named.get(reason, [])
         problems.append(
-            _warning(gathered, "row left out", "", rows, f"a row {reason}",
+            _problem(gathered, "row left out", "", rows, f"a row {reason}",
                      "Left out; correct the row if it matters.", number - len(rows))
             if rows
-            else _warning(gathered, "row left out", "", [], f"{number:,} rows {reason}",
+            else _problem(gathered, "row left out", "", [], f"{number:,} rows {reason}",
                           "Left out, by chance and not by content.")
         )
     problems.extend(gathered.table.warnings)
@@ -332,7 +316,7 @@ def label_spelling(gathered: Gathered, spelling: dict[str, str]) -> list[Problem
             else ("placeholder label", f"the label {shown_text(label)} stands for a missing value in many files",
                   "These rows are left out; --fix removes them. If it is a class, name all classes in label_names.")
         )
-        problems.append(_warning(gathered, name, gathered.columns.output, gathered.frame["row"][read == label], what, advice))
+        problems.append(_problem(gathered, name, gathered.columns.output, gathered.frame["row"][read == label], what, advice))
     return problems
 
 
@@ -380,7 +364,7 @@ class Sieve:
     def warn(self, name: str, rows: Iterable[int], what: str, advice: str) -> None:
         """Note a problem of some rows' texts."""
         columns = "' and '".join(self.gathered.columns.text)
-        self.problems.append(_warning(self.gathered, name, columns, rows, what, advice))
+        self.problems.append(_problem(self.gathered, name, columns, rows, what, advice))
 
     def drop(self, out: pd.Series, reason: str) -> None:
         """Take rows out."""
@@ -525,133 +509,56 @@ def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
     if not len(counts):
         return []
     problems = []
+
+    def note(severity: Literal["error", "warning"], name: str, having: Iterable[str], what: str, advice: str) -> None:
+        rows = frame["row"][frame["output"].isin(list(having))]
+        problems.append(_problem(gathered, name, column, rows, what, advice, severity=severity))
+
     united = several([label for label in counts.index if label not in names])
     if united:
-        problems.append(
-            _warning(
-                gathered,
-                "several labels",
-                column,
-                frame["row"][frame["output"].isin(united)],
-                f"several labels in one cell, {listed(map(shown_text, united))}",
-                "They are read as one class, for a row has one label here: keep one label a row, or make a task of each label "
-                "(yes or no).",
-            )
-        )
+        note("warning", "several labels", united, f"several labels in one cell, {listed(map(shown_text, united))}",
+             "They are read as one class, for a row has one label here: keep one label a row, or make a task of each label (yes "
+             "or no).")
     numbers = pd.to_numeric(pd.Series(counts.index).str.rstrip("%").str.replace(",", "."), errors="coerce")
     if not names and numbers.notna().all() and (numbers % 1 != 0).any():
-        return [
-            *problems,
-            _error(
-                gathered,
-                "label is a number",
-                column,
-                [],
-                f"the labels are {len(counts):,} different numbers, "
-                f"{listed(counts.index[:3])} among them: a score, not a class",
-                "Name another column with 'label:', "
-                "or put the scores into a few classes such as low and high.",
-            ),
-        ]
+        what = f"the labels are {len(counts):,} different numbers, {listed(counts.index[:3])} among them: a score, not a class"
+        note("error", "label is a number", [], what,
+             "Name another column with 'label:', or put the scores into a few classes such as low and high.")
+        return problems
     if not names and len(frame) >= IDS_FROM and len(counts) >= 0.9 * len(frame):
-        return [
-            *problems,
-            _error(
-                gathered,
-                "label is an id",
-                column,
-                [],
-                f"{len(counts):,} different labels in {len(frame):,} rows: "
-                "an id, a date or a text, not a class",
-                "Name another column with 'label:', or with 'target:' if these are texts to be written.",
-            ),
-        ]
-    if len(counts) == 1:
-        problems.append(
-            _error(
-                gathered,
-                "one class",
-                column,
-                frame["row"],
-                f"the only label is {shown_text(counts.index[0])}",
-                "Add rows of at least one other class.",
-            )
-        )
+        note("error", "label is an id", [],
+             f"{len(counts):,} different labels in {len(frame):,} rows: an id, a date or a text, not a class",
+             "Name another column with 'label:', or with 'target:' if these are texts to be written.")
+        return problems
     few = counts[counts < FEW]
-    if len(few) and len(counts) > 1:
+    if len(counts) == 1:
+        note("error", "one class", counts.index, f"the only label is {shown_text(counts.index[0])}",
+             "Add rows of at least one other class.")
+    elif len(few):
         shown = listed([f"{shown_text(label)} ({number})" for label, number in few.items()])
-        problems.append(
-            _warning(
-                gathered,
-                "few rows",
-                column,
-                frame["row"][frame["output"].isin(few.index)],
-                f"{len(few):,} classes have fewer than {FEW} rows: {shown}"
-                if len(few) > 1
-                else f"one class has fewer than {FEW} rows: {shown}",
-                "Label more rows of each, or join the class to another; results for it will mean little.",
-            )
-        )
+        classes = f"{len(few):,} classes have" if len(few) > 1 else "one class has"
+        note("warning", "few rows", few.index, f"{classes} fewer than {FEW} rows: {shown}",
+             "Label more rows of each, or join the class to another; results for it will mean little.")
     if len(counts) > MOST_CLASSES:
-        problems.append(
-            _warning(
-                gathered,
-                "many classes",
-                column,
-                [],
-                f"{len(counts):,} classes, more than the {MOST_CLASSES} this is made for",
-                "Expect low accuracy, or join classes.",
-            )
-        )
-    if names:
-        unnamed = frame[~frame["output"].isin(names)]
-        if len(unnamed):
-            problems.append(
-                _error(
-                    gathered,
-                    "label without a name",
-                    column,
-                    unnamed["row"],
-                    f"label_names has no name for {listed(map(shown_text, unnamed['output'].unique()))}",
-                    "Add it to label_names in the task file.",
-                )
-            )
-        unused = [name for name in names if name not in counts.index]
-        if unused:
-            problems.append(
-                _warning(
-                    gathered,
-                    "name without a label",
-                    column,
-                    [],
-                    f"no row has the label {listed(map(shown_text, unused))} that label_names names",
-                    "Nothing can be learnt about it.",
-                )
-            )
-    elif numbers.notna().all():
-        problems.append(
-            _warning(
-                gathered,
-                "labels are numbers",
-                column,
-                [],
-                f"the labels are the numbers {listed(map(str, counts.index), most=12)}",
-                "They are read as class names; say in words "
-                "what they mean with 'label_names:', for the teacher reads the words. If they are scores, put them into a few classes.",
-            )
-        )
-    unsure = [label for label in counts.index if not names and alike(label) in _MAYBE_MISSING]
+        note("warning", "many classes", [], f"{len(counts):,} classes, more than the {MOST_CLASSES} this is made for",
+             "Expect low accuracy, or join classes.")
+    unnamed = [label for label in counts.index if label not in names]
+    unused = [name for name in names if name not in counts.index]
+    if names and unnamed:
+        note("error", "label without a name", unnamed, f"label_names has no name for {listed(map(shown_text, unnamed))}",
+             "Add it to label_names in the task file.")
+    if unused:
+        note("warning", "name without a label", [],
+             f"no row has the label {listed(map(shown_text, unused))} that label_names names", "Nothing can be learnt about it.")
+    if not names and numbers.notna().all():
+        note("warning", "labels are numbers", [], f"the labels are the numbers {listed(counts.index, most=12)}",
+             "They are read as class names; say in words what they mean with 'label_names:', for the teacher reads the words. If "
+             "they are scores, put them into a few classes.")
+    unsure = [label for label in unnamed if not names and alike(label) in _MAYBE_MISSING]
     if unsure:
-        problems.append(
-            _warning(
-                gathered,
-                "class or missing",
-                column,
-                frame["row"][frame["output"].isin(unsure)],
-                f"the label {listed(map(shown_text, unsure))} stands for a missing value in many files",
-                "It is read as a class: empty these cells if it is none; name all classes in label_names if it is one.",
-            )
-        )
+        note("warning", "class or missing", unsure,
+             f"the label {listed(map(shown_text, unsure))} stands for a missing value in many files",
+             "It is read as a class: empty these cells if it is none; name all classes in label_names if it is one.")
     return problems
 
 
@@ -660,43 +567,18 @@ def unknown_labels(test: Sieve, gold: Sieve) -> list[Problem]:
     unknown = test.frame[~test.frame["output"].isin(gold.frame["output"])]
     if not len(unknown):
         return []
+    file, shown = gold.gathered.table.file, listed(map(shown_text, unknown["output"].unique()))
+    said = ("warning", "unknown label", f"a label that no row of {file} has, {shown}",
+            "No model can learn it: these rows will count as wrong. Add rows of that class, or correct it.")
     if len(unknown) == len(test.frame):
         known = listed(map(shown_text, gold.frame["output"].unique()))
-        return [
-            _error(
-                test.gathered,
-                "unknown labels only",
-                test.gathered.columns.output,
-                unknown["row"],
-                f"no label of the test file is one of {gold.gathered.table.file}: "
-                f"{listed(map(shown_text, unknown['output'].unique()))} there, {known} here",
-                "Write the labels of both files in the same way.",
-            )
-        ]
-    return [
-        _warning(
-            test.gathered,
-            "unknown label",
-            test.gathered.columns.output,
-            unknown["row"],
-            "a label that no row of "
-            f"{gold.gathered.table.file} has, {listed(map(shown_text, unknown['output'].unique()))}",
-            "No model can learn it: these rows will count as wrong. Add rows of that class, or correct it.",
-        )
-    ]
+        said = ("error", "unknown labels only", f"no label of the test file is one of {file}: {shown} there, {known} here",
+                "Write the labels of both files in the same way.")
+    severity, name, what, advice = said
+    return [_problem(test.gathered, name, test.gathered.columns.output, unknown["row"], what, advice, severity=severity)]
 
 
-def _warning(
-    gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str, more: int = 0
-) -> Problem:
-    return Problem(
-        "warning", name, gathered.table.file, column, tuple(map(int, rows)), gathered.table.unit, what, advice, more
-    )
-
-
-def _error(
-    gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str
-) -> Problem:
-    return Problem(
-        "error", name, gathered.table.file, column, tuple(map(int, rows)), gathered.table.unit, what, advice
-    )
+def _problem(gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str, more: int = 0,
+             severity: Literal["error", "warning"] = "warning") -> Problem:
+    table = gathered.table
+    return Problem(severity, name, table.file, column, tuple(map(int, rows)), table.unit, what, advice, more)

@@ -195,7 +195,7 @@ def open_table(
             raise RowsError(f"{file}: {zipped}.")
         if suffix == ".parquet" or re.match(rb"PAR1[\0-\x1f]", head):
             return _parquet(path, file)
-        if suffix in (".jsonl", ".ndjson", ".json") or re.match(rb'(\xef\xbb\xbf)?\s*\{\s*"', head):
+        if suffix in (".jsonl", ".ndjson", ".json") or re.match(rb'(\xef\xbb\xbf)?\s*\[?\s*\{\s*"', head):
             return _json_lines(path, file, encoding)
         if suffix in (".csv", ".tsv", ".tab"):
             return _delimited(path, file, separator, encoding)
@@ -231,18 +231,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-_OTHER_SCRIPTS = [
-    "cp1251",
-    "koi8_r",
-    "cp1253",
-    "cp1255",
-    "cp1256",
-    "cp932",
-    "euc_jp",
-    "gb18030",
-    "big5",
-    "cp949",
-]
+_OTHER_SCRIPTS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
 """Encodings that are told apart where most letters are not ASCII; they share few letters."""
 
 
@@ -269,22 +258,9 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
         head = handle.read(4096)
         for mark, name in _MARKS:
             if head.startswith(mark):
-                return _Encoding(
-                    name,
-                    [Guess(file, "encoding", name, "its byte-order mark")],
-                    [
-                        Problem(
-                            "warning",
-                            "byte-order mark",
-                            file,
-                            "",
-                            (1,),
-                            "line",
-                            "starts with a byte-order mark",
-                            "It is not part of the first column's name; --fix removes it.",
-                        )
-                    ],
-                )
+                marked = Problem("warning", "byte-order mark", file, "", (1,), "line", "starts with a byte-order mark",
+                                 "It is not part of the first column's name; --fix removes it.")
+                return _Encoding(name, [Guess(file, "encoding", name, "its byte-order mark")], [marked])
         for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
             if len(head) >= 8 and head[first::2].count(0) > 0.4 * len(head):
                 return _Encoding(name, [Guess(file, "encoding", name, "every second byte is NUL")], [])
@@ -315,24 +291,11 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
         why = f"{fits:,} of {fits + others:,} lines with other than ASCII letters fit"
         return _Encoding("utf-8", [Guess(file, "encoding", "utf-8", why)], [])
     name, why = _by_letters(sample)
-    return _Encoding(
-        name,
-        [Guess(file, "encoding", name, why)],
-        [
-            Problem(
-                "warning",
-                "wrong encoding",
-                file,
-                "",
-                tuple(other),
-                "line",
-                f"not UTF-8; read as {name}",
-                "Check the letters of these lines, and name the right 'encoding:' in the task file if they "
-                "are wrong; --fix writes UTF-8.",
-                others - len(other),
-            )
-        ],
-    )
+    advice = ("Check the letters of these lines, and name the right 'encoding:' in the task file if they are wrong; --fix writes "
+              "UTF-8.")
+    wrong = Problem("warning", "wrong encoding", file, "", tuple(other), "line", f"not UTF-8; read as {name}", advice,
+                    others - len(other))
+    return _Encoding(name, [Guess(file, "encoding", name, why)], [wrong])
 
 
 def _by_letters(sample: bytes) -> tuple[str, str]:
@@ -438,6 +401,8 @@ def _delimited(path: Path, file: str, separator: str | None, given: str | None) 
                 cells = cells[: len(columns)]
             if cells is not None and len(cells) != len(columns):
                 yield Record(record.row, None, _uneven(separator, quotes))
+            elif cells is not None and comments and cells[0].startswith("# "):
+                yield Record(record.row, None, "that begins with # as the comments above the column names do")
             else:
                 yield Record(record.row, cells, record.reason, record.notes)
 
@@ -605,17 +570,7 @@ def _json_lines(path: Path, file: str, given: str | None) -> Table:
             cells = None if record.cells is None else [value.get(key) for key in keys]
             yield Record(record.row, cells, record.reason, record.notes)
 
-    return Table(
-        file,
-        "jsonl",
-        "line",
-        names,
-        0,
-        read,
-        found.guesses,
-        warnings=found.warnings,
-        encoding=found.name,
-    )
+    return Table(file, "jsonl", "line", names, 0, read, found.guesses, warnings=found.warnings, encoding=found.name)
 
 
 class _Twice(ValueError):
