@@ -15,9 +15,12 @@ import atheris
 with atheris.instrument_imports(include=["synthtune.own_rows", "openpyxl", "charset_normalizer"]):
     from synthtune import own_rows
     from synthtune.errors import RowsError
-    from synthtune.own_rows import gather, readers
+    from synthtune.own_rows import gather, readers, task_file
 
 HEADER = b"text,label\n"
+STARTS = (b"", b"", b"sep=;\n", b"# a note\n", b'text, "label"\n', b"\x1f\x8b", b"PK\3\4", b"PAR1\x15", b'{"label": [')
+"""What files of the kinds that are looked for begin with; bytes alone seldom do."""
+
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 
 
@@ -29,7 +32,7 @@ def one_input(data: bytes) -> None:
         validate(data[1:])
         return
     path = FOLDER / f"rows{SUFFIXES[data[0] % len(SUFFIXES)]}"
-    path.write_bytes(data[1:])
+    path.write_bytes(STARTS[data[1] % len(STARTS)] + data[2:] if data[1:] else b"")
     try:
         table = readers.open_table(path, path.name)
         columns = gather.Columns((table.columns[0],), "", "nlg")
@@ -52,6 +55,7 @@ def validate(data: bytes) -> None:
     assert set(own.gold["output"]) == set(own.labels), "a label that is none"
     str(own.report).encode()
     own._repr_html_().encode()
+    assert all(label == task_file.plain(label) for label in own.labels), "a label that is not plain"
 
 
 if __name__ == "__main__":

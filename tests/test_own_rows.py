@@ -1,15 +1,20 @@
 """A user's own rows: what is read, what is refused and how, what is repaired, and that none is lost."""
 
+import bz2
 import codecs
 import csv
+import gzip
 import io
 import itertools
 import json
+import lzma
 import os
 import pickle
 import subprocess
 import sys
-from datetime import date
+import tarfile
+import zipfile
+from datetime import date, datetime
 from pathlib import Path
 
 import openpyxl
@@ -286,7 +291,7 @@ def test_label_names_of_a_datasets_folder_and_its_splits(tmp_path):
         ("empty text", [("", "good"), ("  \t ", "bad")], (14, 15), "text", "left out"),
         ("empty label", [("Nothing to say here", " ")], (14,), "label", "left out"),
         ("spaces in label", [("The manual was clear", "good ")], (14,), "label", "'good '"),
-        ("case of label", [("The manual was clear", "Good")], (14,), "label", "'good'"),
+        ("alike labels", [("The manual was clear", "Good")], (14,), "label", "'good'"),
         ("NUL byte", [("The man\0ual was clear", "good")], (14,), "text", r"\x00"),
         ("number as text", [("3.14", "good"), ("-1,000", "good")], (14, 15), "text", "'3.14'"),
         (
@@ -361,7 +366,7 @@ def test_space_tells_no_labels_apart(check):
     own = check(as_csv(rows))
     assert own.labels == ("New York", "very good") and set(own.gold["output"]) == set(own.labels)
     found = problem(own, "spaces in label")
-    assert len(found.rows) == 9 and "'very  good '" in str(found) and "case of label" not in names(own)
+    assert len(found.rows) == 9 and "'very  good '" in str(found) and "alike labels" not in names(own)
     again, record = fixed(own)
     assert "spaces in label" not in names(again) and again.labels == own.labels
     assert {each["after"] for each in record["files"]["rows"]["changes"]} == {"New York", "very good"}
@@ -472,7 +477,7 @@ def test_every_problem_is_listed_at_once(check):
         lines=["test: none.csv", "unlabelled: u.pkl"],
         u__pkl=b"\x80\x04N.",
     )
-    assert {"empty text", "HTML", "case of label", "exact duplicate", "file"} <= set(names(own))
+    assert {"empty text", "HTML", "alike labels", "exact duplicate", "file"} <= set(names(own))
     assert len(own.report.errors) == 2 and "none.csv" in str(own.report) and "u.pkl" in str(own.report)
 
 
@@ -610,7 +615,8 @@ def test_of_very_many_lines_of_another_encoding_few_numbers_are_kept(check, monk
         ("[1, 2]", "not a JSON object"),
         ("[" * 50_000, "not valid JSON"),
         ('{"text": "a", "text": "b", "label": "good"}', "twice"),
-        ('{"text": ["a"], "label": "good"}', "a list"),
+        ('{"text": ["a", "b"], "label": "good"}', "a list of several"),
+        ('{"text": "a", "label": ["good", "bad"]}', "a list of several"),
         ('{"text": {"a": 1}, "label": "good"}', "an object"),
         ("9" * 5000, "not"),
     ],
@@ -646,7 +652,8 @@ def test_names_of_columns_that_no_file_can_hold(check, capsys):
 
 def test_a_json_list_and_a_file_of_only_a_header(check):
     listed = json.dumps([{"text": "a", "label": "b"}])
-    assert "one object" in str(problem(check(listed, name="rows.json"), "file", "error"))
+    for name in ("rows.json", "rows.csv"):
+        assert "one object" in str(problem(check(listed, name=name), "file", "error"))
     assert "no rows" in names(check("text,label\n", lines=["text: text", "label: label"]))
     assert "rows.csv: empty" in str(problem(check(""), "file", "error"))
     assert "no line of column names" in str(problem(check("\n\n \n"), "file", "error"))
@@ -684,10 +691,10 @@ def test_excel_rows_are_counted_as_excel_does(tmp_path):
     own = excel(tmp_path)
     assert problem(own, "date as text").rows == (15,) and "'2024-01-31'" in str(own.report)
     assert problem(own, "number as text").rows == (16,) and "'3'" in str(own.report)
-    assert problem(own, "formula").rows == (17,) and problem(own, "empty text").rows == (17, 18)
-    assert problem(own, "row left out").rows == (19,) and own.report.counts[0].rows_in == 17
+    assert problem(own, "empty text").rows == (18,) and own.report.counts[0].rows_in == 17
+    left_out = {each.rows: str(each) for each in own.report.problems if each.name == "row left out"}
+    assert list(left_out) == [(17,), (19,)] and "column 'text' but a formula whose value is not stored" in left_out[17,]
     assert ("sheet", "Answers") in {(guess.what, guess.value) for guess in own.report.guesses}
-    assert str(problem(own, "formula")).startswith("rows.xlsx, row 17, column 'text'")
     assert "Answers and Notes" in str(problem(excel(tmp_path, "sheet: Answer"), "file", "error"))
 
 
@@ -700,9 +707,7 @@ def test_excel_rows_are_counted_as_excel_does(tmp_path):
         ("rows.xlsx", b"PK\x03\x04 not a workbook", "rows.xlsx: "),
         ("rows.xlsx", b"\xd0\xcf\x11\xe0", "password"),
         ("rows.parquet", b"PAR1 not Parquet PAR1", "cannot be read as Parquet"),
-        ("rows.xls", b"old", "save it as .xlsx"),
-        ("rows.docx", b"text", "not read; save it as CSV"),
-        ("rows.zip", b"PK", "unpack it"),
+        ("rows.docx", b"text", "not read; a text with a line of column names can be named .csv"),
         ("folder/note.md", b"", "folder"),
     ],
 )
@@ -746,6 +751,360 @@ def test_nothing_is_fetched_and_no_training_library_is_loaded(tmp_path):
     subprocess.run(
         [sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "lib")}
     )
+
+
+# -- kinds of files that people bring --------------------------------------------------------------
+
+
+def labelled(*labels, texts=GOOD):
+    """The twelve good texts, with other labels in turn."""
+    return [(text, labels[place % len(labels)]) for place, (text, _) in enumerate(texts)]
+
+
+def other_workbook(name):
+    """A zip archive that is no workbook."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as packed:
+        packed.writestr(name, "content")
+    return out.getvalue()
+
+
+def tarred():
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as packed:
+        packed.add(__file__, "rows.csv")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("content, said", [
+    (gzip.compress(as_csv(GOOD).encode()), "compressed with gzip"),
+    (bz2.compress(as_csv(GOOD).encode()), "compressed with bzip2"),
+    (lzma.compress(as_csv(GOOD).encode()), "compressed with xz"),
+    (b"\x28\xb5\x2f\xfd\x24\0", "Zstandard"),
+    (b"7z\xbc\xaf\x27\x1c\0\4", "7z"),
+    (tarred(), "tar"),
+    (other_workbook("rows.csv"), "a zip archive; unpack it"),
+    (b"PK\3\4 and no more", "a zip archive that is damaged"),
+    (other_workbook("[Content_Types].xml"), "a document of an office program"),
+    (other_workbook("mimetype"), "a document of an office program"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "without a password"),
+    (b"%PDF-1.7\n", "a PDF"),
+    (b"{\\rtf1\\ansi", "RTF"),
+    (b"\n<!DOCTYPE HTML><table><tr><td>text", "HTML"),
+    (b"ARROW1\0\0\xff\xff\xff\xff", "Feather"),
+    (b"\x93NUMPY\1\0", "a pickle"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    (bytes(range(256)) * 9, "not text but binary"),
+])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.txt", "rows.xlsx"])
+def test_content_is_recognised_whatever_the_name(check, name, content, said):
+    if name == "rows.xlsx" and (content[:2] == b"PK" or "binary" in said):
+        said = "workbook"
+    if name == "rows.txt" and "binary" in said:
+        said = "not read"
+    found = str(problem(check(content, name=name), "file", "error"))
+    assert said in found and found.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "xlsx", "jsonl"])
+@pytest.mark.parametrize("other", ["csv", "txt", "xls"])
+def test_tables_are_read_whatever_the_name(tmp_path, kind, other):
+    name = written(tmp_path, kind, pd.DataFrame(GOOD, columns=["text", "label"]))
+    (tmp_path / name).rename(tmp_path / f"rows.{other}")
+    (tmp_path / "t.yaml").write_text(f"rows: rows.{other}\n")
+    own = own_rows.read(tmp_path / "t.yaml")
+    assert list(zip(own.gold["text"], own.gold["output"], strict=True)) == GOOD and names(own) == []
+
+
+@pytest.mark.parametrize("header", ["ARROW1,label", "PAR1,label", "fea1,label", "%PDF,label", "PK,label", "BZh,label", "ORC,label"])
+def test_column_names_are_no_signature(check, header):
+    own = check(as_csv(GOOD, header=header.split(",")))
+    assert own.columns.text == (header.split(",")[0],) and len(own.gold) == 12 and names(own) == []
+
+
+@pytest.mark.parametrize("above", ["sep=;\n", "sep=;\r\n", '"sep=;"\n', "SEP=;\n", "\ufeffsep=;\n",
+                                   "# made by hand, today\n\nsep=;\n"])
+def test_a_line_that_names_the_separator(check, above):
+    own = check(above + as_csv([*GOOD, ("a, b, c and d", "good")], separator=";"))
+    assert own.columns.text == ("text",) and own.labels == ("bad", "good") and len(own.gold) == 13
+    assert ("separator", "semicolon") in {(guess.what, guess.value) for guess in own.report.guesses}
+    assert own.gold["row"].iloc[0] == 2 + above.count("\n")
+
+
+def test_a_tab_and_a_mark_named_as_separators(check):
+    for line, separator in (("sep=\t", "\t"), (r"sep=\t", "\t"), ("sep=^", "^")):
+        assert len(check(f"{line}\n" + as_csv(GOOD, separator=separator)).gold) == 12
+    own = check("sep=;\n" + as_csv(GOOD), lines=["separator: ','"])  # what the task file says holds
+    assert len(own.gold) == 12 and own.columns.text == ("text",)
+
+
+def test_comments_above_the_column_names(check):
+    own = check("# reviews, by hand\n#\n\n# and checked\n" + as_csv([*GOOD, ("#winning all day", "good")]))
+    assert list(own.gold["row"]) == list(range(6, 19)) and names(own) == []
+    assert "comments: lines 1, 2 and 4" in str(own.report)
+    own = check(as_csv(GOOD, header=("#text", "label")))
+    assert own.columns.text == ("#text",) and list(own.gold["row"]) == list(range(2, 14))
+    for above, below in (("", "# a, b, c"), ("# a note\n", "# part two, not checked")):
+        own = check(above + as_csv(GOOD) + below)
+        assert problem(own, "row left out").rows == (14 + bool(above),) and len(own.gold) == 12
+
+
+@pytest.mark.parametrize("form", ['{1}, "{0}"', '"{1}", "{0}"', '"{1}" , "{0}"', '"{1}",   "{0}" ', '  "{1}"  ,  "{0}"'])
+def test_spaces_beside_quotes(check, form):
+    rows = [*GOOD, ("Well, this, has commas", "good"), ('A ""quoted"" word', "bad")]
+    own = check("label, text\n" + "".join(form.format(*row) + "\n" for row in rows))
+    assert list(own.gold["text"]) == [text.replace('""', '"') for text, _ in rows] and len(own.gold) == 14
+    assert own.labels == ("bad", "good") and "row left out" not in names(own)
+
+
+def test_quotes_after_a_space_that_are_text(check):
+    rows = [*GOOD, (' "Hm" is all she said', "good"), ("  set in", "bad")]
+    own = check(as_csv(rows))
+    assert list(own.gold["text"])[-2:] == [' "Hm" is all she said', "  set in"]
+    own = check("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), name="rows.tsv")
+    assert list(own.gold["text"])[-2:] == [' "Hm" is all she said', "  set in"] and len(own.gold) == 14
+
+
+# -- labels that are lists, several, alike, dates, scores or nothing -------------------------------
+
+
+def as_json(rows):
+    return "\n".join(json.dumps(row) for row in rows)
+
+
+@pytest.mark.parametrize("other", [{}, {"id": 7}, {"Comments": []}, {"category": "x"}])
+def test_lists_of_one_label(check, other):
+    own = check(as_json({"text": text, "label": [label]} | other for text, label in GOOD), name="rows.jsonl")
+    assert own.kind == "classification" and own.columns.output == "label" and own.labels == ("bad", "good")
+    assert len(own.gold) == 12 and names(own) == []
+
+
+@pytest.mark.parametrize("form", ['["{}"]', "['{}']", '[ "{}" ]'])
+def test_lists_of_one_label_in_cells(check, form):
+    own = check(as_csv([*GOOD, *((text + " indeed", form.format(label)) for text, label in GOOD)]))
+    assert own.labels == ("bad", "good") and len(own.gold) == 24 and len(problem(own, "unseen in label").rows) == 12
+    assert fixed(own)[0].labels == own.labels
+    own = check(as_csv([(text, form.format(f"a{label[0]}")) for text, label in GOOD]))
+    assert own.labels == ("ab", "ag")
+    assert check(as_csv([(text, f'"{label}"') for text, label in GOOD])).labels == ("bad", "good")
+    assert check(as_csv([(text, f"[{len(label)}]") for text, label in GOOD])).labels == ("3", "4")
+    assert check(as_csv([*GOOD, ("No label here", "[]")])).report.counts[0].dropped == {"without a label": 1}
+    assert check(as_csv(labelled('["\\u00e9loge"]', "[URGENT]"))).labels == ("[URGENT]", "éloge")
+
+
+def test_a_column_of_lists_that_is_called_label_is_not_passed_over(check):
+    rows = [{"text": text, "label": [label, "x"], "id": place, "more": [1, 2]} for place, (text, label) in enumerate(GOOD)]
+    own = check(as_json(rows), name="rows.jsonl")
+    assert own.columns.output == "label" and own.kind == "classification"
+    assert "keep the one that is meant" in str(problem(own, "row left out")) and "no rows" in names(own)
+    own = check(as_json({"text": text, "label": {"name": label}, "kind": label} for text, label in GOOD), name="rows.jsonl")
+    assert own.columns.output == "label" and "an object" in str(problem(own, "row left out"))
+
+
+@pytest.mark.parametrize("cell", ['{"label": "good"}', "{'choices': ['good']}", '[{"label": "good"}]', '["good", "bad"]',
+                                  "['good' 'bad']"])
+def test_json_in_cells_is_named(check, cell):
+    found = problem(check(as_csv([*GOOD, ("What is this", cell), ("And this", cell)])), "JSON")
+    assert found.rows == (14, 15) and found.column == "label"
+    assert problem(check(as_csv([*GOOD, (cell, "good")])), "JSON").column == "text"
+    written = as_csv([(f'{{"name": "{text}"}}', text) for text, _ in GOOD], header=("input", "target"))
+    assert names(check(written)) == []  # texts to be written may well be made from JSON
+
+
+@pytest.mark.parametrize("mark", [";", "; ", ",", ", ", "|", "/", " & ", "+", "\n"])
+def test_several_labels_in_a_cell(check, mark):
+    own = check(as_csv(labelled("billing", "refund", f"billing{mark}refund", f"refund{mark}billing")))
+    found = problem(own, "several labels")
+    assert len(found.rows) == 6 and found.column == "label" and "one label a row" in str(found)
+    own = check(as_csv(labelled("billing", "refund", f"late{mark}lost", "sales")))
+    assert "several labels" not in names(own)
+
+
+def test_several_labels_that_never_stand_alone(check):
+    own = check(as_csv(labelled("a;b", "b;c", "c;a", "a;b;c")))
+    assert len(problem(own, "several labels").rows) == 12
+    for labels in (("Books, Fiction", "Books, Poetry", "Music, Jazz"),
+                   ("Food/Fresh", "Food/Frozen", "Drink/Fresh", "Drink/Frozen"),
+                   ("News", "News & Views"), ("R&D", "Q&A"), ("not good", "good")):
+        assert names(check(as_csv(labelled(*labels)))) in ([], ["few rows"]), labels
+    own = check(as_csv(labelled("a", "b", "a;b")), lines=["label_names: {a: one, b: two, 'a;b': both}"])
+    assert own.labels == ("both", "one", "two") and names(own) == []
+
+
+@pytest.mark.parametrize("one, other", [
+    ("1", "1.0"), ("1", "01"), ("0", "0.00"), ("-1", "-1.0"), ("1", "\uff11"), ("Spam", "spam"), ("spam", "sp\u200bam"),
+    ("spam", "\u200espam"), ("spam", "spam\ufeff"), ("spam", "sp\u00adam"), ("spam", "\u202espam\u202c"), ("spam", "spa\u2060m"),
+    ("spam", "spam\xa0"), ("spam", "\uff53\uff50\uff41\uff4d"), ("Q&A", "Q&amp;A"), ("it's", "it’s"), ("it's", "it&#39;s"),
+    ("non-food", "non‑food"), ("non-food", "non–food"), ("\xe9loge", "e\u0301loge"), ("❤", "❤\ufe0f"), ("file", "\ufb01le"),
+    ("spam", "sp\u0430m"), ("spam", '"spam"'), ("spam", "spam;"), ("a b", "a\u2009b"), ("a b", "a&nbsp;b"), ("straße", "STRASSE"),
+])
+def test_labels_that_look_alike_are_one(check, one, other):
+    own = check(as_csv(labelled("else", one, one, other)))
+    assert len(own.labels) == 2 and len(own.gold) == 12 and one in own.labels
+    told = {"alike labels", "unseen in label", "spaces in label", "NUL byte"}
+    [found] = [each for each in own.report.problems if each.name in told]
+    assert found.rows == (5, 9, 13) and found.column == "label" and "fix" in str(found)
+    again, record = fixed(own)
+    assert again.labels == own.labels and len(again.gold) == 12
+    assert not told & set(names(again))
+    own = check(as_csv(labelled("else", one)), lines=["test: t.csv"], t__csv=as_csv([("Never seen", other)]))
+    assert list(own.test["output"]) == [one] and "unknown label" not in names(own)
+
+
+@pytest.mark.parametrize("labels", [("1", "10", "100", "0"), ("1.5 star", "1 star"), ("C", "C++"), ("CO", "CO2"), ("a", "á"),
+                                    ("10", "1.0.0"), ("+", "-"), ("(a)", "(b)"), ("m²", "m"), ("👨‍👩‍👧", "👨"), ("نمی‌خواهم", "می‌خواهم"), ("да", "нет")])
+def test_labels_that_do_not_look_alike_stay_as_they_are(check, labels):
+    own = check(as_csv(labelled(*labels)))
+    assert set(own.labels) == set(labels) and set(names(own)) <= {"few rows", "labels are numbers"}
+
+
+def test_labels_that_are_named_are_never_one(check):
+    own = check(as_csv(labelled("1", "01", "nan", "-")), lines=["label_names: {1: one, '01': nought one, nan: bread, '-': minus}"])
+    assert own.labels == ("bread", "minus", "nought one", "one") and names(own) == ["few rows"]
+    assert check(as_csv(labelled("0.0", "1.0")), lines=["label_names: {0: no, 1: yes}"]).labels == ("no", "yes")
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "N/A", "NULL", "#N/A", "<NA>", "undefined", "unlabeled", "TODO", "-", "--", "—", "?",
+                                   "???", ".", "…", "#REF!"])
+def test_labels_that_stand_for_nothing_are_no_class(check, label):
+    for others in (("good", "bad"), ("0", "1")):
+        own = check(as_csv([*labelled(*others), ("No idea", label), ("None at all", label)]),
+                    lines=["test: t.csv"], t__csv=as_csv([("Held out", others[0]), ("Nothing here", label)]))
+        found = [each for each in own.report.problems if each.name == "placeholder label"]
+        assert [(each.file, each.rows) for each in found] == [("rows.csv", (14, 15)), ("t.csv", (3,))]
+        assert own.labels == tuple(sorted(others)) and len(own.gold) == 12 and len(own.test) == 1
+        assert "label_names" in str(found[0])
+        assert_nothing_lost(own)
+
+
+@pytest.mark.parametrize("labels", [("+", "-"), ("?", "!", "."), ("+", "-", "good"), ("*", "**", "***"), ("none", "hate"), ("NA", "EU"),
+                                    ("unknown", "known"), ("other", "-1")])
+def test_labels_that_may_be_classes_are_used(check, labels):
+    own = check(as_csv(labelled(*labels)))
+    assert set(own.labels) == set(labels) and len(own.gold) == 12
+    assert ("class or missing" in names(own)) == (labels[0] in ("none", "NA"))
+    assert "class or missing" not in names(check(as_csv(labelled("none", "hate")), lines=["label_names: {none: no, hate: yes}"]))
+
+
+@pytest.mark.parametrize("label", ["2024-02-01", "2024-02-01 00:00:00", "1-Feb", "01. Feb", "Mar-01", "2 Sept", "1/2/2024",
+                                   "3-Mai", "03:05:00"])
+def test_labels_that_a_spreadsheet_made_dates_of(check, label):
+    found = problem(check(as_csv([*labelled("3-5", "6-9"), ("Very young", label)])), "date as label")
+    assert found.rows == (14,) and "1-2" in str(found) and found.column == "label"
+    assert "date as label" not in names(check(as_csv(labelled("may be", "march", "1-2", "12 marbles", "5-star"))))
+
+
+def test_dates_in_cells_of_labels(tmp_path):
+    workbook(tmp_path, [("text", "label"), *labelled("3-5", "6-9"), ("Very young", date(2024, 2, 1)), ("Young", datetime(2024, 2, 1))])
+    assert problem(excel(tmp_path), "date as label").rows == (14, 15)
+
+
+@pytest.mark.parametrize("labels", [("3,5", "4,0", "1,25"), ("3.5", "4", "1"), ("12,5%", "7%"), ("-0,5", "+0,5")])
+def test_scores_are_no_classes(check, labels):
+    assert "a score" in str(problem(check(as_csv(labelled(*labels))), "label is a number", "error"))
+    assert "label is a number" not in names(check(as_csv(labelled("1.2.3", "1.2.4"))))
+
+
+def test_many_classes_that_are_numbers(check):
+    things = ("lid", "strap", "box", "key")
+    rows = [(f"{thing} number {number} of {number * 7}", str(number)) for number in range(30) for thing in things]
+    own = check(as_csv(rows))
+    assert len(own.labels) == 30 and not own.report.errors and "label_names" in str(problem(own, "labels are numbers"))
+    own = check(as_csv(rows), lines=[f"label_names: {{{', '.join(f'{number}: class {number}' for number in range(30))}}}"])
+    assert "class 29" in own.labels and "labels are numbers" not in names(own) and not own.report.errors
+    own = check(as_csv([(text, str(number)) for number, (text, _) in enumerate(GOOD)]),
+                lines=[f"label_names: {{{', '.join(f'{number}: class {number}' for number in range(12))}}}"])
+    assert len(own.labels) == 12 and "label is an id" not in names(own)
+
+
+# -- workbooks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["hidden", "veryHidden", "visible"])
+def test_the_first_sheet_that_is_shown_and_has_cells(tmp_path, state):
+    book = openpyxl.Workbook()
+    book.active.title = "Choices"
+    if state != "visible":
+        book.active.append(["text", "label"])
+        book.active.append(["A", "B"])
+    book["Choices"].sheet_state = state
+    sheet = book.create_sheet("Answers")
+    for row in [("text", "label"), *GOOD]:
+        sheet.append(row)
+    book.active = 1
+    book.save(tmp_path / "rows.xlsx")
+    own = excel(tmp_path)
+    assert len(own.gold) == 12 and "sheet: Answers (the first of Choices and Answers that is shown" in str(own.report)
+
+
+def test_formulas_without_a_value_are_named(tmp_path):
+    formulas = [(text, f'=IF(C{place}>3,"{label}","")') for place, (text, label) in enumerate(GOOD, 2)]
+    workbook(tmp_path, [("text", "label"), *formulas])
+    own = excel(tmp_path)
+    found = problem(own, "row left out")
+    assert len(found.rows) == 12 and "column 'label' but a formula" in str(found) and "save it" in str(found)
+    assert "--fix removes" not in str(own.report) and problem(own, "no rows", "error")
+
+
+@pytest.mark.parametrize("merged, rows, column", [
+    ("B2:B4", (3, 4), "label"), ("A2:A3", (3,), "text"), ("A5:B5", (5,), "label"), ("A2:A3 B6:B9", (3, 7, 8, 9), ""),
+    ("B12:B13", (13,), "label")])
+def test_merged_cells_are_named(tmp_path, merged, rows, column):
+    workbook(tmp_path, [("text", "label"), *GOOD])
+    book = openpyxl.load_workbook(tmp_path / "rows.xlsx")
+    for each in merged.split():
+        book["Answers"].merge_cells(each)
+    book["Answers"].merge_cells("D2:E9")  # beyond the columns that have a name
+    book.save(tmp_path / "rows.xlsx")
+    own = excel(tmp_path)
+    found = [each for each in own.report.problems if each.name == "row left out"]
+    assert sorted(row for each in found for row in each.rows) == list(rows) and len(own.gold) == 12 - len(rows)
+    assert all("merged" in str(each) and f"column '{column}" in str(each) for each in found)
+    assert_nothing_lost(own)
+
+
+# -- files without rows ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["", "\n \n\n", "text\n", "text,label\n", "text,label\n,\n\n", "# nothing yet\n"])
+@pytest.mark.parametrize("role", ["unlabelled", "test"])
+def test_an_optional_file_without_rows_is_a_warning(check, role, content):
+    content = content.replace("text\n", "text,label\n") if role == "test" else content
+    own = check(as_csv(GOOD), lines=[f"{role}: more.csv"], more__csv=content)
+    assert str(problem(own, "no rows")).startswith("more.csv: ") and f"'{role}:'" in str(own.report) and not own.report.errors
+    assert "above" not in str(problem(own, "no rows")) and len(own.gold) == 12 and own.kind == "classification"
+    assert [each.severity for each in check(content).report.problems] == ["error"]  # of the labelled rows
+
+
+def test_optional_tables_without_rows(check, tmp_path):
+    pd.DataFrame({"text": []}, dtype=str).to_parquet(tmp_path / "empty.parquet")
+    openpyxl.Workbook().save(tmp_path / "empty.xlsx")
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    for name in ("empty.parquet", "empty.xlsx", "empty.jsonl"):
+        own = check(as_csv(GOOD), lines=[f"unlabelled: {name}"])
+        assert problem(own, "no rows").file == name and names(own) == ["no rows"]
+
+
+CASES = {
+    "nan": (24, 2, ["placeholder label"]), "dash-label": (30, 3, ["placeholder label"]),
+    "int-and-float-labels": (32, 2, ["alike labels"]),
+    "many-named-int-classes": (120, 30, []), "one-label-list-label": (24, 2, []), "multilabel-cells": (36, 6, ["several labels"]),
+    "nfc-nfd-labels": (28, 2, ["unseen in label"]), "nbsp-and-zero-width": (28, 2, ["unseen in label"]), "sep-line": (24, 2, []),
+    "space-after-comma": (28, 2, []), "gzip-named-csv": (0, 0, ["file"]), "excel-hidden-first-sheet": (24, 2, []),
+    "excel-formula-no-value": (0, 0, ["row left out", "no rows"]), "excel-merged-labels": (3, 3, ["row left out"]),
+    "unlabelled-empty": (24, 2, ["no rows"]),
+}
+"""Rows that are used, classes, and problems that are named, of each case."""
+
+
+@pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason=f"no cases in {SHARED}")
+@pytest.mark.parametrize("case", CASES)
+def test_cases(case):
+    own = own_rows.read(SHARED / "cases" / case / "task.yaml")
+    used, classes, said = CASES[case]
+    assert (len(own.gold), len(own.labels)) == (used, classes) and set(said) <= set(names(own))
+    assert bool(own.report.errors) == (used < 8)
+    assert_nothing_lost(own)
 
 
 # -- near-duplicates -------------------------------------------------------------------------------
@@ -798,7 +1157,7 @@ def test_repairs_change_no_meaning_and_are_written_down(tmp_path, kind):
         own.gold["output"]
     )
     assert again.columns == own.columns and again.report.counts[0].rows_in == len(own.gold)
-    assert not {"empty text", "case of label", "spaces in label", "NUL byte", "exact duplicate"} & set(
+    assert not {"empty text", "alike labels", "spaces in label", "NUL byte", "exact duplicate"} & set(
         names(again)
     )
     assert repairs.fix(again) == []
@@ -896,7 +1255,7 @@ SOME = effort(max_examples=25, deadline=10_000, suppress_health_check=[HealthChe
 @SOME
 @given(
     content=st.one_of(
-        st.binary(max_size=300), st.text("ab,;\t|\"'\n\r\0=\ufeffé{}[]: ", max_size=200).map(str.encode)
+        st.binary(max_size=300), st.text("ab,;\t|\"'\n\r\0=\ufeffé{}[]: #-.1&\u200b\u0301", max_size=200).map(str.encode)
     ),
     name=st.sampled_from(["rows.csv", "rows.tsv", "rows.jsonl"]),
 )
@@ -921,6 +1280,22 @@ def test_any_text_is_a_task_file_or_refused(tmp_path, text):
         task_file.load(path)
     except SettingsError as error:
         assert str(error)
+
+
+@SOME
+@given(labels=st.lists(st.text("ab1.0-?'\"[];,&=\u200b\u0301\xa0\uff11é", max_size=4), min_size=4, max_size=12))
+def test_any_labels_are_repaired_once(tmp_path, labels):
+    for path in tmp_path.iterdir():
+        path.unlink()
+    rows = [(f"{text} again", label) for (text, _), label in zip(GOOD, labels, strict=False)]
+    (tmp_path / "rows.csv").write_text(as_csv([*GOOD, *rows]))
+    (tmp_path / "t.yaml").write_text("rows: rows.csv\ntext: text\nlabel: label\nseparator: ','\n")
+    own = own_rows.read(tmp_path / "t.yaml")
+    assert_nothing_lost(own)
+    if repairs.fix(own):
+        again = own_rows.read(tmp_path / "t.fixed.yaml")
+        assert again.labels == own.labels and list(again.gold["output"]) == list(own.gold["output"])
+        assert repairs.fix(again) == []
 
 
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0\ufeff\ufffd", exclude_categories=["Cs"])

@@ -109,8 +109,11 @@ def read(path: str | Path) -> OwnRows:
             if found and not problems:
                 gathered[role] = gather.gather(table, role, found, chosen.seed)
         except RowsError as error:
+            said = _without(str(error), file)
             report.problems.append(
-                Problem("error", "file", file, "", (), "row", _without(str(error), file), "")
+                _no_rows(role, file, said)
+                if isinstance(error, readers.EmptyFile) and role != "rows"
+                else Problem("error", "file", file, "", (), "row", said, "")
             )
         if role == "rows" and role not in gathered:
             columns = None
@@ -156,6 +159,14 @@ def _files(task: TaskFile, guesses: list[Guess]) -> dict[str, str]:
     return {role: file for role, file in files.items() if file}
 
 
+def _no_rows(role: str, file: str, what: str) -> Problem:
+    """A file that has no rows; only the labelled ones cannot be done without."""
+    if role == "rows":
+        return Problem("error", "no rows", file, "", (), "row", what, "Add labelled rows.")
+    advice = f"Nothing is read of it; add rows, or leave '{role}:' out of the task file."
+    return Problem("warning", "no rows", file, "", (), "row", what, advice)
+
+
 def _without(sentence: str, file: str) -> str:
     return sentence.removeprefix(file).removeprefix(",").removeprefix(":").strip().rstrip(".")
 
@@ -169,12 +180,12 @@ def _checked(
 ) -> OwnRows:
     """Check cells, then rows against each other, and count where each row went."""
     kind = columns.kind if columns else ""
-    spelling = checks.spellings(gathered["rows"], task.label_names) if kind == "classification" else {}
+    spelling = checks.spellings(gathered, task.label_names) if kind == "classification" else {}
     sieves = {}
     for role, each in gathered.items():
         report.problems.extend(checks.cells(each))
         if spelling and each.columns.output:
-            report.problems.extend(checks.label_case(each, spelling))
+            report.problems.extend(checks.label_spelling(each, spelling))
         sieves[role] = sieve = checks.Sieve(each, checks.cleaned(each, spelling))
         sieve.without_empty()
         sieve.without_duplicates()
@@ -199,19 +210,11 @@ def _checked(
         report.problems.extend(sieve.problems)
         count = Count(gathered[role].table.file, role, gathered[role].rows_in, len(sieve.frame), sieve.dropped)
         report.counts.append(count)
-        if not count.used:
-            report.problems.append(
-                Problem(
-                    "error",
-                    "no rows",
-                    count.file,
-                    "",
-                    (),
-                    "row",
-                    "no row can be used",
-                    "The reasons are above; correct the file.",
-                )
-            )
+        if not count.rows_in:
+            report.problems.append(_no_rows(role, count.file, "no rows below the names of the columns"))
+        elif not count.used:
+            what, advice = "no row can be used", "The warnings say why; correct the file."
+            report.problems.append(Problem("error", "no rows", count.file, "", (), "row", what, advice))
     gold, unlabelled, test = (
         _table(sieves[role].frame if role in sieves else None, columns, task.label_names)
         for role in ("rows", "unlabelled", "test")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pandera.pandas as pa
@@ -19,7 +20,7 @@ import pandera.pandas as pa
 from synthtune.own_rows.gather import Gathered
 from synthtune.own_rows.readers import DECODED
 from synthtune.own_rows.report import Problem, listed, shown_text
-from synthtune.own_rows.task_file import MOST_CLASSES, on_one_line
+from synthtune.own_rows.task_file import MOST_CLASSES, on_one_line, plain
 from synthtune.tasks.splits import first_near
 
 FEW = 4
@@ -38,18 +39,35 @@ PIECES = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ff
 IDS_FROM = 10
 """Labelled rows from which a label column with hardly a value twice is taken for an id."""
 
-MOST_NUMBERS = 20
-"""Different whole numbers that a label column may hold before it is taken for a score."""
-
 STRAY = re.compile("[\0\ufeff]")
 SPREADSHEET_START = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a cell that starts with one of these for a formula."""
 
 ESCAPED = re.compile(r"'(?=[=+\-@\t\r])")
 _NUMBER = re.compile(r"[+-]?\d[\d.,]*%?")
-_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]\d{1,2}:\d{2}\S*)?")
+_MONTH = r"(jan|feb|mar|apr|may|mai|june?|july?|aug|sept?|oct|okt|nov|dec|dez)\.?"
+_DATE = re.compile(
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]\d{1,2}:\d{2}\S*)?|\d{1,2}:\d{2}:\d{2}"
+    rf"|\d{{1,2}}[-/. ]{{1,2}}{_MONTH}([-/. ]\d{{2,4}})?|{_MONTH}[-/. ]\d{{1,4}}",
+    re.IGNORECASE,
+)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|&(amp|lt|gt|quot|nbsp|#\d+);")
-_PLACEHOLDERS = {"nan", "none", "null", "n/a", "na", "#n/a", "nil", "undefined", "tbd"}
+_JSON = re.compile(r"""[\[{]\s*["'{\[].*[\]}]""")
+_MISSING = {
+    "nan", "null", "<null>", "n/a", "n.a.", "#n/a", "<na>", "(blank)", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!",
+    "undefined", "tbd", "todo", "unlabeled", "unlabelled", "not labeled", "not labelled", "no label",
+}
+_MAYBE_MISSING = {"none", "na", "nil"}
+"""Words, in lower case, that stand for a missing value wherever they are; those that are also names of classes."""
+
+_MARKS = re.compile(r"[-?._*/]+")
+"""Labels of only such characters stand for a missing value where all other labels are words or numbers."""
+
+_LOOKS = str.maketrans("‐‑‒–—−’‘ʼ`´“”„авекмнорстухіјѕ", "-" * 6 + "'" * 5 + '"' * 3 + "abekmhopctyxijs")
+"""Dashes, quotes and small Cyrillic letters that look like others; what they look like."""
+
+_UNITED = {";": True, "|": True, ",": True, "/": False, "&": False, "+": False, " ": False}
+"""What stands between several labels of a cell, and whether it seldom is part of a label."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +96,7 @@ TEXT_RULES = {
     "placeholder": Rule(
         "a word that stands for a missing value in many files",
         "It is read as a text; remove the row if it is none.",
-        lambda cell: cell.strip().lower() in _PLACEHOLDERS,
+        lambda cell: cell.strip().lower() in _MISSING | _MAYBE_MISSING,
     ),
     "spreadsheet formula": Rule(
         "a text that a spreadsheet would run as a formula",
@@ -97,17 +115,27 @@ LABEL_RULES = {
         "no label",
         "These rows are left out; --fix removes them. Put them into the unlabelled file if "
         "they should be used.",
-        lambda cell: not _bare(cell),
+        lambda cell: not plain(cell),
     ),
     "spaces in label": Rule(
         "a label with spaces around it, or with other space between its words than one blank",
         "It is read with none around it and one blank between words; --fix writes it so.",
         lambda cell: cell.strip() and cell != on_one_line(cell),
     ),
+    "unseen in label": Rule(
+        "a label with characters that are not seen, HTML entities, letters made of parts, or the quotes and brackets of a list",
+        "It is read without them, in whole letters; --fix writes it so.",
+        lambda cell: plain(cell) != on_one_line(STRAY.sub("", cell)),
+    ),
     "formula as label": Rule(
         "a label that a spreadsheet would run as a formula",
         "It is escaped with a ' in front wherever it is written as CSV.",
-        lambda cell: cell.startswith(SPREADSHEET_START) and not is_number(cell),
+        lambda cell: runs(cell),
+    ),
+    "date as label": Rule(
+        "a date or a time where a label should be",
+        "A spreadsheet makes dates of labels such as 1-2 and MAR1: write what was meant, in a column of the format Text.",
+        lambda cell: _DATE.fullmatch(cell.strip()),
     ),
 }
 CELL_RULES = {
@@ -124,9 +152,21 @@ CELL_RULES = {
 }
 
 
+JSON_RULE = Rule(
+    "a list or an object as JSON or Python writes it",
+    "It is read as the text it is; write the one text or label that is meant.",
+    lambda cell: _JSON.fullmatch(plain(cell)),
+)
+
+
 def is_number(cell: str) -> bool:
     """Say whether a cell holds a number and nothing else."""
     return _NUMBER.fullmatch(cell.strip()) is not None
+
+
+def runs(cell: str) -> bool:
+    """Say whether a spreadsheet would run a cell as a formula; signs alone and numbers it would not."""
+    return cell.startswith(SPREADSHEET_START) and any(map(str.isalnum, cell)) and not is_number(cell)
 
 
 def _bare(cell: str) -> str:
@@ -137,10 +177,11 @@ def cells(gathered: Gathered) -> list[Problem]:
     """Check every cell of a file as it is there."""
     frame, roles = gathered.frame, gathered.columns.roles
     labels = gathered.columns.kind == "classification"
+    always = CELL_RULES | ({"JSON": JSON_RULE} if labels else {})  # texts to be written may well be made from JSON
     rules = {
-        "text": TEXT_RULES | CELL_RULES,
-        "text_pair": TEXT_RULES | CELL_RULES,
-        "output": (LABEL_RULES if labels else TEXT_RULES) | CELL_RULES,
+        "text": TEXT_RULES | always,
+        "text_pair": TEXT_RULES | always,
+        "output": (LABEL_RULES if labels else TEXT_RULES) | always,
     }
     schema = pa.DataFrameSchema(
         {
@@ -162,43 +203,25 @@ def cells(gathered: Gathered) -> list[Problem]:
             rule = rules[role][name]
             example = frame[role][cases["index"].iloc[0]]
             shown = f", {shown_text(example)}" if example.strip() else ""
-            problems.append(
-                _warning(
-                    gathered, name, roles[role], frame["row"][cases["index"]], rule.what + shown, rule.advice
-                )
-            )
+            rows = frame["row"][cases["index"]]
+            problems.append(_problem(gathered, name, roles[role], rows, rule.what + shown, rule.advice))
     for role, place in zip(roles, map(gathered.table.columns.index, roles.values()), strict=True):
         computed = frame["notes"].map(lambda notes, mark=f"formula:{place}": mark in notes).astype(bool)
         if computed.any():
-            problems.append(
-                _warning(
-                    gathered,
-                    "formula",
-                    roles[role],
-                    frame["row"][computed],
-                    "a formula",
-                    "It is not run: the value that the spreadsheet last computed is read.",
-                )
-            )
+            problems.append(_problem(gathered, "formula", roles[role], frame["row"][computed], "a formula",
+                                     "It is not run: the value that the spreadsheet last computed is read."))
     decoded = frame["notes"].map(lambda notes: DECODED in notes).astype(bool)
     if decoded.any():
-        problems.append(
-            _warning(
-                gathered,
-                "mixed encodings",
-                "",
-                frame["row"][decoded],
-                f"not UTF-8, unlike the rest of the file ({shown_text(frame['text'][decoded].iloc[0])})",
-                "It is read as Windows-1252; check its letters. --fix writes all rows as UTF-8.",
-            )
-        )
+        what = f"not UTF-8, unlike the rest of the file ({shown_text(frame['text'][decoded].iloc[0])})"
+        problems.append(_problem(gathered, "mixed encodings", "", frame["row"][decoded], what,
+                                 "It is read as Windows-1252; check its letters. --fix writes all rows as UTF-8."))
     for reason, number in gathered.dropped.items():
         rows = gathered.named.get(reason, [])
         problems.append(
-            _warning(gathered, "row left out", "", rows, f"a row {reason}",
+            _problem(gathered, "row left out", "", rows, f"a row {reason}",
                      "Left out; correct the row if it matters.", number - len(rows))
             if rows
-            else _warning(gathered, "row left out", "", [], f"{number:,} rows {reason}",
+            else _problem(gathered, "row left out", "", [], f"{number:,} rows {reason}",
                           "Left out, by chance and not by content.")
         )
     problems.extend(gathered.table.warnings)
@@ -212,58 +235,107 @@ def cleaned(gathered: Gathered, spelling: dict[str, str]) -> pd.DataFrame:
     ----------
     gathered : Gathered
     spelling : dict
-        How to write each label, by the label in lower case; see `spellings`.
+        How to write each label; see `spellings`.
 
     Returns
     -------
     DataFrame
         The frame's rows and columns. NUL bytes, byte-order marks, the ' that keeps a spreadsheet from running
-        a cell, and the spaces around outputs are gone; between the words of a label there is one blank.
+        a cell, and the spaces around outputs are gone; labels are `plain`.
     """
     frame = gathered.frame.drop(columns="notes").copy()
     for role in gathered.columns.roles:
-        frame[role] = frame[role].map(lambda cell: STRAY.sub("", cell))
-        if gathered.table.kind == "delimited":
-            frame[role] = frame[role].map(
-                lambda cell: ESCAPED.sub("", cell, count=1) if cell[:1] == "'" else cell
-            )
-        if role == "output":
-            frame[role] = frame[role].map(str.strip)
-            if gathered.columns.kind == "classification":
-                frame[role] = frame[role].map(on_one_line).map(lambda label: spelling.get(label.casefold(), label))
+        if role == "output" and gathered.columns.kind == "classification":
+            frame[role] = plain_labels(gathered).map(lambda label: spelled(label, spelling))
+        else:
+            frame[role] = _unescaped(gathered, role).map(str.strip if role == "output" else str)
     return frame
 
 
-def spellings(gathered: Gathered, names: Iterable[str]) -> dict[str, str]:
-    """How to write each label of the labelled rows, by the label in lower case.
+def _unescaped(gathered: Gathered, role: str) -> pd.Series:
+    found = gathered.frame[role].map(lambda cell: STRAY.sub("", cell))
+    if gathered.table.kind == "delimited":
+        found = found.map(lambda cell: ESCAPED.sub("", cell, count=1) if cell[:1] == "'" else cell)
+    return found
 
-    Labels that differ only in case are one: as the task file's `label_names` write it, else as most rows do.
+
+def plain_labels(gathered: Gathered) -> pd.Series:
+    """The labels of a file, each `plain`."""
+    return _unescaped(gathered, "output").map(plain)
+
+
+def alike(label: str) -> str:
+    """What labels that look alike have in common, "" only for "".
+
+    They are alike in another case or form of letters, with and without quotes, brackets or a separator at an end; numbers
+    with zeros before or after.
     """
-    counts = Counter(map(_bare, gathered.frame["output"]))
+    key = unicodedata.normalize("NFKC", label.casefold().translate(_LOOKS)).casefold()
+    key = "".join(letter for letter in key if unicodedata.category(letter) != "Cf" and not "\ufe00" <= letter <= "\ufe0f")
+    key = on_one_line(key).strip("\"'[];, ")
+    number = re.fullmatch(r"\+?(-?)0*(\d+?)(\.0+)?", key)
+    return (number[1] + number[2] if number else key) or label
+
+
+def spellings(gathered: dict[str, Gathered], names: Iterable[str]) -> dict[str, str]:
+    """How to write each label of the labelled and the test rows, by what labels that look alike have in common.
+
+    They are one: as the task file's `label_names` write it, else as most rows do. What stands for a missing value is
+    written "". A label that is named stays as it is.
+    """
+    read = [plain_labels(gathered[role]) for role in ("rows", "test") if role in gathered]
+    labels = pd.concat(read).value_counts().index
     found: dict[str, str] = {}
-    for label, _ in counts.most_common():
-        found.setdefault(label.casefold(), label)
-    return found | {name.casefold(): name for name in names}
+    for label in sorted(labels, key=lambda label: (label.endswith(".0"), not label.isprintable())):
+        found.setdefault(alike(label), label)
+    marks = {key for key in found if _MARKS.fullmatch(key)}
+    words = set(found) - marks - _MISSING - {""}
+    if not (words and all(any(map(str.isalnum, key)) for key in words)):
+        marks = set()
+    missing = dict.fromkeys(marks | _MISSING & set(found), "")
+    return found | missing | {alike(name): name for name in names} | {name: name for name in names}
 
 
-def label_case(gathered: Gathered, spelling: dict[str, str]) -> list[Problem]:
-    """Labels that differ from others only in case."""
-    bare = gathered.frame["output"].map(_bare)
+def spelled(label: str, spelling: dict[str, str]) -> str:
+    """A plain label as it is to be written."""
+    return spelling.get(label) or spelling.get(alike(label), label)
+
+
+def label_spelling(gathered: Gathered, spelling: dict[str, str]) -> list[Problem]:
+    """Labels that look like others, and those that stand for a missing value."""
+    read = plain_labels(gathered)
     problems = []
-    for label in sorted(set(bare)):
-        meant = spelling.get(label.casefold(), label)
-        if label and meant != label:
-            problems.append(
-                _warning(
-                    gathered,
-                    "case of label",
-                    gathered.columns.output,
-                    gathered.frame["row"][bare == label],
-                    f"the label {shown_text(label)} differs from {shown_text(meant)} only in case",
-                    "It is read as that; --fix writes it so.",
-                )
-            )
+    for label in sorted(set(read) - {""}):
+        meant = spelled(label, spelling)
+        if meant == label:
+            continue
+        name, what, advice = (
+            ("alike labels", f"the label {shown_text(label)} looks like {shown_text(meant)}",
+             "It is read as that; --fix writes it so. If both are classes, name all classes in label_names.")
+            if meant
+            else ("placeholder label", f"the label {shown_text(label)} stands for a missing value in many files",
+                  "These rows are left out; --fix removes them. If it is a class, name all classes in label_names.")
+        )
+        problems.append(_problem(gathered, name, gathered.columns.output, gathered.frame["row"][read == label], what, advice))
     return problems
+
+
+def several(labels: Iterable[str]) -> list[str]:
+    """Labels that are several in one cell: what stands between separators are labels too.
+
+    Beside a separator that seldom is part of a label, these need not stand alone: it is enough that they are in other cells
+    too, if that is so of most cells with that separator.
+    """
+    known, found = set(map(alike, labels)), []
+    for mark, seldom in _UNITED.items():
+        parts = {label: [alike(part.strip()) for part in label.split(mark) if part.strip()] for label in labels}
+        parts = {label: each for label, each in parts.items() if len(each) > 1}
+        used = Counter(part for each in parts.values() for part in set(each))
+        again = [label for label, each in parts.items() if all(part in known or used[part] > 1 for part in each)]
+        if not seldom or len(again) <= len(parts) / 2:
+            again = [label for label, each in parts.items() if known.issuperset(each)]
+        found += again
+    return list(dict.fromkeys(found))
 
 
 class Sieve:
@@ -292,7 +364,7 @@ class Sieve:
     def warn(self, name: str, rows: Iterable[int], what: str, advice: str) -> None:
         """Note a problem of some rows' texts."""
         columns = "' and '".join(self.gathered.columns.text)
-        self.problems.append(_warning(self.gathered, name, columns, rows, what, advice))
+        self.problems.append(_problem(self.gathered, name, columns, rows, what, advice))
 
     def drop(self, out: pd.Series, reason: str) -> None:
         """Take rows out."""
@@ -436,107 +508,57 @@ def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
     counts = frame["output"].value_counts()
     if not len(counts):
         return []
-    numbers = pd.to_numeric(pd.Series(counts.index), errors="coerce")
-    if numbers.notna().all() and ((numbers % 1 != 0).any() or len(counts) > MOST_NUMBERS):
-        return [
-            _error(
-                gathered,
-                "label is a number",
-                column,
-                [],
-                f"the labels are {len(counts):,} different numbers, "
-                f"{listed(counts.index[:3])} among them: a score, not a class",
-                "Name another column with 'label:', "
-                "or put the scores into a few classes such as low and high.",
-            )
-        ]
-    if len(frame) >= IDS_FROM and len(counts) >= 0.9 * len(frame):
-        return [
-            _error(
-                gathered,
-                "label is an id",
-                column,
-                [],
-                f"{len(counts):,} different labels in {len(frame):,} rows: "
-                "an id, a date or a text, not a class",
-                "Name another column with 'label:', or with 'target:' if these are texts to be written.",
-            )
-        ]
     problems = []
-    if len(counts) == 1:
-        problems.append(
-            _error(
-                gathered,
-                "one class",
-                column,
-                frame["row"],
-                f"the only label is {shown_text(counts.index[0])}",
-                "Add rows of at least one other class.",
-            )
-        )
+
+    def note(severity: Literal["error", "warning"], name: str, having: Iterable[str], what: str, advice: str) -> None:
+        rows = frame["row"][frame["output"].isin(list(having))]
+        problems.append(_problem(gathered, name, column, rows, what, advice, severity=severity))
+
+    united = several([label for label in counts.index if label not in names])
+    if united:
+        note("warning", "several labels", united, f"several labels in one cell, {listed(map(shown_text, united))}",
+             "They are read as one class, for a row has one label here: keep one label a row, or make a task of each label (yes "
+             "or no).")
+    numbers = pd.to_numeric(pd.Series(counts.index).str.rstrip("%").str.replace(",", "."), errors="coerce")
+    if not names and numbers.notna().all() and (numbers % 1 != 0).any():
+        what = f"the labels are {len(counts):,} different numbers, {listed(counts.index[:3])} among them: a score, not a class"
+        note("error", "label is a number", [], what,
+             "Name another column with 'label:', or put the scores into a few classes such as low and high.")
+        return problems
+    if not names and len(frame) >= IDS_FROM and len(counts) >= 0.9 * len(frame):
+        note("error", "label is an id", [],
+             f"{len(counts):,} different labels in {len(frame):,} rows: an id, a date or a text, not a class",
+             "Name another column with 'label:', or with 'target:' if these are texts to be written.")
+        return problems
     few = counts[counts < FEW]
-    if len(few) and len(counts) > 1:
+    if len(counts) == 1:
+        note("error", "one class", counts.index, f"the only label is {shown_text(counts.index[0])}",
+             "Add rows of at least one other class.")
+    elif len(few):
         shown = listed([f"{shown_text(label)} ({number})" for label, number in few.items()])
-        problems.append(
-            _warning(
-                gathered,
-                "few rows",
-                column,
-                frame["row"][frame["output"].isin(few.index)],
-                f"{len(few):,} classes have fewer than {FEW} rows: {shown}"
-                if len(few) > 1
-                else f"one class has fewer than {FEW} rows: {shown}",
-                "Label more rows of each, or join the class to another; results for it will mean little.",
-            )
-        )
+        classes = f"{len(few):,} classes have" if len(few) > 1 else "one class has"
+        note("warning", "few rows", few.index, f"{classes} fewer than {FEW} rows: {shown}",
+             "Label more rows of each, or join the class to another; results for it will mean little.")
     if len(counts) > MOST_CLASSES:
-        problems.append(
-            _warning(
-                gathered,
-                "many classes",
-                column,
-                [],
-                f"{len(counts):,} classes, more than the {MOST_CLASSES} this is made for",
-                "Expect low accuracy, or join classes.",
-            )
-        )
-    if names:
-        unnamed = frame[~frame["output"].isin(names)]
-        if len(unnamed):
-            problems.append(
-                _error(
-                    gathered,
-                    "label without a name",
-                    column,
-                    unnamed["row"],
-                    f"label_names has no name for {listed(map(shown_text, unnamed['output'].unique()))}",
-                    "Add it to label_names in the task file.",
-                )
-            )
-        unused = [name for name in names if name not in counts.index]
-        if unused:
-            problems.append(
-                _warning(
-                    gathered,
-                    "name without a label",
-                    column,
-                    [],
-                    f"no row has the label {listed(map(shown_text, unused))} that label_names names",
-                    "Nothing can be learnt about it.",
-                )
-            )
-    elif numbers.notna().all():
-        problems.append(
-            _warning(
-                gathered,
-                "labels are numbers",
-                column,
-                [],
-                f"the labels are the numbers {listed(map(str, counts.index), most=12)}",
-                "They are read as class names; say in words "
-                "what they mean with 'label_names:', for the teacher reads the words.",
-            )
-        )
+        note("warning", "many classes", [], f"{len(counts):,} classes, more than the {MOST_CLASSES} this is made for",
+             "Expect low accuracy, or join classes.")
+    unnamed = [label for label in counts.index if label not in names]
+    unused = [name for name in names if name not in counts.index]
+    if names and unnamed:
+        note("error", "label without a name", unnamed, f"label_names has no name for {listed(map(shown_text, unnamed))}",
+             "Add it to label_names in the task file.")
+    if unused:
+        note("warning", "name without a label", [],
+             f"no row has the label {listed(map(shown_text, unused))} that label_names names", "Nothing can be learnt about it.")
+    if not names and numbers.notna().all():
+        note("warning", "labels are numbers", [], f"the labels are the numbers {listed(counts.index, most=12)}",
+             "They are read as class names; say in words what they mean with 'label_names:', for the teacher reads the words. If "
+             "they are scores, put them into a few classes.")
+    unsure = [label for label in unnamed if not names and alike(label) in _MAYBE_MISSING]
+    if unsure:
+        note("warning", "class or missing", unsure,
+             f"the label {listed(map(shown_text, unsure))} stands for a missing value in many files",
+             "It is read as a class: empty these cells if it is none; name all classes in label_names if it is one.")
     return problems
 
 
@@ -545,43 +567,18 @@ def unknown_labels(test: Sieve, gold: Sieve) -> list[Problem]:
     unknown = test.frame[~test.frame["output"].isin(gold.frame["output"])]
     if not len(unknown):
         return []
+    file, shown = gold.gathered.table.file, listed(map(shown_text, unknown["output"].unique()))
+    said = ("warning", "unknown label", f"a label that no row of {file} has, {shown}",
+            "No model can learn it: these rows will count as wrong. Add rows of that class, or correct it.")
     if len(unknown) == len(test.frame):
         known = listed(map(shown_text, gold.frame["output"].unique()))
-        return [
-            _error(
-                test.gathered,
-                "unknown labels only",
-                test.gathered.columns.output,
-                unknown["row"],
-                f"no label of the test file is one of {gold.gathered.table.file}: "
-                f"{listed(map(shown_text, unknown['output'].unique()))} there, {known} here",
-                "Write the labels of both files in the same way.",
-            )
-        ]
-    return [
-        _warning(
-            test.gathered,
-            "unknown label",
-            test.gathered.columns.output,
-            unknown["row"],
-            "a label that no row of "
-            f"{gold.gathered.table.file} has, {listed(map(shown_text, unknown['output'].unique()))}",
-            "No model can learn it: these rows will count as wrong. Add rows of that class, or correct it.",
-        )
-    ]
+        said = ("error", "unknown labels only", f"no label of the test file is one of {file}: {shown} there, {known} here",
+                "Write the labels of both files in the same way.")
+    severity, name, what, advice = said
+    return [_problem(test.gathered, name, test.gathered.columns.output, unknown["row"], what, advice, severity=severity)]
 
 
-def _warning(
-    gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str, more: int = 0
-) -> Problem:
-    return Problem(
-        "warning", name, gathered.table.file, column, tuple(map(int, rows)), gathered.table.unit, what, advice, more
-    )
-
-
-def _error(
-    gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str
-) -> Problem:
-    return Problem(
-        "error", name, gathered.table.file, column, tuple(map(int, rows)), gathered.table.unit, what, advice
-    )
+def _problem(gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str, more: int = 0,
+             severity: Literal["error", "warning"] = "warning") -> Problem:
+    table = gathered.table
+    return Problem(severity, name, table.file, column, tuple(map(int, rows)), table.unit, what, advice, more)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from synthtune.errors import RowsError, nearest
-from synthtune.own_rows.readers import Table, as_text
+from synthtune.own_rows.readers import LOOKED_AT, Table, as_text
 from synthtune.own_rows.report import KEPT_ROWS, Guess, Problem, listed, shown_text
 
 ROW_LIMIT = 200_000
@@ -20,9 +20,6 @@ CELL_LIMIT = 100_000
 
 CHARACTER_LIMIT = 500_000_000
 """Characters of all texts of a file that are kept."""
-
-LOOKED_AT = 1000
-"""Rows that guesses of columns go by."""
 
 TEXT_PAIRS = (
     ("sentence1", "sentence2"),
@@ -145,7 +142,7 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
                 break
             text, instead = as_text(record.cells[place])
             if instead:
-                reason = f"with {instead} and no text in column '{name}'"
+                reason = f"with no text in column '{name}' but {instead}"
             elif len(text) > CELL_LIMIT:
                 reason = f"with more than {CELL_LIMIT:,} characters in column '{name}'"
             values.append(text)
@@ -207,19 +204,9 @@ def choose(
     if not output:
         output, guessed_kind, why = _guess_output(values, text or [], classification=named)
         if not output:
-            return (
-                None,
-                [],
-                [
-                    _ask(
-                        table,
-                        "which label",
-                        "which column holds the labels cannot be guessed",
-                        "Name it in the task file with 'label:', or with 'target:' if it holds texts to be "
-                        f"written. Columns: {listed(table.columns, most=12)}",
-                    )
-                ],
-            )
+            advice = "Name it in the task file with 'label:', or with 'target:' if it holds texts to be written. Columns: "
+            return None, [], [_ask(table, "which label", "which column holds the labels cannot be guessed",
+                                   advice + listed(table.columns, most=12))]
         kind = kind or guessed_kind
         guesses.append(Guess(table.file, "label" if kind == "classification" else "target", output, why))
         guesses.append(
@@ -235,18 +222,8 @@ def choose(
     if not text:
         text, why = _guess_text(values, output)
         if not text:
-            return (
-                None,
-                guesses,
-                [
-                    _ask(
-                        table,
-                        "which text",
-                        "which column holds the texts cannot be guessed",
-                        f"Name it in the task file with 'text:'. Columns: {listed(table.columns, most=12)}",
-                    )
-                ],
-            )
+            advice = f"Name it in the task file with 'text:'. Columns: {listed(table.columns, most=12)}"
+            return None, guesses, [_ask(table, "which text", "which column holds the texts cannot be guessed", advice)]
         guesses.append(Guess(table.file, "text", " and ".join(text), why))
     problems = missing(table, [*text, output])
     if output in values[output]:
@@ -280,56 +257,29 @@ def missing(table: Table, wanted: list[str]) -> list[Problem]:
         found = table.columns.count(name)
         if not found:
             hint = nearest(name, dict.fromkeys(table.columns[:50]))
-            problems.append(
-                Problem(
-                    "error",
-                    "missing column",
-                    table.file,
-                    name,
-                    rows,
-                    table.unit,
-                    "no such column",
-                    hint[:1].upper() + hint[1:],
-                )
-            )
+            problems.append(Problem("error", "missing column", table.file, name, rows, table.unit, "no such column",
+                                    hint[:1].upper() + hint[1:]))
         elif found > 1:
-            problems.append(
-                Problem(
-                    "error",
-                    "column twice",
-                    table.file,
-                    name,
-                    rows,
-                    table.unit,
-                    f"{found} columns have this name",
-                    "Rename all but the one that is meant.",
-                )
-            )
+            problems.append(Problem("error", "column twice", table.file, name, rows, table.unit,
+                                    f"{found} columns have this name", "Rename all but the one that is meant."))
     return problems
 
 
 def _ask(table: Table, name: str, what: str, advice: str) -> Problem:
     """An error about the header."""
-    return Problem(
-        "error",
-        name,
-        table.file,
-        "",
-        (table.header,) if table.header else (),
-        table.unit,
-        what,
-        advice + ".",
-    )
+    rows = (table.header,) if table.header else ()
+    return Problem("error", name, table.file, "", rows, table.unit, what, advice + ".")
 
 
 def _first_values(table: Table) -> dict[str, list[str]]:
-    """The first values of every column, as texts."""
+    """The first values of every column, as texts, or what they are instead."""
     values: dict[str, list[str]] = {name: [] for name in table.columns}
     for number, record in enumerate(table.read()):
         if number == LOOKED_AT:
             break
         for name, cell in zip(table.columns, record.cells or (), strict=False):
-            values[name].append(as_text(cell)[0].strip())
+            text, instead = as_text(cell)
+            values[name].append(text.strip() or instead)
     return values
 
 
@@ -337,7 +287,8 @@ def _guess_output(
     values: dict[str, list[str]], text: list[str], classification: bool
 ) -> tuple[str, str, str]:
     """Name the column of labels or targets, the kind of task, and the reason."""
-    left = {name: found for name, found in values.items() if name not in text and any(found)}
+    left = {name: found for name, found in values.items()
+            if name not in text and (any(found) or name.lower() == "label")}  # never another column in its place
     by_name = {name.lower(): name for name in reversed(left)}
     for names, kind in ((LABEL_NAMES, "classification"), (TARGET_NAMES, "nlg"), (OUTPUT_NAMES, "")):
         for name in names:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from synthtune.errors import RowsError, SynthtuneError
-from synthtune.own_rows.report import KEPT_ROWS, Guess, Problem, listed
+from synthtune.own_rows.report import KEPT_ROWS, Guess, Problem, listed, numbered
 
 LINE_LIMIT = 16 * 2**20
 """Characters of the longest line, and of the longest cell with line ends in it, that are looked at as one."""
@@ -51,16 +51,27 @@ FORMATS = (
     "(.xlsx, .xlsm) or a folder written by datasets' save_to_disk"
 )
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".dill", ".npy", ".npz", ".ckpt"}
-ELSEWHERE = {
-    ".xls": "save it as .xlsx",
-    ".xlsb": "save it as .xlsx",
-    ".ods": "save it as .xlsx",
-    ".arrow": "give the folder it is in, or save it as Parquet",
-    ".txt": "write a first line with a column name and "
-    "name the file .csv, or .tsv where the texts have commas",
-    ".zip": "unpack it",
-    ".gz": "unpack it",
-}
+
+_UNPACK, _SAVE = "unpack it, and name the file that is in it", "save its table as CSV or .xlsx"
+_CONTENTS = (
+    (rb"\x1f\x8b", "compressed with gzip", _UNPACK),
+    (rb"BZh\d1AY&SY", "compressed with bzip2", _UNPACK),
+    (rb"\xfd7zXZ\0|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18", "compressed with xz, Zstandard or LZ4", _UNPACK),
+    (rb"7z\xbc\xaf\x27|Rar!\x1a|.{257}ustar", "an archive (7z, RAR or tar)", _UNPACK),
+    (rb"\xd0\xcf\x11\xe0", "an office file in the old format or with a password", "save it as .xlsx without a password"),
+    (rb"ARROW1\0|FEA1\0|\xff{4}", "an Arrow or Feather file", "save it as Parquet, or give the datasets folder it is in"),
+    (rb"%PDF-|\{\\rtf|(\xef\xbb\xbf)?\s*<(?i:!doctype|html|\?xml|table)", "a PDF, RTF, HTML or XML document", _SAVE),
+    (rb"version https://git-lfs", "what Git LFS leaves in the place of a file", "get the file with 'git lfs pull'"),
+)
+"""First bytes of files that are not read whatever their name is, what they are, and what to do."""
+
+_CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
+_KINDS_OF_CONTROL = 4
+"""Different control characters that the start of a text may have: binary content has nearly all of them."""
+
+
+class EmptyFile(RowsError):
+    """A file without rows, and without the names of columns."""
 
 
 @dataclass(frozen=True)
@@ -167,25 +178,47 @@ def open_table(
             )
         with open(path, "rb") as handle:
             head = handle.read(4096)
-        if suffix in PICKLES or re.match(rb"\x80[\x02-\x05]", head):
+        if suffix in PICKLES or re.match(rb"\x80[\x02-\x05]|\x93NUMPY", head):
             raise RowsError(
                 f"{file}: a pickle, or a file that may hold one. Reading one can run any code in it, so none "
                 f"is read here. Save the table as {FORMATS}."
             )
         if not head:
-            raise RowsError(f"{file}: empty; it needs a line of column names and rows.")
+            raise EmptyFile(f"{file}: empty; it needs a line of column names and rows.")
+        for first, what, advice in _CONTENTS:
+            if re.match(first, head, re.DOTALL):
+                raise RowsError(f"{file}: {what}, whatever its name says; {advice}.")
+        zipped = _zipped(path) if head.startswith(b"PK\3\4") else ""
+        if suffix in (".xlsx", ".xlsm") or zipped == "workbook":
+            return _excel(path, file, sheet)
+        if zipped:
+            raise RowsError(f"{file}: {zipped}.")
+        if suffix == ".parquet" or re.match(rb"PAR1[\0-\x1f]", head):
+            return _parquet(path, file)
+        if suffix in (".jsonl", ".ndjson", ".json") or re.match(rb'(\xef\xbb\xbf)?\s*\[?\s*\{\s*"', head):
+            return _json_lines(path, file, encoding)
         if suffix in (".csv", ".tsv", ".tab"):
             return _delimited(path, file, separator, encoding)
-        if suffix in (".jsonl", ".ndjson", ".json"):
-            return _json_lines(path, file, encoding)
-        if suffix == ".parquet":
-            return _parquet(path, file)
-        if suffix in (".xlsx", ".xlsm"):
-            return _excel(path, file, sheet)
     except OSError as error:
         raise RowsError(f"{file}: cannot be read ({error.strerror or error}).") from error
-    hint = ELSEWHERE.get(suffix)
-    raise RowsError(f"{file}: files that end in '{suffix}' are not read; {hint or f'save it as {FORMATS}'}.")
+    raise RowsError(
+        f"{file}: files that end in '{suffix}' are not read; a text with a line of column names can be named .csv or "
+        f".tsv; else save it as {FORMATS}."
+    )
+
+
+def _zipped(path: Path) -> str:
+    """Say what a zip archive is: "workbook", or what to do with it."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            names = set(packed.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "a zip archive that is damaged; save the table anew"
+    if "xl/workbook.xml" in names:
+        return "workbook"
+    if names & {"[Content_Types].xml", "mimetype"}:
+        return "a document of an office program, and no .xlsx workbook; save its table as .xlsx or CSV"
+    return f"a zip archive; {_UNPACK}"
 
 
 # -- text: encoding and lines ----------------------------------------------------------------------
@@ -198,18 +231,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-_OTHER_SCRIPTS = [
-    "cp1251",
-    "koi8_r",
-    "cp1253",
-    "cp1255",
-    "cp1256",
-    "cp932",
-    "euc_jp",
-    "gb18030",
-    "big5",
-    "cp949",
-]
+_OTHER_SCRIPTS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
 """Encodings that are told apart where most letters are not ASCII; they share few letters."""
 
 
@@ -236,25 +258,17 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
         head = handle.read(4096)
         for mark, name in _MARKS:
             if head.startswith(mark):
-                return _Encoding(
-                    name,
-                    [Guess(file, "encoding", name, "its byte-order mark")],
-                    [
-                        Problem(
-                            "warning",
-                            "byte-order mark",
-                            file,
-                            "",
-                            (1,),
-                            "line",
-                            "starts with a byte-order mark",
-                            "It is not part of the first column's name; --fix removes it.",
-                        )
-                    ],
-                )
+                marked = Problem("warning", "byte-order mark", file, "", (1,), "line", "starts with a byte-order mark",
+                                 "It is not part of the first column's name; --fix removes it.")
+                return _Encoding(name, [Guess(file, "encoding", name, "its byte-order mark")], [marked])
         for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
             if len(head) >= 8 and head[first::2].count(0) > 0.4 * len(head):
                 return _Encoding(name, [Guess(file, "encoding", name, "every second byte is NUL")], [])
+        if len(_CONTROL & set(head)) > _KINDS_OF_CONTROL:
+            raise RowsError(
+                f"{file}: not text but binary, or text in an encoding that has to be named with 'encoding:'; save it as "
+                f"{FORMATS}."
+            )
         handle.seek(0)
         fits, others, other, sample = 0, 0, [], b""
         for number in itertools.count(1):
@@ -277,24 +291,11 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
         why = f"{fits:,} of {fits + others:,} lines with other than ASCII letters fit"
         return _Encoding("utf-8", [Guess(file, "encoding", "utf-8", why)], [])
     name, why = _by_letters(sample)
-    return _Encoding(
-        name,
-        [Guess(file, "encoding", name, why)],
-        [
-            Problem(
-                "warning",
-                "wrong encoding",
-                file,
-                "",
-                tuple(other),
-                "line",
-                f"not UTF-8; read as {name}",
-                "Check the letters of these lines, and name the right 'encoding:' in the task file if they "
-                "are wrong; --fix writes UTF-8.",
-                others - len(other),
-            )
-        ],
-    )
+    advice = ("Check the letters of these lines, and name the right 'encoding:' in the task file if they are wrong; --fix writes "
+              "UTF-8.")
+    wrong = Problem("warning", "wrong encoding", file, "", tuple(other), "line", f"not UTF-8; read as {name}", advice,
+                    others - len(other))
+    return _Encoding(name, [Guess(file, "encoding", name, why)], [wrong])
 
 
 def _by_letters(sample: bytes) -> tuple[str, str]:
@@ -345,39 +346,49 @@ def _as_windows_1252(found: re.Match[str]) -> str:
 # -- delimited text --------------------------------------------------------------------------------
 
 
+QUOTES = {
+    "around cells": {"quoting": csv.QUOTE_MINIMAL},
+    "around cells, with spaces beside them": {"quoting": csv.QUOTE_MINIMAL, "skipinitialspace": True},
+    "part of the text": {"quoting": csv.QUOTE_NONE},
+}
+"""What quotes may be, the most frequent first, and how a parser is told."""
+
+
 def _delimited(path: Path, file: str, separator: str | None, given: str | None) -> Table:
     found = _encoding(path, file, given)
     encoding, guesses = found.name, list(found.guesses)
+    above, comments, declared = _above(_lines(path, file, encoding))
+    if comments:
+        guesses.append(Guess(file, "comments", numbered("line", comments), "above the column names, and begin with #"))
+
+    def lines() -> Iterator[tuple[int, str, bool]]:
+        return itertools.islice(_lines(path, file, encoding), above, None)
+
     if separator is None:
-        separator = _separator(path, file, encoding)
-        guesses.append(
-            Guess(
-                file,
-                "separator",
-                SEPARATORS.get(separator, "none: one column"),
-                "the header and most rows have the same number of cells"
-                if separator != ONE_COLUMN
-                else "it is in no header",
-            )
-        )
-    quoted = _is_quoted(path, file, encoding, separator)
-    if not quoted:
-        guesses.append(
-            Guess(file, "quotes", "part of the text", "read as marks around cells, they leave rows broken")
-        )
+        separator = declared or _separator(lines(), file)
+        why = "it is in no header"
+        if declared:
+            why = "a line above the column names says so"
+        elif separator != ONE_COLUMN:
+            why = "the header and most rows have the same number of cells"
+        name = SEPARATORS.get(separator, f"'{separator}'") if separator != ONE_COLUMN else "none: one column"
+        guesses.append(Guess(file, "separator", name, why))
+    quotes = _quotes(lines, file, separator)
+    if quotes != "around cells":
+        guesses.append(Guess(file, "quotes", quotes, "taken for marks right around cells, they leave rows broken"))
 
     def all_records() -> Iterator[Record]:
         return (
             record
-            for record in _split(_lines(path, file, encoding), file, separator, quoted)
+            for record in _split(lines(), file, separator, quotes)
             if record.cells is None or any(cell.strip() for cell in record.cells)
         )
 
     first = next(all_records(), None)
-    if first is None or first.cells is None:
-        raise RowsError(
-            f"{file}{f', line {first.row}: {first.reason}' if first else ''}: no line of column names."
-        )
+    if first is None:
+        raise EmptyFile(f"{file}: no line of column names.")
+    if first.cells is None:
+        raise RowsError(f"{file}, line {first.row}: {first.reason}: no line of column names.")
     columns = [
         as_text(cell)[0].replace("\0", "").strip() or f"column {number}"
         for number, cell in enumerate(first.cells, 1)
@@ -389,7 +400,9 @@ def _delimited(path: Path, file: str, separator: str | None, given: str | None) 
             if cells is not None and len(cells) > len(columns) and not any(cells[len(columns) :]):
                 cells = cells[: len(columns)]
             if cells is not None and len(cells) != len(columns):
-                yield Record(record.row, None, _uneven(separator, quoted))
+                yield Record(record.row, None, _uneven(separator, quotes))
+            elif cells is not None and comments and cells[0].startswith("# "):
+                yield Record(record.row, None, "that begins with # as the comments above the column names do")
             else:
                 yield Record(record.row, cells, record.reason, record.notes)
 
@@ -398,34 +411,51 @@ def _delimited(path: Path, file: str, separator: str | None, given: str | None) 
     )
 
 
-def _uneven(separator: str, quoted: bool) -> str:
+def _above(lines: Iterator[tuple[int, str, bool]]) -> tuple[int, list[int], str | None]:
+    """Count the lines above the column names; say which are comments, and the separator that one names as Excel does.
+
+    A line of names that begins with # is none: names are words, and there is more than one.
+    """
+    above, comments, declared = 0, [], None
+    for number, line, _ in lines:
+        if named := re.fullmatch(r'"?sep=(\\t|[^\w"\r\n])[";,\t]*\s*', line, re.IGNORECASE):
+            declared = named[1].replace("\\t", "\t")
+        elif line.startswith("#") and not re.fullmatch(r"#\s*[\w.-]+(\s*[,;|\t]\s*[\w.-]+)+\s*", line):
+            comments.append(number)
+        elif line.strip():
+            break
+        above = number
+    return above, comments, declared
+
+
+def _uneven(separator: str, quotes: str) -> str:
     name = SEPARATORS.get(separator, f"'{separator}'")
     return (
-        f"with another number of cells than the header (a {name} or a line end inside a text needs quotes "
+        f"with another number of cells than the header (a {name} inside a text)"
+        if quotes == "part of the text"
+        else f"with another number of cells than the header (a {name} or a line end inside a text needs quotes "
         "around the text)"
-        if quoted
-        else f"with another number of cells than the header (a {name} inside a text)"
     )
 
 
 def _split(
-    lines: Iterator[tuple[int, str, bool]], file: str, separator: str, quoted: bool
+    lines: Iterator[tuple[int, str, bool]], file: str, separator: str, quotes: str = "around cells"
 ) -> Iterator[Record]:
     """Split lines into cells. A broken quote costs the line it is on, not what follows."""
     held: list[tuple[int, str, bool]] = []  # the lines of the record under way
     again: deque[tuple[int, str, bool]] = deque()
+    dialect = QUOTES[quotes]
+    space = re.compile(rf'" +(?=[{re.escape(separator)}\r\n])') if "skipinitialspace" in dialect else None
 
     def feed() -> Iterator[str]:
         while item := again.popleft() if again else next(lines, None):
             held.append(item)
             if len(held) > CELL_LINES:
                 raise csv.Error("a cell of too many lines")
-            yield item[1]
+            yield space.sub('"', item[1]) if space else item[1]
 
     def reader() -> Iterator[list[str]]:
-        return csv.reader(
-            feed(), delimiter=separator, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        )
+        return csv.reader(feed(), delimiter=separator, strict=True, **dialect)
 
     rows, broken = reader(), 0
     while True:
@@ -454,12 +484,12 @@ def _split(
         yield Record(held[0][0], cells, notes=notes)
 
 
-def _separator(path: Path, file: str, encoding: str) -> str:
+def _separator(lines: Iterator[tuple[int, str, bool]], file: str) -> str:
     """The separator that gives most of the first rows as many cells as the header has."""
-    lines = list(itertools.islice(_lines(path, file, encoding), LOOKED_AT // 10))
+    looked_at = list(itertools.islice(lines, LOOKED_AT // 10))
     best, found = (0.0, 0), ONE_COLUMN
     for separator in SEPARATORS:
-        records = list(_split(iter(lines), file, separator, quoted=True))
+        records = list(_split(iter(looked_at), file, separator))
         # The last record may be cut off, if there is more than the lines that are looked at.
         widths = [len(record.cells or ()) for record in records[:-1] or records if record.cells != []]
         if widths and widths[0] > 1:
@@ -469,22 +499,28 @@ def _separator(path: Path, file: str, encoding: str) -> str:
     return found
 
 
-def _is_quoted(path: Path, file: str, encoding: str, separator: str) -> bool:
-    """Say whether quotes are marks around cells (as in CSV) or letters like others (as in many TSV files)."""
+def _quotes(lines: Callable[[], Iterator[tuple[int, str, bool]]], file: str, separator: str) -> str:
+    """Which of `QUOTES` leaves the fewest rows broken, uneven, or with a quote that a space keeps from being a mark."""
     wrong = {}
-    for quoted in (True, False):
-        widths, wrong[quoted] = None, 0
+    for quotes in QUOTES:
+        widths, wrong[quotes] = None, 0
         try:
-            for record in _split(_lines(path, file, encoding), file, separator, quoted):
+            for record in _split(lines(), file, separator, quotes):
                 if record.cells:
                     widths = widths or len(record.cells)
-                if record.cells is None or (record.cells and len(record.cells) != widths):
-                    wrong[quoted] += 1
+                if record.cells is None or (
+                    record.cells
+                    and (len(record.cells) != widths or any(_SPACED_QUOTE.match(cell) for cell in record.cells))
+                ):
+                    wrong[quotes] += 1
         except RowsError:
-            wrong[quoted] = BROKEN_LIMIT
-        if not wrong[quoted]:
-            return quoted
-    return wrong[True] <= wrong[False]
+            wrong[quotes] = BROKEN_LIMIT
+        if not wrong[quotes]:
+            break
+    return min(wrong, key=wrong.__getitem__)
+
+
+_SPACED_QUOTE = re.compile(' +"')
 
 
 # -- JSON lines ------------------------------------------------------------------------------------
@@ -514,6 +550,8 @@ def _json_lines(path: Path, file: str, given: str | None) -> Table:
     keys: dict[str, None] = {}
     for _, value in itertools.islice(objects(), LOOKED_AT):
         keys.update(dict.fromkeys(value))
+    if next(objects(), None) is None:
+        raise EmptyFile(f"{file}: no rows.")
     if not keys:
         raise RowsError(
             f'{file}: none of the first lines is a JSON object; write one object ({{"text": …}}) a line, not '
@@ -532,17 +570,7 @@ def _json_lines(path: Path, file: str, given: str | None) -> Table:
             cells = None if record.cells is None else [value.get(key) for key in keys]
             yield Record(record.row, cells, record.reason, record.notes)
 
-    return Table(
-        file,
-        "jsonl",
-        "line",
-        names,
-        0,
-        read,
-        found.guesses,
-        warnings=found.warnings,
-        encoding=found.name,
-    )
+    return Table(file, "jsonl", "line", names, 0, read, found.guesses, warnings=found.warnings, encoding=found.name)
 
 
 class _Twice(ValueError):
@@ -646,9 +674,19 @@ def splits(path: Path) -> list[str]:
 # -- Excel -----------------------------------------------------------------------------------------
 
 
-def _excel(path: Path, file: str, sheet: str | None) -> Table:
+@contextlib.contextmanager
+def _book(path: Path, computed: bool = True) -> Iterator[Any]:
+    """A workbook as it is typed in, or with the values that were computed from it."""
     import openpyxl
 
+    # As a file that is open, for openpyxl goes by the ending of a name.
+    with open(path, "rb") as opened, contextlib.closing(
+        openpyxl.load_workbook(opened, read_only=True, data_only=computed, keep_links=False)
+    ) as book:
+        yield book
+
+
+def _excel(path: Path, file: str, sheet: str | None) -> Table:
     guesses = []
     with _damaged(file, "an Excel workbook"):
         if not zipfile.is_zipfile(path):
@@ -660,15 +698,15 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
                 raise RowsError(
                     f"{file}: unpacks to more than {EXCEL_BYTES // 2**20:,} MiB; save the sheet as CSV."
                 )
-        with contextlib.closing(openpyxl.load_workbook(path, read_only=True, keep_links=False)) as book:
+        with _book(path) as book:
             sheets = [each.title for each in book.worksheets]
+            shown = [each.title for each in book.worksheets if each.sheet_state == "visible" and _has_cells(each)]
     if sheet is None:
         if not sheets:
             raise RowsError(f"{file}: has no sheet with cells.")
-        sheet = sheets[0]
-        guesses.append(
-            Guess(file, "sheet", sheet, f"the first of {listed(sheets)}" if sheets[1:] else "the only one")
-        )
+        sheet = [*shown, *sheets][0]
+        why = f"the first of {listed(sheets)} that is shown and has cells" if sheets[1:] else "the only one"
+        guesses.append(Guess(file, "sheet", sheet, why))
     elif sheet not in sheets:
         raise RowsError(f"{file}: has no sheet '{sheet}'; it has {listed(sheets, most=10)}.")
 
@@ -677,9 +715,7 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
             # The same rows twice: as typed in, which tells formulas, and with the values computed from them.
             pages = []
             for values in (False, True):
-                book = openpyxl.load_workbook(path, read_only=True, data_only=values, keep_links=False)
-                stack.callback(book.close)
-                page = book[sheet]
+                page = stack.enter_context(_book(path, values))[sheet]
                 page.reset_dimensions()  # a wrong note of the sheet's size would hide rows
                 pages.append(page.iter_rows())
             for number, (typed, computed) in enumerate(zip(*pages, strict=True), 1):
@@ -687,7 +723,12 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
                     raise RowsError(
                         f"{file}, row {number}: more rows than a sheet can have; save the sheet as CSV."
                     )
-                cells = [None if cell.data_type == "e" else cell.value for cell in computed]
+                cells = [
+                    # A formula that gives an empty text is of type "str"; one whose value was never stored is of none.
+                    UNSTORED if cell.data_type == "f" and value.value is None and value.data_type != "str"
+                    else None if value.data_type == "e" else value.value
+                    for cell, value in zip(typed, computed, strict=True)
+                ]
                 formulas = tuple(
                     f"formula:{place}" for place, cell in enumerate(typed) if cell.data_type == "f"
                 )
@@ -696,12 +737,22 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
 
     first = next(all_records(), None)
     if first is None:
-        raise RowsError(f"{file}: sheet '{sheet}' has no cells; name another with 'sheet:'.")
+        raise EmptyFile(f"{file}: sheet '{sheet}' has no cells; name another with 'sheet:'.")
     columns = [as_text(cell)[0].strip() or f"column {number}" for number, cell in enumerate(first.cells, 1)]
 
+    with _damaged(file, "an Excel workbook"):
+        merged = _merged(path, sheet)
+
     def read() -> Iterator[Record]:
+        ahead, here = list(merged), []
         for record in itertools.islice(all_records(), 1, None):
             cells = (record.cells + [None] * len(columns))[: len(columns)]
+            while ahead and ahead[-1][1] <= record.row:
+                here.append(ahead.pop())
+            here = [each for each in here if each[3] >= record.row]
+            for left, _, right, _ in here:  # the value of merged cells is in the first of them alone
+                for place in range(left - 1, min(right, len(columns))):
+                    cells[place] = MERGED if cells[place] is None else cells[place]
             if any(cell is not None for cell in record.cells[len(columns) :]):
                 yield Record(record.row, None, "with cells beyond the last column that has a name")
             else:
@@ -710,10 +761,43 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
     return Table(file, "excel", "row", columns, first.row, read, guesses)
 
 
+def _has_cells(page: Any) -> bool:
+    page.reset_dimensions()
+    return any(cell is not None for row in page.iter_rows(values_only=True) for cell in row)
+
+
+def _merged(path: Path, sheet: str) -> list[tuple[int, int, int, int]]:
+    """Ranges of merged cells (left, top, right, bottom), from the last to the first.
+
+    They stand behind the cells, where openpyxl finds them only if it keeps every cell in memory.
+    """
+    from openpyxl.utils import range_boundaries
+
+    found, tail = set(), b""
+    with _book(path) as book, book[sheet]._get_source() as source:
+        while chunk := source.read(2**20):
+            tail = tail[-100:] + chunk
+            found.update(re.findall(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', tail))
+    return sorted((range_boundaries(each.decode()) for each in found), key=lambda each: -each[1])
+
+
 # -- cells -----------------------------------------------------------------------------------------
 
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a letter: JSON can name one, no file can hold it."""
+
+
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What a cell holds instead of a value, and what to do."""
+
+    what: str
+
+
+UNSTORED = Instead("a formula whose value is not stored (open the file in a spreadsheet program and save it)")
+MERGED = Instead("a cell that is merged with another (undo the merge and fill each cell)")
 
 
 def as_text(value: Any) -> tuple[str, str]:
@@ -722,11 +806,13 @@ def as_text(value: Any) -> tuple[str, str]:
     Returns
     -------
     text : str
-        "" for a missing value; whole numbers without a point; dates in ISO format.
+        "" for a missing value; whole numbers without a point; dates in ISO format; of a list of one, that one.
     kind : str
         "" where the cell can be read, otherwise what it holds instead: "a list", "bytes", ….
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or value == [] or (isinstance(value, float) and math.isnan(value)):
         return "", ""
     if isinstance(value, str):
         return _HALF.sub("\ufffd", value), ""
@@ -742,5 +828,7 @@ def as_text(value: Any) -> tuple[str, str]:
         return (value.date() if value.time() == datetime.time() else value).isoformat(), ""
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat(), ""
-    names = {list: "a list", dict: "an object", bytes: "bytes"}
+    if isinstance(value, Instead):
+        return "", value.what
+    names = {list: "a list of several (keep the one that is meant)", dict: "an object", bytes: "bytes"}
     return "", names.get(type(value), f"a {type(value).__name__}")

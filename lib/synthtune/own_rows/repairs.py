@@ -1,7 +1,7 @@
 """Repairs that change no meaning, written to copies beside the user's files, with a record of every change.
 
-Labels lose the spaces around them, keep one blank between their words, and get one spelling; rows with an
-empty text or label and exact duplicates go; so do byte-order marks and NUL bytes; text is written as UTF-8;
+Labels lose the spaces around them and what nobody sees in them, keep one blank between their words, and get one spelling
+where they look alike; rows with an empty text or label and exact duplicates go; so do byte-order marks and NUL bytes; text is written as UTF-8;
 cells that a spreadsheet would run are escaped in CSV. What needs a decision (two labels for one text, a class
 with few rows) is left to the user.
 """
@@ -51,7 +51,7 @@ def fix(own: OwnRows) -> list[Path]:
             "above first."
         )
     names = own.task.label_names
-    spelling = checks.spellings(own.gathered["rows"], names) if own.kind == "classification" else {}
+    spelling = checks.spellings(own.gathered, names) if own.kind == "classification" else {}
     repairs = {role: _Repair(own, role, spelling) for role in own.gathered}
     if not any(repair.needed for repair in repairs.values()):
         return []
@@ -127,8 +127,7 @@ class _Repair:
 
     def _written(self, cell: str) -> str:
         """A cell as it stands in the copy: escaped in CSV if a spreadsheet would run it."""
-        runs = cell.startswith(checks.SPREADSHEET_START) and not checks.is_number(cell)
-        return "'" + cell if runs and self.table.kind in ("delimited", "excel") else cell
+        return "'" + cell if checks.runs(cell) and self.table.kind in ("delimited", "excel") else cell
 
     def _rows(self) -> Iterator[list[Any]]:
         """The rows of the copy: repaired in the columns that are used, as they are in the others."""

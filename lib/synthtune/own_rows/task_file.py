@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
+import json
+import re
 import reprlib
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,28 @@ MOST_CLASSES = 100
 def on_one_line(text: str) -> str:
     """A text without spaces around it, and with one blank wherever it has space inside: as every model reads it."""
     return " ".join(text.split())
+
+
+ENTITY = re.compile(r"&(#\d+|#[xX][\da-fA-F]+|\w+);")
+UNSEEN = re.compile("[\0\u00ad\u034f\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
+"""Characters that are not seen and join no letters: soft hyphens, blanks of no width, marks of direction."""
+
+QUOTED = re.compile(r"""\s*(\[\s*)?("(?:[^"\\]|\\.)*"|'[^']*'|\d*)\s*(?(1)\])\s*""")
+"""One text in quotes, or a list of one, as JSON and Python write it."""
+
+
+def plain(label: str) -> str:
+    """A label on one line, in composed letters, without characters that nobody sees, with letters for HTML entities.
+
+    Of a list of one label in a cell, that one, without quotes around it.
+    """
+    one = label
+    if found := QUOTED.fullmatch(label):
+        with contextlib.suppress(ValueError):
+            one = json.loads(found[2]).encode(errors="replace").decode() if found[2][:1] == '"' else found[2].strip("'")
+    letters = ENTITY.sub(lambda found: html.unescape(found[0]), one)
+    seen = on_one_line(unicodedata.normalize("NFC", UNSEEN.sub("", letters)))
+    return seen if seen == label else plain(seen)  # what was escaped or put into a list twice
 
 
 class TaskFile(BaseModel):
@@ -61,7 +88,7 @@ class TaskFile(BaseModel):
     @classmethod
     def _in_one_spelling(cls, value: dict[str, str]) -> dict[str, str]:
         """Labels and their names as those of the files are read: with one blank where there is space."""
-        names = {on_one_line(label): on_one_line(name) for label, name in value.items()}
+        names = {plain(label): plain(name) for label, name in value.items()}
         if len(names) < len(value):
             raise ValueError("names one label twice, for spaces tell no labels apart; keep one of the two")
         if not all(names.values()):
