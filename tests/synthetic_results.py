@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from synthtune import metrics
-from synthtune.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD
+from synthtune.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
 from synthtune.settings import Settings
 
 SHAPES = {
@@ -122,6 +122,8 @@ def write(folder: Path, shape: str, **changes) -> Settings:
                 student(budget, GENERATED, amount, gold + room * 0.45 * share)
                 if amount == made["amount"]:
                     student(budget, BOTH, amount, gold + room * 0.75 * share)
+                    if task not in _NLG and budget == min(settings.budgets):
+                        student(budget, HARD, amount, gold + room * 0.6 * share)
             _write_teacher(
                 folder / task / f"budget-{budget}", task, budget, teacher, hardness, generator, made
             )

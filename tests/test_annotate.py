@@ -54,7 +54,7 @@ def test_where_every_input_has_its_label_nothing_is_annotated(tmp_path, name):
     folder = tmp_path / name / "budget-40"
     report = read_json(folder / "annotation.json")
     assert (report["n"], report["kept"], report["value"], report["scores"]) == (0, 0, None, {})
-    assert not student.synthetic(folder / "annotated.parquet")
+    assert not len(student.synthetic(folder / "annotated.parquet"))
     chosen = settings_module.load("smoke", overrides).check(name)
     cells = student.cells_given({32: {"annotated": 8, "generated": 8}, 40: {"annotated": 0, "generated": 8}}, 40, "classification",
                                 chosen)

@@ -8,16 +8,21 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from math import log
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from synthtune import assets, student, tasks
+from synthtune.annotate import log_probability
 from synthtune.errors import StageError
 from synthtune.student import Cell, Row
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+SURE = 0.75
+"""Probability of its label in a synthetic example; there are two labels."""
 
 LIB = Path(student.__file__).parents[1]
 
@@ -29,10 +34,12 @@ def write_synthetic(task, settings, annotated=60, generated=30):
         folder.mkdir(parents=True, exist_ok=True)
         rest = task.pool[budget:]
         for name, examples in (("annotated", rest[:annotated]), ("generated", rest[-generated:])):
-            table = pd.DataFrame([(e.text, e.target) for e in examples], columns=["text", "output"])
+            table = pd.DataFrame([(e.text, e.target, "") for e in examples], columns=["text", "output", "dropped"])
+            for label in task.labels:
+                table[log_probability(label)] = [log(SURE if e.target == label else 1 - SURE) for e in examples]
             if name == "generated":
                 dropped = pd.DataFrame([("a copy", None, "duplicate")], columns=["text", "output", "dropped"])
-                table = pd.concat([dropped, table.assign(dropped="")], ignore_index=True)
+                table = pd.concat([dropped, table], ignore_index=True)
             table.to_parquet(folder / f"{name}.parquet")
 
 
@@ -87,13 +94,27 @@ def test_routes_go_as_far_as_they_go_and_are_compared_at_equal_amounts(bench):
     ("gold", (32, 0, 0)), ("gold+annotated", (32, 21, 0)), ("gold+generated", (32, 0, 21)), ("gold+both", (32, 11, 10)),
     ("full", (160, 0, 0))])
 def test_what_a_cell_trains_on(bench, condition, counts):
-    task, settings = bench("tweets", **{"students.synthetic_weight": 0.5})
+    task, settings = bench("tweets")
     rows, found = student.training_rows(task, Cell(32, condition, 21, 1), settings)
     assert tuple(found[name] for name in ("n_gold", "n_annotated", "n_generated")) == counts
-    gold = [Row(example.text, example.target, 1.0) for example in task.pool[: counts[0]]]
+    gold = [Row(example.text, example.target) for example in task.pool[: counts[0]]]
     assert rows[: counts[0]] == gold
-    rest = [Row(e.text, e.target, 0.5) for e in (*task.pool[32:32 + counts[1]], *task.pool[-30:][: counts[2]])]
-    assert rows[counts[0]:] == rest  # "a copy" was dropped
+    rest = [*task.pool[32:32 + counts[1]], *task.pool[-30:][: counts[2]]]
+    assert [(row.text, row.output) for row in rows[counts[0]:]] == [(e.text, e.target) for e in rest]  # "a copy" was dropped
+    for row in rows[counts[0]:]:
+        assert dict(zip(task.labels, row.soft, strict=True)) == pytest.approx(
+            {label: SURE if label == row.output else 1 - SURE for label in task.labels})
+
+
+@pytest.mark.parametrize(("changes", "sure"), [
+    ({"students.synthetic_labels": "hard"}, None), ({"students.temperature": 2.0}, 3 ** 0.5 / (3 ** 0.5 + 1)),
+    ({"generate.labels": "raw"}, None)])
+def test_labels_are_hard_soft_or_softer(bench, changes, sure):
+    task, settings = bench("tweets", **changes)
+    rows, _ = student.training_rows(task, Cell(32, "gold+generated", 1, 1), settings)
+    assert rows[-1].soft is None if sure is None else max(rows[-1].soft) == pytest.approx(sure)
+    annotated, _ = student.training_rows(task, Cell(32, "gold+annotated", 1, 1), settings)
+    assert (annotated[-1].soft is None) == (changes.get("students.synthetic_labels") == "hard")
 
 
 @pytest.mark.parametrize(("name", "stage"), [("annotated", "02"), ("generated", "03")])
@@ -163,8 +184,10 @@ def test_a_classifier_is_the_pretrained_model_with_a_new_head(bench, fitted):
     bench_of_task = student.Bench.of(task, settings)
     predicted, _ = bench_of_task.predict(bench_of_task.train(rows, Cell(32, "gold", 0, 7)),
                                          [example.text for example in task.test])
+    even = [replace(row, soft=(0.5, 0.5)) for row in rows]
+    bench_of_task.train(even, Cell(32, "gold", 0, 7))
     assert len(predicted) == 40 and set(predicted) <= set(task.labels)
-    [(_, (single, together), _)] = fitted
+    (_, (single, together), _), (_, (certain, uncertain), _) = fitted
     path = assets.model_path("minilm-l6-v2")
     tokenizer = AutoTokenizer.from_pretrained(path)
     torch.manual_seed(7)
@@ -172,7 +195,10 @@ def test_a_classifier_is_the_pretrained_model_with_a_new_head(bench, fitted):
     with torch.inference_mode():
         wanted = [functional.cross_entropy(whole(**tokenizer(row.text, return_tensors="pt")).logits,
                                            torch.tensor([task.labels.index(row.output)])).item() for row in rows[:6]]
+        both = [functional.cross_entropy(whole(**tokenizer(row.text, return_tensors="pt")).logits,
+                                         torch.tensor([[0.5, 0.5]])).item() for row in rows[:6]]
     assert single == pytest.approx(wanted, abs=1e-4) and together == pytest.approx(wanted, abs=1e-4)
+    assert certain == pytest.approx(both, abs=1e-4) and uncertain == pytest.approx(both, abs=1e-4)
 
 
 def test_a_writer_reads_texts_side_by_side_as_one_by_one(bench, fitted):
@@ -184,10 +210,10 @@ def test_a_writer_reads_texts_side_by_side_as_one_by_one(bench, fitted):
 
 
 def test_every_word_counts_alike_whatever_the_length_of_its_text(bench):
-    """A text of three words weighs three times one of one word, and a synthetic one less by its weight."""
+    """A text of three words weighs three times one of one word."""
     task, settings = bench("tweets")
     bench_of_task = student.Bench.of(task, settings)
-    rows = [student.Row(task.test[0].text, "positive"), student.Row(task.test[1].text, "positive", 0.5)]
+    rows = [student.Row(task.test[0].text, "positive"), student.Row(task.test[1].text, "positive")]
     bench_of_task.read([row.text for row in rows])
     module = torch.nn.Linear(1, 2, bias=False)
     gradients = []
@@ -199,7 +225,7 @@ def test_every_word_counts_alike_whatever_the_length_of_its_text(bench):
         return own * words, words
 
     bench_of_task.fit(module, rows, Cell(2, "gold", 0, 1), loss)
-    assert gradients[0] == pytest.approx([3 / 3.5, 0.5 / 3.5])
+    assert gradients[0] == pytest.approx([3 / 4, 1 / 4])
 
 
 def scores(task, settings):

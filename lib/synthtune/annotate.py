@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from synthtune import language_model, teacher
 from synthtune.files import digest, read_json, write_json, write_table
@@ -20,6 +21,16 @@ from synthtune.workers import Shards
 NO_OUTPUT = "no output"
 INCOMPLETE = "leaves out a value"
 """Why an output is dropped: it is empty, or does not mention every value of its input."""
+
+
+def log_probability(label: str) -> str:
+    """Name of the column with a label's log-probability."""
+    return f"log P({label})"
+
+
+def by_label(task: Task, scores: torch.Tensor) -> dict[str, np.ndarray]:
+    """Log-probabilities, shape (texts, labels), as one column a label."""
+    return {log_probability(label): scores[:, place].numpy() for place, label in enumerate(task.labels)}
 
 
 def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
@@ -54,7 +65,7 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
         table = shards.done("annotate", task.name, budget, settings, settings.annotate.processes)
     else:  # all of the pool is gold
         table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
-        table = table.assign(**{f"log P({label})": 0.0 for label in task.labels})
+        table = table.assign(**{log_probability(label): 0.0 for label in task.labels})
     complete = settings.annotate.outputs == "complete"
     table.insert(4, "dropped", [NO_OUTPUT if not output.strip() else INCOMPLETE if complete and task.left_out(text, output) else ""
                                 for text, output in zip(table["text"], table["output"], strict=True)])
@@ -81,10 +92,7 @@ def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> S
                                                              description=doing)
         table = pd.DataFrame({"id": [item.id for item in part], "text": [item.text for item in part],
                               "output": outputs, "log_probability": log_probabilities})
-        if scores is not None:
-            for place, label in enumerate(task.labels):
-                table[f"log P({label})"] = scores[:, place].numpy()
-        return table
+        return table if scores is None else table.assign(**by_label(task, scores))
 
     return Shards.of(inputs, settings.annotate.shard_size, settings.folder / task.name / f"budget-{budget}", "annotated",
                      _made_from(lm, task, budget, settings), make, "annotate")

@@ -29,6 +29,7 @@ from synthtune.results import (
     ANNOTATED,
     BOTH,
     CONDITIONS,
+    HARD,
     FINE_TUNED,
     FULL,
     GENERATED,
@@ -54,6 +55,7 @@ STYLES = {
     BOTH: {"color": "#CC79A7", "marker": "D", "linestyle": (0, (4, 1))},
     TEACHER: {"color": "#D55E00", "marker": "", "linestyle": (0, (5, 2))},
     FULL: {"color": "#444444", "marker": "", "linestyle": ":"},
+    HARD: {"color": "#56B4E9", "marker": "v", "linestyle": "-"},
 }
 _SYSTEM_STYLES = [
     ("#D55E00", "o"),
@@ -84,7 +86,8 @@ CAPTIONS = {
     "means over seeds, bars {bars}. Horizontal lines: gold alone, the teacher, and a student "
     "trained on all true pairs. {corpora}",
     6: "Annotation, generation, and half of each, at equal amounts of synthetic data (the number beside each "
-    "task) added to {budget} gold examples: gain over gold alone, in points. Bars are {confidence} "
+    "task) added to {budget} gold examples: gain over gold alone, in points. In classification "
+    "students learn the teacher's distribution over the labels, with hard labels its first choice alone. Bars are {confidence} "
     "intervals of a paired bootstrap over seeds and test examples. {corpora}",
     7: "What a score costs: its mean over seeds against the price of labels and machine time together "
     "({cost_per_label} dollars a label, {cost_per_hour} a machine hour; both are settings). Along a line "
@@ -643,7 +646,7 @@ def draw_by_amount(shown: pd.DataFrame) -> Figure:
 
 def by_route(results: Results) -> pd.DataFrame:
     """Gain over gold alone of each kind of synthetic data, at one amount and the smallest budget, by task."""
-    marks, routes = [], (ANNOTATED, GENERATED, BOTH)
+    marks, routes = [], (ANNOTATED, HARD, GENERATED, BOTH)
     for kind in METRIC:
         sums: dict[str, list[np.ndarray]] = {}
         for task in results.tasks(kind):
@@ -705,7 +708,7 @@ def _gain_row(
 
 def draw_by_route(shown: pd.DataFrame) -> Figure:
     """A row per task and a mark per kind of synthetic data, around the line of no gain."""
-    series = [name for name in CONDITIONS if name in set(shown.series)]
+    series = [name for name in (ANNOTATED, HARD, GENERATED, BOTH) if name in set(shown.series)]
     styles = {name: {key: STYLES[name][key] for key in ("color", "marker")} for name in series}
     figure = _dot_rows(
         shown,

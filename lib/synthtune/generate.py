@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from synthtune import language_model, metrics, teacher, workers
-from synthtune.annotate import INCOMPLETE, NO_OUTPUT
+from synthtune.annotate import INCOMPLETE, NO_OUTPUT, by_label
 from synthtune.files import read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
@@ -49,12 +49,14 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
     DataFrame
         Every sampled pair, in the order of sampling: text, sampled (the generator's output), relabelled (the
         annotator's), output (the one to train on), log_probability (of the sample, in nats), agreement (annotator's
-        log-probability of its own output), dropped (a reason, or "").
+        log-probability of its own output), dropped (a reason, or "") and, for classification, one column `log P(label)` a
+        label: the annotator's distribution.
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder / task.name / f"budget-{budget}"
     made_from = {"generator_digest": generator.digest, "annotator_digest": annotator.digest,
-                 "data_digest": task.digest, "budget": budget, "settings": settings.for_stage("generate", task.name)}
+                 "data_digest": task.digest, "budget": budget, "labels": list(task.labels),
+                 "settings": settings.for_stage("generate", task.name)}
     record, kept = folder / "generated.json", folder / "generated.parquet"
     if record.exists() and kept.exists():
         stored = read_json(record)
@@ -71,8 +73,7 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
     relabelled = _relabelled(annotator, table, task, budget, settings)
     judged = relabelled.done("relabel", task.name, budget, settings, settings.generate.processes)
     valid = table.index[table["dropped"] == ""]
-    table["relabelled"] = pd.Series(list(judged["relabelled"]), index=valid, dtype=object)
-    table["agreement"] = pd.Series(list(judged["agreement"]), index=valid, dtype=float)
+    table = table.join(judged.set_index(valid))
     table = _labelled(table, task, settings)
     write_table(kept, table, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
     for shards in (_sampled(generator, task, budget, settings), relabelled):
@@ -102,11 +103,12 @@ def _relabelled(annotator: LanguageModel, table: pd.DataFrame, task: Task, budge
     texts = list(table.loc[table["dropped"] == "", "text"])
 
     def make(_number: int, part: Sequence[str], doing: str) -> pd.DataFrame:
-        outputs, log_probabilities = [], []
+        outputs, log_probabilities, scores = [], [], None
         if part:
-            outputs, log_probabilities, _ = teacher.answers(annotator, task, list(part), settings, description=doing)
-        return pd.DataFrame({"relabelled": pd.Series(outputs, dtype=object),
-                             "agreement": pd.Series(log_probabilities, dtype=float)})
+            outputs, log_probabilities, scores = teacher.answers(annotator, task, list(part), settings, description=doing)
+        judged = pd.DataFrame({"relabelled": pd.Series(outputs, dtype=object),
+                               "agreement": pd.Series(log_probabilities, dtype=float)})
+        return judged if scores is None else judged.assign(**by_label(task, scores))
 
     made_from = {"annotator": annotator.digest, "texts": texts, "settings": settings.for_stage("generate", task.name)}
     return Shards.of(texts, settings.generate.shard_size, settings.folder / task.name / f"budget-{budget}", "relabelled",

@@ -70,8 +70,8 @@ _ALTS = {
     "conditions.",
     4: "Dot chart: score of the fine-tuned teacher and of prompted models, a row for each task.",
     5: "Line charts, one for each NLG task: BLEU against the number of synthetic examples, logarithmic.",
-    6: "Dot chart: gain over gold alone from annotated, generated and half-and-half data, a row for "
-    "each task.",
+    6: "Dot chart: gain over gold alone from annotated (with soft and with hard labels), generated and half-and-half "
+    "data, a row for each task.",
     7: "Line charts, one for each task: score against the cost of labels and machine time, logarithmic.",
 }
 

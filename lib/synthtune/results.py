@@ -20,6 +20,9 @@ GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generat
 CONDITIONS = (GOLD, ANNOTATED, GENERATED, BOTH)
 """What a student may train on besides the ceiling `full`, in the order figures and table show them."""
 
+HARD = "gold+annotated, hard labels"
+"""Annotated examples with the teacher's label alone, where `students.synthetic_labels` is "soft"; only figure 6 shows it."""
+
 FINE_TUNED = "fine-tuned teacher"
 
 METRIC = {"classification": "accuracy", "nlg": "bleu"}

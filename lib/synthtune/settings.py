@@ -129,7 +129,9 @@ class StudentSettings(_Section):
     frozen_layers: int = Field(3, ge=0, description="lowest encoder layers kept as pretrained, embeddings included")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
-    synthetic_weight: float = Field(1.0, gt=0, description="loss weight of a synthetic example; gold weighs 1")
+    synthetic_labels: Literal["hard", "soft"] = Field(
+        "soft", description="what a classifier learns from of a synthetic example: the label, or the teacher's distribution over labels")
+    temperature: float = Field(1.0, gt=0, description="divides the log-probabilities of soft labels; above 1 they are softer")
     encoder_layers: int = Field(3, ge=1, description="NLG: encoder layers taken from the pretrained model")
     decoder_layers: int = Field(3, ge=1, description="NLG: decoder layers taken from the pretrained model")
     max_new_tokens: int = Field(48, ge=1, description="NLG: longest text the student writes, in word pieces")

@@ -37,10 +37,12 @@ from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_t
 from transformers.utils import logging as transformers_logging
 
 from synthtune import assets, number_format, workers
+from synthtune.annotate import log_probability
 from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest
 from synthtune.language_model import by_length
 from synthtune.progress import progress
+from synthtune.results import HARD
 from synthtune.settings import Settings
 from synthtune.tasks import Task
 from synthtune.teacher import IGNORED, shuffled_by_length, warm_up_and_decay
@@ -76,11 +78,11 @@ class Trained:
 
 @dataclass(frozen=True)
 class Row:
-    """One training example of a student: text, output, and its weight in the loss."""
+    """One training example of a student: text, output and, where a classifier learns from it, the distribution over labels."""
 
     text: str
     output: str
-    weight: float = 1.0
+    soft: tuple[float, ...] | None = None
 
 
 def cells(task: Task, settings: Settings) -> list[Cell]:
@@ -116,6 +118,8 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
             most = dict.fromkeys(most, equal)
         wanted = [("gold", 0), ("gold+annotated", most["annotated"]), ("gold+generated", most["generated"]),
                   ("gold+both", equal), ("gold+annotated", equal)]
+        if budget == smallest and kind == "classification" and chosen.synthetic_labels == "soft":
+            wanted.append((HARD, equal))
         found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted
                   if amount or condition == "gold"]
     found += [Cell(pool, "full", 0, seed) for seed in chosen.seeds_full]
@@ -134,28 +138,41 @@ def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row]
     StageError
         If the annotated or generated examples it needs have not been made.
     """
-    weight = settings.students.synthetic_weight
     if cell.condition == "full":
         rows = [Row(example.text, example.target) for example in task.pool]
         return rows, {"n_gold": len(rows), "n_annotated": 0, "n_generated": 0}
     gold = [Row(example.text, example.target) for example in task.gold(cell.budget)]
-    share = {"gold": (0, 0), "gold+annotated": (cell.amount, 0), "gold+generated": (0, cell.amount),
+    share = {"gold": (0, 0), "gold+annotated": (cell.amount, 0), HARD: (cell.amount, 0), "gold+generated": (0, cell.amount),
              "gold+both": (cell.amount - cell.amount // 2, cell.amount // 2)}[cell.condition]
     folder = settings.folder / task.name / f"budget-{cell.budget}"
+    hard = settings.students.synthetic_labels == "hard" or cell.condition == HARD
     annotated, generated = [
-        [Row(text, output, weight) for text, output in synthetic(folder / f"{route}.parquet")[:number]] if number else []
+        synthetic_rows(synthetic(folder / f"{route}.parquet").head(number), () if hard or (
+            # The annotator has no say in pairs that keep the label they were sampled with.
+            route == "generated" and settings.generate.labels == "raw") else task.labels, settings) if number else []
         for route, number in zip(ROUTES, share, strict=True)]
     return gold + annotated + generated, {"n_gold": len(gold), "n_annotated": len(annotated),
                                           "n_generated": len(generated)}
 
 
-def synthetic(path: Path) -> list[tuple[str, str]]:
-    """Synthetic pairs a student can be trained on."""
+def synthetic(path: Path) -> pd.DataFrame:
+    """Synthetic pairs a student can be trained on: what is kept of the table that annotation or generation wrote."""
     if not path.exists():
         raise StageError(f"{path} is missing: run 0{2 if 'annotated' in path.name else 3} for this budget first.")
     table = pd.read_parquet(path)
-    table = table[table["dropped"] == ""]
-    return list(zip(table["text"], table["output"], strict=True))
+    return table[table["dropped"] == ""]
+
+
+def synthetic_rows(kept: pd.DataFrame, labels: Sequence[str], settings: Settings) -> list[Row]:
+    """Synthetic pairs as training examples, with soft labels if the labels are given.
+
+    A soft label is the annotating teacher's distribution over the labels, softmax(log P / temperature) (Hinton et al. 2015).
+    """
+    soft: Sequence[Any] = [None] * len(kept)
+    if labels:
+        logs = torch.tensor(kept[[*map(log_probability, labels)]].to_numpy(float)) / settings.students.temperature
+        soft = [tuple(row) for row in logs.softmax(-1).tolist()]
+    return [Row(*row) for row in zip(kept["text"], kept["output"], soft, strict=True)]
 
 
 def run_cells(task: Task, settings: Settings, wanted: Sequence[Cell] | None = None) -> pd.DataFrame:
@@ -328,11 +345,9 @@ class Bench(abc.ABC):
             batch = [rows[index] for index in waiting.pop()]
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * warm_up_and_decay(step, steps)
-            weights = torch.tensor([row.weight for row in batch], device=self.device)
             with self.computing(training=True):  # the backward pass too: its products follow the same switch
                 sums, numbers = loss(batch)
-                value = (sums * weights).sum() / (numbers * weights).sum()
-                value.backward()
+                (sums.sum() / numbers.sum()).backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -417,7 +432,8 @@ class _Classifier(Bench):
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             states, mask = self.batch([row.text for row in batch])
-            wanted = torch.tensor([labels.index(row.output) for row in batch], device=self.device)
+            wanted = torch.tensor([row.soft or [float(label == row.output) for label in labels] for row in batch],
+                                  device=self.device)
             each = functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits.float(), wanted,
                                             reduction="none", label_smoothing=self.chosen.label_smoothing)
             return each, torch.ones_like(each)
