@@ -73,7 +73,10 @@ def test_cells_are_complete_and_each_there_once(bench):
               for budget, seeds in ((32, (1, 2, 3)), (40, (1, 2))) for seed in seeds
               for condition in ("gold", "gold+annotated", "gold+generated", "gold+both")}
     wanted |= {Cell(160, "full", 0, 4), Cell(160, "full", 0, 5)}
-    assert set(cells) == wanted and len(cells) == len(wanted) == 22
+    hard = {Cell(32, "gold+annotated, hard labels", 20, seed) for seed in (1, 2, 3)}
+    assert set(cells) == wanted | hard and len(cells) == len(wanted) + 3 == 25
+    task, settings = bench("tweets", "hard", **{"students.synthetic_labels": "hard"})
+    assert not any("hard" in cell.condition for cell in student.cells(task, settings))
 
 
 def test_the_amounts_of_figure_5_are_cells_of_nlg_tasks(bench):
@@ -87,7 +90,8 @@ def test_the_amounts_of_figure_5_are_cells_of_nlg_tasks(bench):
 def test_routes_go_as_far_as_they_go_and_are_compared_at_equal_amounts(bench):
     task, settings = bench("tweets", **{"students.amount": 50})  # of 60 annotated and 30 generated
     assert {(cell.condition, cell.amount) for cell in student.cells(task, settings) if "+" in cell.condition} == {
-        ("gold+annotated", 50), ("gold+annotated", 30), ("gold+generated", 30), ("gold+both", 30)}
+        ("gold+annotated", 50), ("gold+annotated", 30), ("gold+annotated, hard labels", 30), ("gold+generated", 30),
+        ("gold+both", 30)}
 
 
 @pytest.mark.parametrize(("condition", "counts"), [
@@ -268,7 +272,7 @@ RUN = textwrap.dedent("""
 def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, bench, fitted, name):
     _, whole, weights = uninterrupted(name)
     fitted.clear()
-    assert len(whole) == len(weights) == 9
+    assert len(whole) == len(weights) == (10 if name == "tweets" else 9)
     task, settings = bench(name)
     process = subprocess.Popen([sys.executable, "-c", RUN, str(Path(__file__).parent), str(settings.folder), name],
                                env={**os.environ, "PYTHONPATH": str(LIB)}, stderr=subprocess.PIPE, text=True)
@@ -279,10 +283,10 @@ def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, b
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cells.glob("*.parquet")}
-    assert 3 <= len(done) < 9 and not (settings.folder / name / "results.parquet").exists()
+    assert 3 <= len(done) < len(whole) and not (settings.folder / name / "results.parquet").exists()
 
     resumed = student.run_cells(task, settings)
-    assert len(fitted) == 9 - len(done)  # only what was missing
+    assert len(fitted) == len(whole) - len(done)  # only what was missing
     assert all((path.stat().st_mtime_ns, path.read_bytes()) == before for path, before in done.items())
     # To the last digit: what a student learns depends on its cell and not on the cells run before it.
     assert all(torch.equal(learned, weights[cell]) for cell, _, learned in fitted)
@@ -317,7 +321,7 @@ def test_a_changed_example_or_setting_runs_again_what_it_changes(uninterrupted, 
     settings = tiny(tmp_path / "run", **{"students.seeds_full": [1, 2]})
     student.run_cells(tasks.load("tweets", settings), settings)
     assert [(cell.budget, cell.condition, cell.seed) for cell, _, _ in fitted] == [
-        (32, "gold+annotated", 1), (160, "full", 2)]
+        (32, "gold+annotated", 1), (32, "gold+annotated, hard labels", 1), (160, "full", 2)]
 
 
 @pytest.mark.parametrize(("pieces", "text"), [

@@ -130,7 +130,7 @@ class StudentSettings(_Section):
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
     synthetic_labels: Literal["hard", "soft"] = Field(
-        "soft", description="what a classifier learns from of a synthetic example: the label, or the teacher's distribution over labels")
+        "soft", description="what a classifier learns of a synthetic example: its label, or the teacher's distribution over labels")
     temperature: float = Field(1.0, gt=0, description="divides the log-probabilities of soft labels; above 1 they are softer")
     encoder_layers: int = Field(3, ge=1, description="NLG: encoder layers taken from the pretrained model")
     decoder_layers: int = Field(3, ge=1, description="NLG: decoder layers taken from the pretrained model")
@@ -185,7 +185,8 @@ class OwnRowsSettings(_Section):
 
     folds: int = Field(4, ge=2, description="parts of the labelled rows, each held out once, where there is no test file")
     max_tokens: int = Field(128, ge=32, description="longest text that is read or written, in tokens; less if texts are short")
-    passes: int = Field(3, ge=1, description="a student takes at least as many steps as make these passes over its rows")
+    passes: int = Field(
+        3, ge=1, description="a student makes at least these passes over the labelled rows, and one over synthetic ones")
     many: int = Field(5, ge=2, description="labels from which on `many_labels` holds")
     many_labels: dict[str, Any] = Field({}, description="dotted settings that differ for tasks of many labels")
     nlg: dict[str, Any] = Field({}, description="the same for text-to-text generation")

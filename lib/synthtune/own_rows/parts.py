@@ -147,9 +147,9 @@ def cut_in_words(own: OwnRows, settings: Settings) -> str:
 
 
 def _steps(own: OwnRows, base: Settings) -> dict[str, int]:
-    """Steps of the students: the profile's, or as many passes as the settings ask for where there are many rows."""
-    rows = len(own.gold) + base.students.amount
-    return {"students.steps": max(base.students.steps, math.ceil(base.own_rows.passes * rows / base.students.batch_size))}
+    """Steps of the students: the profile's, or more where there are many labelled rows."""
+    rows = base.own_rows.passes * len(own.gold) + base.students.amount
+    return {"students.steps": max(base.students.steps, math.ceil(rows / base.students.batch_size))}
 
 
 def wording_of(own: OwnRows) -> Wording:
