@@ -73,7 +73,7 @@ def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, te
     settings = shared("run", **TWO, **{"annotate.shard_size": 1})
     folder = settings.folder / "tweets" / f"budget-{study.budget}"
 
-    thread = kill_when(lambda: list(folder.glob("annotated-*/*.parquet")), "synthtune.workers")
+    thread = kill_when(lambda: list(folder.glob("annotated-*/*.parquet")), "synthtune.worker")
     with pytest.raises(StageError, match="tweets, annotate in 2 processes failed: one was killed, most likely because mem"):
         annotate.annotate(teachers[0], study.task, study.budget, settings)
     thread.join()

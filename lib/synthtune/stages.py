@@ -45,7 +45,7 @@ def _is_made(task: Task, budget: int, settings: Settings) -> bool:
     shared = {"data_digest": task.digest, "budget": budget}
     for stage, examples, report, more in (
         ("annotate", "annotated", "annotation", {"smallest_budget": settings.budgets[0]}),
-        ("generate", "generated", "generation", {}),
+        ("generate", "generated", "generation", {"labels": list(task.labels)}),
     ):
         wanted = shared | more | {"settings": settings.for_stage(stage, task.name)}
         if not all(

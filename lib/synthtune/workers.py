@@ -155,7 +155,7 @@ def share(stage: Stage, task: str, budget: int, settings: Settings, processes: i
                 if rank:
                     mine.pop("SYNTHTUNE_PROGRESS", None)  # one bar, the first process's
                 with open(Path(folder, f"{rank}"), "w", encoding="utf-8") as said:
-                    started.append(subprocess.Popen([sys.executable, "-m", "synthtune.workers", json.dumps(job)], env=mine,
+                    started.append(subprocess.Popen([sys.executable, "-m", "synthtune.worker", json.dumps(job)], env=mine,
                                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said))
             while any(process.poll() is None for process in started):
                 if any(process.poll() for process in started):
@@ -198,23 +198,3 @@ def reason(said: str, status: int) -> str:
     if status == -9 or "SIGKILL" in said:
         return "one was killed, most likely because memory ran out."
     return f"exit status {status}."
-
-
-def _main(stage: Stage, task: str, budget: int, rank: int, processes: int, settings: dict[str, Any]) -> None:
-    """One of several processes."""
-    from synthtune import annotate, generate, student, tasks
-
-    chosen = Settings(**settings)
-    torch.set_num_threads(chosen.threads)
-    data = tasks.load(task, chosen)
-    if stage == "students":
-        student.run_share(data, chosen, rank, processes)
-    elif stage == "annotate":
-        annotate.annotate_share(data, budget, chosen, rank, processes)
-    else:
-        generate.generate_share(stage, data, budget, chosen, rank, processes)
-
-
-if __name__ == "__main__":
-    end_with_starter()
-    _main(**json.loads(sys.argv[1]))

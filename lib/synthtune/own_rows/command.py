@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from synthtune.errors import SettingsError
-from synthtune.own_rows import OwnRows, read
+from synthtune.own_rows.reading import read
+from synthtune.own_rows.rows import OwnRows
 from synthtune.places import as_typed, started_in
 from synthtune.progress import duration
 

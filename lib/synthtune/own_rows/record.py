@@ -12,8 +12,9 @@ from huggingface_hub import constants
 from synthtune import assets
 from synthtune.errors import StageError
 from synthtune.files import claimed, digest, read_json, remove_left_over, write_json
-from synthtune.own_rows import OwnRows, baselines
+from synthtune.own_rows import baselines
 from synthtune.own_rows.parts import WORK, Part
+from synthtune.own_rows.rows import OwnRows
 from synthtune.places import as_typed
 from synthtune.settings import Settings
 

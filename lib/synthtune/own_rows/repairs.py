@@ -19,10 +19,11 @@ import yaml
 
 from synthtune.errors import RowsError, StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
-from synthtune.own_rows import OwnRows, checks
+from synthtune.own_rows import checks
 from synthtune.own_rows.gather import ROW_LIMIT, Gathered
 from synthtune.own_rows.readers import DECODED, ONE_COLUMN, as_text
 from synthtune.own_rows.report import listed
+from synthtune.own_rows.rows import OwnRows
 
 PLAIN = ("utf-8", "ascii")
 

@@ -27,9 +27,10 @@ from synthtune import annotate, generate, language_model, machine, metrics, stat
 from synthtune.errors import RowsError, StageError
 from synthtune.files import atomic_path, digest, remove
 from synthtune.language_model import LanguageModel
-from synthtune.own_rows import OwnRows, baselines, forecast, record
+from synthtune.own_rows import baselines, forecast, record
 from synthtune.own_rows.confidence import Confidence, OfLabels, OfTexts
 from synthtune.own_rows.parts import WHOLE, WORK, Part, parts, settings_of
+from synthtune.own_rows.rows import OwnRows
 from synthtune.progress import duration, progress
 from synthtune.results import ANNOTATED, BOTH, CONDITIONS, GENERATED, GOLD
 from synthtune.settings import Settings
