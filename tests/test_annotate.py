@@ -93,6 +93,14 @@ def test_texts_that_leave_out_a_value_are_dropped_on_demand(lm, tiny, tmp_path, 
     assert report["n"] == 2 and report["kept"] == 1
 
 
+def test_an_annotation_without_words_is_dropped_with_its_reason(lm, tiny, tmp_path, monkeypatch):
+    task, settings = tasks.load("webnlg", tiny(tmp_path)), tiny(tmp_path, **{"annotate.inputs": 2, "annotate.outputs": "all"})
+    monkeypatch.setattr(teacher, "answers", lambda *_, **__: (["Something.", " "], [-1.0, -2.0], None))
+    table = annotate.annotate(lm, task, 32, settings)
+    assert list(table["dropped"]) == ["", "no output"] and annotate.check(table, lm, task, 32, settings)["kept"] == 1
+    assert len(student.synthetic(settings.folder / "webnlg" / "budget-32" / "annotated.parquet")) == 1
+
+
 def test_every_input_gets_a_label_and_a_distribution(study):
     table, labels = study.annotated, list(study.task.labels)
     # The inputs are those that follow gold in the pool.

@@ -136,6 +136,17 @@ def test_pairs_that_leave_out_a_value_are_dropped_on_demand(study, tiny, tmp_pat
     assert generate.audit(table, study.generator, task, 32, settings)["dropped"] == dropped
 
 
+def test_a_pair_without_an_output_is_dropped_with_its_reason(study, tiny, tmp_path, monkeypatch):
+    settings = tiny(tmp_path, **{"generate.labels": "relabelled", "generate.pairs": 2, "annotate.outputs": "all"})
+    task = tasks.load("webnlg", settings)
+    monkeypatch.setattr(generate, "_sample", lambda *_: pairs(
+        ("Barium | symbol | Ba", "Ba is barium.", True), ("Zinc | symbol | Zn", "Zn is zinc.", True)))
+    monkeypatch.setattr(teacher, "answers", lambda *_, **__: (["", "Zinc is Zn."], [-1.0, -1.0], None))
+    table = generate.generate(study.generator, study.annotator, task, 32, settings)
+    assert list(table["dropped"]) == ["no output", ""]
+    assert generate.audit(table, study.generator, task, 32, settings)["dropped"] == {"no output": 1}
+
+
 def test_nothing_to_keep_is_no_error(study, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "_sample", lambda *_: pairs(("", "positive", True), ("word", "negative", False)))
     settings = tiny(tmp_path, **{"generate.pairs": 2})
