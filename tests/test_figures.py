@@ -182,6 +182,8 @@ def test_captions_say_which_corpora_are_real(laptop, tmp_path):
     assert "Reuters R8" in figures.caption(2, results) and "Written for" not in figures.caption(2, results)
     assert "Written for this package" in figures.caption(3, results)
     assert "Real corpora: Film reviews" in figures.caption(6, results)
+    added = "Synthetic examples added: 1,000 annotated, 1,000 generated, 1,000 of both kinds."
+    assert added in figures.caption(2, results) and added in table.notes(results)
     settings = laptop[1].model_copy(update={"data_root": Path("somewhere")})
     assert title("sgd", settings) == "SGD" and title("sgd", laptop[1]) == "SGD format, own corpus"
     assert corpora_sentence(["webnlg", "sgd"], settings) == "Real corpora: WebNLG and SGD."

@@ -75,10 +75,10 @@ CAPTIONS = {
     "A small student is trained on gold and synthetic examples together.",
     2: "Classification: accuracy on the test set against the number of labelled examples. Points are means "
     "over seeds, bars {bars}. Dashed: the fine-tuned teacher itself. Dotted: a student trained on the "
-    "true labels of the whole pool. {corpora}",
+    "true labels of the whole pool. {added} {corpora}",
     3: "Natural language generation: BLEU (lower-cased) on the test set against the number of labelled "
     "examples. Points are means over seeds, bars {bars}. Dashed: the fine-tuned teacher itself. Dotted: a "
-    "student trained on all true pairs of the pool. {corpora}",
+    "student trained on all true pairs of the pool. {added} {corpora}",
     4: "The teacher, fine-tuned on {budget} gold examples, against models that are only prompted, with 0 or "
     "more examples taken from the same gold. Bars are {confidence} bootstrap intervals over test "
     "examples. {corpora}",
@@ -102,13 +102,15 @@ def caption(number: int, results: Results) -> str:
     settings = results.settings
     confidence = f"{100 * settings.figures.confidence:g} %"
     tasks = {1: [], 2: results.tasks("classification"), 3: results.tasks("nlg"), 5: results.tasks("nlg")}
+    shown = tasks.get(number, results.tasks())
     text = CAPTIONS[number].format(
         confidence=confidence,
         bars=f"{confidence} bootstrap intervals over seeds and test examples (none where there is one seed)",
         budget=_smallest_budget(results),
         cost_per_label=f"{settings.cost_per_label:g}",
         cost_per_hour=f"{settings.cost_per_hour:g}",
-        corpora=corpora_sentence(tasks.get(number, results.tasks()), settings),
+        added=results.added(shown),
+        corpora=corpora_sentence(shown, settings),
     )
     return text.strip()
 

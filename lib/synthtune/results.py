@@ -192,6 +192,16 @@ class Results:
         wanted = self.settings.for_task(task).students.amount
         return max((amount for amount in amounts if amount <= wanted), default=min(amounts, default=None))
 
+    def added(self, tasks: Iterable[str]) -> str:
+        """A sentence on the headline amounts of some tasks, from the smallest to the largest; empty if nothing was added."""
+        found = []
+        for condition, name in ((ANNOTATED, "annotated"), (GENERATED, "generated"), (BOTH, "of both kinds")):
+            all_of = [self.headline_amount(task, budget, condition) for task in tasks for budget in self.budgets(task)]
+            amounts = sorted({f"{amount:,}": amount for amount in all_of if amount}.items(), key=lambda item: item[1])
+            if amounts:
+                found.append(" to ".join(dict.fromkeys([amounts[0][0], amounts[-1][0]])) + f" {name}")
+        return f"Synthetic examples added: {', '.join(found)}." if found else ""
+
     def rows(self, task: str, budget: int, condition: str, amount: int | None = None) -> pd.DataFrame:
         """Cells of one condition, one row per seed; at its headline amount unless another is given."""
         if amount is None:

@@ -64,7 +64,7 @@ def notes(results: Results) -> str:
         "where there is one seed). Bold: highest mean of the four conditions, whether or not the "
         f"difference is more than chance (the claims say that). The teacher is the large model "
         f"itself{_fewer(results)}; full is a student trained on all true labels "
-        "of the pool. " + " ".join(filter(None, [corpora_sentence(results.tasks(), results.settings), results.mixture()]))
+        "of the pool. " + " ".join(filter(None, [results.added(results.tasks()), corpora_sentence(results.tasks(), results.settings), results.mixture()]))
     )
 
 
