@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from synthtune import annotate, figures, teacher
 from synthtune.language_model import LanguageModel
-from synthtune.results import GENERATED, METRIC_NAMES, Results
+from synthtune.results import METRIC_NAMES, Results
 from synthtune.settings import Settings
 from synthtune.tasks import Example, Task
 from synthtune.teacher import Adapter
@@ -156,8 +156,8 @@ def picture(figure: Figure, alt: str) -> Image:
     return Image(png.getvalue(), width=int(110 * figure.get_size_inches()[0]), alt=alt)
 
 
-def _small_axes(width: float = 4.2) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, 2.5))
+def _small_axes(width: float = 4.2, height: float = 2.5) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", linewidth=0.5)
@@ -274,17 +274,16 @@ def _quality_by_confidence(
 
 
 def students(results: pd.DataFrame, task: Task) -> Image:
-    """Students at the headline amount as dots, by condition and budget, the mean over seeds as a line."""
-    headline = results[results["condition"] == GENERATED].groupby("budget")["amount"].first()
-    results = results[(results["amount"] == 0) | (results["amount"] == results["budget"].map(headline))]
-    figure, axes = _small_axes(7.6)
-    groups = results.groupby(["condition", "budget"], sort=False)[task.metric]
+    """Students as dots, a row for each condition, amount and budget; the mean over seeds as a line."""
+    groups = results.groupby(["budget", "condition", "amount"], sort=False)[task.metric]
+    figure, axes = _small_axes(7.6, 0.5 + 0.2 * len(groups))
     for number, (_, scores) in enumerate(groups):
-        axes.plot([number] * len(scores), scores, "o", color=BLUE, markersize=4, alpha=0.7)
-        axes.plot([number - 0.3, number + 0.3], [scores.mean()] * 2, color="black", linewidth=1.5)
-    names = [f"{condition}\n{budget:,}".replace("+", "\n+ ") for (condition, budget), _ in groups]
-    axes.set_xticks(range(len(names)), names, fontsize=6.5)
-    axes.set(ylabel=f"{METRIC_NAMES[task.metric]} on the test set")
+        axes.plot(scores, [number] * len(scores), "o", color=BLUE, markersize=4, alpha=0.7)
+        axes.plot([scores.mean()] * 2, [number - 0.3, number + 0.3], color="black", linewidth=1.5)
+    names = [f"{condition}{f' ({amount:,})' if amount else ''}, {budget:,}" for (budget, condition, amount), _ in groups]
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{METRIC_NAMES[task.metric]} on the test set ({'%' if task.metric == 'accuracy' else '0 to 100'})")
     return picture(figure, f"{METRIC_NAMES[task.metric]} of every student by condition and budget.")
 
 
