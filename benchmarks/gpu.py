@@ -102,8 +102,8 @@ class Bench:
         self.size, self.out, self.rows, self.start = size, out, [], time.monotonic()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.plan = settings.load("paper").plan
-        self.chip = planner.device(self.plan.model_copy(update={"gpu": self._name()}))
+        chosen = settings.load("paper", {"plan.gpu": self._name()})
+        self.plan, self.chip = chosen.plan, planner.device(chosen)
         self.bytes = torch.finfo(self.dtype).bits // 8
 
     def _name(self) -> str:

@@ -21,7 +21,7 @@ import openpyxl
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 from synthtune import own_rows, reproduce
@@ -1303,6 +1303,7 @@ CELLS = st.text(LETTERS, max_size=20)
 
 
 @SOME
+@example(rows=[("", "\x1f"), ("\x1e\x1d", "\x1c\x08")], kind="csv")  # of control characters alone
 @given(
     rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8),
     kind=st.sampled_from(["csv", "tsv", "jsonl", "parquet"]),

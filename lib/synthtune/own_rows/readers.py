@@ -67,7 +67,7 @@ _CONTENTS = (
 
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 _KINDS_OF_CONTROL = 4
-"""Different control characters that the start of a text may have: binary content has nearly all of them."""
+"""Different control characters that the start of a text which is not UTF-8 may have: binary content has nearly all of them."""
 
 
 class EmptyFile(RowsError):
@@ -244,6 +244,15 @@ class _Encoding:
     warnings: list[Problem]
 
 
+def _is_utf8(head: bytes) -> bool:
+    """Whether the start of a file, perhaps cut within a character, is UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
     if given:
         try:
@@ -264,7 +273,7 @@ def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
         for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
             if len(head) >= 8 and head[first::2].count(0) > 0.4 * len(head):
                 return _Encoding(name, [Guess(file, "encoding", name, "every second byte is NUL")], [])
-        if len(_CONTROL & set(head)) > _KINDS_OF_CONTROL:
+        if len(_CONTROL & set(head)) > _KINDS_OF_CONTROL and not _is_utf8(head):
             raise RowsError(
                 f"{file}: not text but binary, or text in an encoding that has to be named with 'encoding:'; save it as "
                 f"{FORMATS}."
