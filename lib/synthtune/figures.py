@@ -29,11 +29,11 @@ from synthtune.results import (
     ANNOTATED,
     BOTH,
     CONDITIONS,
-    HARD,
     FINE_TUNED,
     FULL,
     GENERATED,
     GOLD,
+    HARD,
     METRIC,
     METRIC_NAMES,
     Results,
@@ -646,9 +646,12 @@ def draw_by_amount(shown: pd.DataFrame) -> Figure:
 # Figure 6: annotation, generation and half of each ----------------------------------------------------------
 
 
+_ROUTES = (ANNOTATED, HARD, GENERATED, BOTH)
+
+
 def by_route(results: Results) -> pd.DataFrame:
     """Gain over gold alone of each kind of synthetic data, at one amount and the smallest budget, by task."""
-    marks, routes = [], (ANNOTATED, HARD, GENERATED, BOTH)
+    marks = []
     for kind in METRIC:
         sums: dict[str, list[np.ndarray]] = {}
         for task in results.tasks(kind):
@@ -657,7 +660,7 @@ def by_route(results: Results) -> pd.DataFrame:
             amount = equal_amount(results, task, budget)
             if gold is None or amount is None:
                 continue
-            for route in routes:
+            for route in _ROUTES:
                 scores = results.resampled_cell(task, budget, route, amount)
                 if scores is not None:
                     sums.setdefault(route, []).append(scores - gold)
@@ -710,7 +713,7 @@ def _gain_row(
 
 def draw_by_route(shown: pd.DataFrame) -> Figure:
     """A row per task and a mark per kind of synthetic data, around the line of no gain."""
-    series = [name for name in (ANNOTATED, HARD, GENERATED, BOTH) if name in set(shown.series)]
+    series = [name for name in _ROUTES if name in set(shown.series)]
     styles = {name: {key: STYLES[name][key] for key in ("color", "marker")} for name in series}
     figure = _dot_rows(
         shown,

@@ -54,6 +54,7 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder / task.name / f"budget-{budget}"
+    # The labels stand there for the columns they have: a table of an earlier version, without them, is made again.
     made_from = {"generator_digest": generator.digest, "annotator_digest": annotator.digest,
                  "data_digest": task.digest, "budget": budget, "labels": list(task.labels),
                  "settings": settings.for_stage("generate", task.name)}

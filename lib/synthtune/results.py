@@ -196,10 +196,10 @@ class Results:
         """A sentence on the headline amounts of some tasks, from the smallest to the largest; empty if nothing was added."""
         found = []
         for condition, name in ((ANNOTATED, "annotated"), (GENERATED, "generated"), (BOTH, "of both kinds")):
-            all_of = [self.headline_amount(task, budget, condition) for task in tasks for budget in self.budgets(task)]
-            amounts = sorted({f"{amount:,}": amount for amount in all_of if amount}.items(), key=lambda item: item[1])
-            if amounts:
-                found.append(" to ".join(dict.fromkeys([amounts[0][0], amounts[-1][0]])) + f" {name}")
+            amounts = [self.headline_amount(task, budget, condition) for task in tasks for budget in self.budgets(task)]
+            if amounts := [amount for amount in amounts if amount]:
+                ends = dict.fromkeys([min(amounts), max(amounts)])
+                found.append(f"{' to '.join(f'{amount:,}' for amount in ends)} {name}")
         return f"Synthetic examples added: {', '.join(found)}." if found else ""
 
     def rows(self, task: str, budget: int, condition: str, amount: int | None = None) -> pd.DataFrame:

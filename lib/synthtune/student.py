@@ -42,7 +42,7 @@ from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest
 from synthtune.language_model import by_length
 from synthtune.progress import progress
-from synthtune.results import HARD
+from synthtune.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
 from synthtune.settings import Settings
 from synthtune.tasks import Task
 from synthtune.teacher import IGNORED, shuffled_by_length, warm_up_and_decay
@@ -116,16 +116,15 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
         equal = min(most.values())
         if equal >= NEARLY * max(most.values()):
             most = dict.fromkeys(most, equal)
-        wanted = [("gold", 0), ("gold+annotated", most["annotated"]), ("gold+generated", most["generated"]),
-                  ("gold+both", equal), ("gold+annotated", equal)]
+        wanted = [(GOLD, 0), (ANNOTATED, most["annotated"]), (GENERATED, most["generated"]), (BOTH, equal), (ANNOTATED, equal)]
         if budget == smallest and kind == "classification" and chosen.synthetic_labels == "soft":
             wanted.append((HARD, equal))
         found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted
-                  if amount or condition == "gold"]
-    found += [Cell(pool, "full", 0, seed) for seed in chosen.seeds_full]
+                  if amount or condition == GOLD]
+    found += [Cell(pool, FULL, 0, seed) for seed in chosen.seeds_full]
     if kind == "nlg":
         most = there[smallest]["annotated"]
-        found += [Cell(smallest, "gold+annotated", min(amount, most), seed)
+        found += [Cell(smallest, ANNOTATED, min(amount, most), seed)
                   for seed in chosen.seeds_larger for amount in chosen.sweep if most]
     return list(dict.fromkeys(found))
 
@@ -138,19 +137,19 @@ def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row]
     StageError
         If the annotated or generated examples it needs have not been made.
     """
-    if cell.condition == "full":
+    if cell.condition == FULL:
         rows = [Row(example.text, example.target) for example in task.pool]
         return rows, {"n_gold": len(rows), "n_annotated": 0, "n_generated": 0}
     gold = [Row(example.text, example.target) for example in task.gold(cell.budget)]
-    share = {"gold": (0, 0), "gold+annotated": (cell.amount, 0), HARD: (cell.amount, 0), "gold+generated": (0, cell.amount),
-             "gold+both": (cell.amount - cell.amount // 2, cell.amount // 2)}[cell.condition]
+    share = {GOLD: (0, 0), ANNOTATED: (cell.amount, 0), HARD: (cell.amount, 0), GENERATED: (0, cell.amount),
+             BOTH: (cell.amount - cell.amount // 2, cell.amount // 2)}[cell.condition]
     folder = settings.folder / task.name / f"budget-{cell.budget}"
-    hard = settings.students.synthetic_labels == "hard" or cell.condition == HARD
+    soft = task.labels if settings.students.synthetic_labels == "soft" and cell.condition != HARD else ()
+    # The annotator has no say in pairs that keep the label they were sampled with.
+    labels = (soft, () if settings.generate.labels == "raw" else soft)
     annotated, generated = [
-        synthetic_rows(synthetic(folder / f"{route}.parquet").head(number), () if hard or (
-            # The annotator has no say in pairs that keep the label they were sampled with.
-            route == "generated" and settings.generate.labels == "raw") else task.labels, settings) if number else []
-        for route, number in zip(ROUTES, share, strict=True)]
+        synthetic_rows(synthetic(folder / f"{route}.parquet").head(number), of, settings) if number else []
+        for route, number, of in zip(ROUTES, share, labels, strict=True)]
     return gold + annotated + generated, {"n_gold": len(gold), "n_annotated": len(annotated),
                                           "n_generated": len(generated)}
 

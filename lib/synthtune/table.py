@@ -57,14 +57,16 @@ def table_1(results: Results) -> pd.DataFrame:
 
 def notes(results: Results) -> str:
     """What a reader of the table must know: budget, interval, which corpora are real."""
-    budgets = sorted({min(results.budgets(task)) for task in results.tasks() if results.budgets(task)})
+    tasks = results.tasks()
+    budgets = sorted({min(results.budgets(task)) for task in tasks if results.budgets(task)})
     return (
         f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over "
         f"seeds ± half the {100 * results.settings.figures.confidence:g} % t interval over seeds (no ± "
         "where there is one seed). Bold: highest mean of the four conditions, whether or not the "
         f"difference is more than chance (the claims say that). The teacher is the large model "
         f"itself{_fewer(results)}; full is a student trained on all true labels "
-        "of the pool. " + " ".join(filter(None, [results.added(results.tasks()), corpora_sentence(results.tasks(), results.settings), results.mixture()]))
+        "of the pool. "
+        + " ".join(filter(None, [results.added(tasks), corpora_sentence(tasks, results.settings), results.mixture()]))
     )
 
 

@@ -165,8 +165,8 @@ def is_number(cell: str) -> bool:
 
 
 def runs(cell: str) -> bool:
-    """Say whether a spreadsheet would run a cell as a formula; signs alone and numbers it would not."""
-    return cell.startswith(SPREADSHEET_START) and any(map(str.isalnum, cell)) and not is_number(cell)
+    """Say whether a spreadsheet would run a cell as a formula; a sign alone and numbers it would not."""
+    return cell.startswith(SPREADSHEET_START) and len(cell) > 1 and not is_number(cell)
 
 
 def _bare(cell: str) -> str:

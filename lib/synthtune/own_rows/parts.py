@@ -16,8 +16,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from synthtune.errors import RowsError
 from synthtune.files import digest
-from synthtune.own_rows.rows import OwnRows
 from synthtune.own_rows.report import listed, shown_text
+from synthtune.own_rows.rows import OwnRows
 from synthtune.settings import Settings, for_own_rows
 from synthtune.tasks import Example, Task, Wording, seed_for, splits
 from synthtune.tasks.example import joined

@@ -14,7 +14,7 @@ import yaml
 from synthtune import __version__
 from synthtune.files import atomic_path, digest, remove
 from synthtune.own_rows import deployed, page, record
-from synthtune.own_rows.checks import SPREADSHEET_START, is_number
+from synthtune.own_rows.checks import runs
 from synthtune.own_rows.confidence import Confidence, OfLabels
 from synthtune.own_rows.parts import pair_of
 from synthtune.own_rows.study import TEACHER, Outcome
@@ -126,14 +126,11 @@ def write_csv(table: pd.DataFrame, path: Path, labels: Sequence[str] = ()) -> No
 
     Numbers, single signs and the task's labels are not escaped: a user's own table is joined on them.
     """
-    def run(cell: Any) -> bool:
-        return (isinstance(cell, str) and cell.startswith(SPREADSHEET_START) and len(cell) > 1 and cell not in labels
-                and not is_number(cell))
-
     escaped = table.copy()
     for name in escaped:
         if not pd.api.types.is_numeric_dtype(escaped[name]):
-            escaped[name] = [f"'{cell}" if run(cell) else cell for cell in escaped[name]]
+            escaped[name] = [f"'{cell}" if isinstance(cell, str) and cell not in labels and runs(cell) else cell
+                             for cell in escaped[name]]
     with atomic_path(path) as temporary:
         escaped.to_csv(temporary, index=False)
 

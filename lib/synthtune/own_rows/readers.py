@@ -362,6 +362,8 @@ QUOTES = {
 }
 """What quotes may be, the most frequent first, and how a parser is told."""
 
+_SPACED_QUOTE = re.compile(' +"')
+
 
 def _delimited(path: Path, file: str, separator: str | None, given: str | None) -> Table:
     found = _encoding(path, file, given)
@@ -527,9 +529,6 @@ def _quotes(lines: Callable[[], Iterator[tuple[int, str, bool]]], file: str, sep
         if not wrong[quotes]:
             break
     return min(wrong, key=wrong.__getitem__)
-
-
-_SPACED_QUOTE = re.compile(' +"')
 
 
 # -- JSON lines ------------------------------------------------------------------------------------
@@ -709,11 +708,12 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
                 )
         with _book(path) as book:
             sheets = [each.title for each in book.worksheets]
-            shown = [each.title for each in book.worksheets if each.sheet_state == "visible" and _has_cells(each)]
+            shown = (each.title for each in book.worksheets if each.sheet_state == "visible" and _has_cells(each))
+            first_shown = next(shown, None) if sheet is None else None
     if sheet is None:
         if not sheets:
             raise RowsError(f"{file}: has no sheet with cells.")
-        sheet = [*shown, *sheets][0]
+        sheet = first_shown or sheets[0]
         why = f"the first of {listed(sheets)} that is shown and has cells" if sheets[1:] else "the only one"
         guesses.append(Guess(file, "sheet", sheet, why))
     elif sheet not in sheets:
@@ -794,8 +794,6 @@ def _merged(path: Path, sheet: str) -> list[tuple[int, int, int, int]]:
 
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a letter: JSON can name one, no file can hold it."""
-
-
 
 
 @dataclass(frozen=True)
