@@ -26,7 +26,7 @@ from synthtune.files import digest
 from synthtune.own_rows import example
 from synthtune.progress import progress
 
-SETTINGS = ["annotate.inputs=60", "generate.pairs=60", "students.steps=20", "students.amount=48"]
+SETTINGS = ["annotate.inputs=60", "generate.pairs=60", "students.steps=20"]
 """On top of the smoke profile: long enough for fifty kills to fall into every stage, over in some minutes."""
 
 

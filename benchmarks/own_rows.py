@@ -97,7 +97,7 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
     texts = [example.text for example in test]
     bench = student.Bench.of(part.task, part.settings)
     cells = [cell for cell in study.cells(part) if cell.condition == GOLD]
-    pseudo = [item.text for item in part.task.unlabelled(part.budget)[: part.settings.students.amount]]
+    pseudo = [item.text for item in part.task.unlabelled(part.budget)[: part.settings.annotate.inputs]]
     rows = [student.Row(example.text, example.target) for example in gold]
     records: dict[int, np.ndarray] = {}
     for cell in progress(cells, desc="self-training", unit="seed"):

@@ -18,8 +18,7 @@ TINY = {
     "teacher.epochs": 3, "teacher.epochs_larger": 1, "teacher.frozen_layers": 15, "teacher.test_examples": 20,
     "teacher.prompted_examples": 10,
     "annotate.inputs": 40, "annotate.max_new_tokens": 24, "generate.pairs": 24, "generate.max_new_tokens": 48,
-    "students.amount": 20, "students.sweep": [], "students.steps": 4,
-    "students.full_steps": 4, "students.seeds": [1], "students.seeds_larger": [1], "students.seeds_full": [1],
+    "students.sweep": [], "students.steps": 4, "students.passes": 0, "students.seeds": [1], "students.seeds_larger": [1], "students.seeds_full": [1],
     "students.max_new_tokens": 16,
 }
 

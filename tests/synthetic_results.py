@@ -30,7 +30,7 @@ SHAPES = {
         "seeds": [0, 1, 2],
         "pool": 2500,
         "amount": 1000,
-        "amounts": [125, 250, 500, 1000, 2000],
+        "amounts": [125, 250, 500, 1000],
         "test": 300,
     },
     "paper": {
@@ -39,7 +39,7 @@ SHAPES = {
         "seeds": [0, 1, 2, 3, 4],
         "pool": 2500,
         "amount": 1000,
-        "amounts": [125, 250, 500, 1000, 2000],
+        "amounts": [125, 250, 500, 1000],
         "test": 300,
     },
 }
@@ -65,7 +65,6 @@ def settings_for(shape: str, **changes) -> Settings:
         "tasks": made["tasks"],
         "budgets": made["budgets"],
         "pool_size": made["pool"],
-        "students": {"amount": made["amount"]},
         "figures": {"resamples": 300},
     }
     return Settings(**(values | changes))
@@ -99,6 +98,8 @@ def write(folder: Path, shape: str, **changes) -> Settings:
                         "n_generated": n_generated,
                         "seed": seed,
                         "train_seconds": 5 + (budget + amount) / (20 if task in _NLG else 100),
+                        "answer_seconds": 4.0,
+                        "parameters": 22e6,
                         "data_digest": "d" * 64,
                         "model": "made-up-student",
                         "model_digest": "e" * 64,
@@ -157,6 +158,7 @@ def _write_teacher(folder, task, budget, quality, hardness, generator, made):
                 "system": system,
                 "model": "made-up-teacher",
                 "seconds": 60.0,
+                "parameters": 135e6,
                 "data_digest": "d" * 64,
                 "model_digest": "a" * 64,
                 "number_format": "float32",

@@ -127,12 +127,11 @@ def test_annotations_are_kept_until_a_setting_of_theirs_changes(study, tiny, mon
     assert len(asked[0][2]) == 9 and len(asked[1][2]) == 40
 
 
-def test_larger_budgets_have_their_own_number_of_inputs(study, tiny, tmp_path, monkeypatch):
+def test_all_that_is_unlabelled_is_annotated_if_no_number_is_set(study, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "answers", lambda lm, task, texts, *_, **__: (["positive"] * len(texts),
                                                                                [-0.1] * len(texts), None))
-    settings = tiny(tmp_path, **{"annotate.inputs_larger": 7})
-    table = annotate.annotate(study.annotator, study.task, 40, settings)
-    assert list(table["id"]) == [example.id for example in study.task.pool[40:47]]
+    table = annotate.annotate(study.annotator, study.task, 40, tiny(tmp_path, **{"annotate.inputs": None}))
+    assert list(table["id"]) == [example.id for example in study.task.pool[40:]]
 
 
 def test_annotations_are_judged_afterwards(study):

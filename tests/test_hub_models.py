@@ -285,7 +285,7 @@ def test_students_of_the_paper_are_saved_whole(paper, monkeypatch, tmp_path, nam
 
 def test_a_pretrained_writer_learns(paper, monkeypatch):
     monkeypatch.delenv("SYNTHTUNE_CACHE")
-    settings = paper("webnlg", **{"students.full_steps": 60, "students.learning_rate": 5e-3}).check("webnlg")
+    settings = paper("webnlg", **{"students.steps": 60, "students.learning_rate": 5e-3}).check("webnlg")
     task = tasks.load("webnlg", settings)
     losses = []
     fit = student.Bench.fit
@@ -545,8 +545,8 @@ def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tm
                "teacher.processes": 2, "teacher.test_examples": 10, "teacher.prompted_examples": 10, "teacher.checkpoint_steps": 1,
                "teacher.batch_size": 8, "annotate.inputs": 12, "annotate.processes": 2, "annotate.shard_size": 6,
                "annotate.max_new_tokens": 12, "generate.pairs": 12, "generate.processes": 2, "generate.shard_size": 6,
-               "students.processes": 2, "students.seeds": [1, 2], "students.seeds_full": [1], "students.amount": 8,
-               "students.sweep": [], "students.steps": 2, "students.full_steps": 2,
+               "students.processes": 2, "students.seeds": [1, 2], "students.seeds_full": [1], "students.passes": 0,
+               "students.sweep": [], "students.steps": 2,
                "students.max_new_tokens": 12, "figures.resamples": 100}
     named = settings_module.load("paper").per_task
     for task in ("rte", "webnlg"):  # what the profile says for a task wins over what it says for all

@@ -127,8 +127,8 @@ def test_a_run_killed_twice_ends_with_the_same_numbers(whole, tmp_path):
     def table(run_folder, name, *timed):
         return pd.read_parquet(run_folder / "tweets" / name).drop(columns=list(timed))
 
-    for name, timed in (("results.parquet", "train_seconds"), ("budget-32/teacher.parquet", "seconds")):
-        pd.testing.assert_frame_equal(table(folder, name, timed), table(whole[0], name, timed))
+    for name, *timed in (("results.parquet", "train_seconds", "answer_seconds"), ("budget-32/teacher.parquet", "seconds")):
+        pd.testing.assert_frame_equal(table(folder, name, *timed), table(whole[0], name, *timed))
     for name in ("annotated.parquet", "generated.parquet"):
         assert (folder / "tweets/budget-32" / name).read_bytes() == (
             whole[0] / "tweets/budget-32" / name

@@ -78,7 +78,7 @@ def halved(monkeypatch):
 
 
 def test_a_classifier_learns_in_bfloat16_with_float32_weights(halved, tiny, tmp_path):
-    settings = tiny(tmp_path, **{"students.learning_rate": 1e-3, "students.frozen_layers": 5, "students.full_steps": 16,
+    settings = tiny(tmp_path, **{"students.learning_rate": 1e-3, "students.frozen_layers": 5, "students.steps": 16,
                                  "students.max_tokens": 24})
     task = tasks.load("tweets", settings)
     cell = student.Cell(len(task.pool), "full", 0, 1)

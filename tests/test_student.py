@@ -68,30 +68,38 @@ def bench(prepared, tiny, tmp_path):
 def test_cells_are_complete_and_each_there_once(bench):
     task, settings = bench("tweets", **{"students.seeds": [1, 2, 3], "students.seeds_larger": [1, 2],
                                         "students.seeds_full": [4, 5], "students.sweep": [5]})
-    cells = student.cells(task, settings)
-    wanted = {Cell(budget, condition, 0 if condition == "gold" else 20, seed)
-              for budget, seeds in ((32, (1, 2, 3)), (40, (1, 2))) for seed in seeds
-              for condition in ("gold", "gold+annotated", "gold+generated", "gold+both")}
+    cells = student.cells(task, settings)  # of 60 annotated and 30 generated
+    amounts = {"gold": 0, "gold+annotated": 60, "gold+generated": 30, "gold+both": 30}
+    wanted = {Cell(budget, condition, amount, seed) for budget, seeds in ((32, (1, 2, 3)), (40, (1, 2))) for seed in seeds
+              for condition, amount in amounts.items()}
     wanted |= {Cell(160, "full", 0, 4), Cell(160, "full", 0, 5)}
-    hard = {Cell(32, "gold+annotated, hard labels", 20, seed) for seed in (1, 2, 3)}
-    assert set(cells) == wanted | hard and len(cells) == len(wanted) + 3 == 25
+    equal = {Cell(32, f"gold+annotated{labels}", 30, seed) for seed in (1, 2, 3) for labels in ("", ", hard labels")}
+    assert set(cells) == wanted | equal and len(cells) == len(wanted) + 6 == 28
     task, settings = bench("tweets", "hard", **{"students.synthetic_labels": "hard"})
     assert not any("hard" in cell.condition for cell in student.cells(task, settings))
 
 
 def test_the_amounts_of_figure_5_are_cells_of_nlg_tasks(bench):
-    task, settings = bench("webnlg", **{"students.seeds_larger": [1, 2], "students.sweep": [5, 20, 50]})
+    task, settings = bench("webnlg", **{"students.seeds_larger": [1, 2], "students.sweep": [5, 20, 80]})
     cells = student.cells(task, settings)
-    assert len(cells) == len(set(cells)) == 4 + 8 + 1 + 5  # amount 20 with seed 1 is there already
+    assert len(cells) == len(set(cells)) == 5 + 8 + 1 + 5  # amount 60 with seed 1 is there already
     assert {(cell.amount, cell.seed) for cell in cells if cell.condition == "gold+annotated" and cell.budget == 32} == {
-        (amount, seed) for amount in (5, 20, 50) for seed in (1, 2)}
+        (30, 1), *((amount, seed) for amount in (5, 20, 60) for seed in (1, 2))}
 
 
-def test_routes_go_as_far_as_they_go_and_are_compared_at_equal_amounts(bench):
-    task, settings = bench("tweets", **{"students.amount": 50})  # of 60 annotated and 30 generated
-    assert {(cell.condition, cell.amount) for cell in student.cells(task, settings) if "+" in cell.condition} == {
-        ("gold+annotated", 50), ("gold+annotated", 30), ("gold+annotated, hard labels", 30), ("gold+generated", 30),
-        ("gold+both", 30)}
+@pytest.mark.parametrize(("budgets", "there"), [("all", [32, 40, 48]), ("ends", [32, 48]), ("smallest", [32])])
+def test_pairs_are_generated_at_some_budgets(bench, budgets, there):
+    task, settings = bench("tweets", **{"budgets": [32, 40, 48], "generate.budgets": budgets})
+    shutil.copytree(settings.folder / "tweets" / "budget-40", settings.folder / "tweets" / "budget-48")
+    cells = student.cells(task, settings)
+    assert sorted({cell.budget for cell in cells if cell.condition == "gold+generated"}) == there
+    assert sorted({cell.budget for cell in cells if cell.condition == "gold+both"}) == there
+    assert {cell.budget for cell in cells if cell.condition == "gold+annotated"} == {32, 40, 48}
+
+
+def test_students_of_more_examples_take_more_steps(bench):
+    _, settings = bench("tweets", **{"students.steps": 10, "students.passes": 1.5, "students.batch_size": 8})
+    assert [settings.steps(rows) for rows in (1, 53, 54, 160)] == [10, 10, 11, 30]
 
 
 @pytest.mark.parametrize(("condition", "counts"), [
@@ -137,7 +145,7 @@ def test_a_route_that_gave_nothing_has_no_cells(bench):
         settings.folder / "tweets" / "budget-32" / "generated.parquet")
     cells = student.cells(task, settings)
     assert {(cell.condition, cell.amount) for cell in cells if cell.budget == 32} == {
-        ("gold", 0), ("gold+annotated", 20)}
+        ("gold", 0), ("gold+annotated", 60)}
     assert {cell.condition for cell in cells if cell.budget == 40} == {
         "gold", "gold+annotated", "gold+generated", "gold+both"}
 
@@ -242,17 +250,17 @@ def scores(task, settings):
 
 def test_a_classifier_learns(bench):
     changes = {"students.learning_rate": 3e-4, "students.frozen_layers": 4, "students.batch_size": 16}
-    task, settings = bench("tweets", **changes, **{"students.full_steps": 25})
+    task, settings = bench("tweets", **changes, **{"students.steps": 25})
     balanced = [e for label in task.labels for e in [e for e in task.test if e.target == label][:13]]
     task = replace(task, test=tuple(balanced))
-    untrained = settings.model_copy(update={"students": settings.students.model_copy(update={"full_steps": 1})})
+    untrained = settings.model_copy(update={"students": settings.students.model_copy(update={"steps": 1})})
     assert scores(task, settings)["macro_f1"] > max(60, scores(task, untrained)["macro_f1"] + 10)
 
 
 def test_a_writer_learns(bench):
-    task, settings = bench("webnlg", **{"students.learning_rate": 1e-3, "students.full_steps": 40,
+    task, settings = bench("webnlg", **{"students.learning_rate": 1e-3, "students.steps": 40,
                                         "students.decoder_layers": 2, "students.max_new_tokens": 24})
-    untrained = settings.model_copy(update={"students": settings.students.model_copy(update={"full_steps": 1})})
+    untrained = settings.model_copy(update={"students": settings.students.model_copy(update={"steps": 1})})
     before, after = scores(task, untrained), scores(task, settings)
     assert after["chrf"] > before["chrf"] + 10 and after["bleu"] > before["bleu"]
 
@@ -272,7 +280,7 @@ RUN = textwrap.dedent("""
 def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, bench, fitted, name):
     _, whole, weights = uninterrupted(name)
     fitted.clear()
-    assert len(whole) == len(weights) == (10 if name == "tweets" else 9)
+    assert len(whole) == len(weights) == (11 if name == "tweets" else 10)
     task, settings = bench(name)
     process = subprocess.Popen([sys.executable, "-c", RUN, str(Path(__file__).parent), str(settings.folder), name],
                                env={**os.environ, "PYTHONPATH": str(LIB)}, stderr=subprocess.PIPE, text=True)
@@ -290,7 +298,8 @@ def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, b
     assert all((path.stat().st_mtime_ns, path.read_bytes()) == before for path, before in done.items())
     # To the last digit: what a student learns depends on its cell and not on the cells run before it.
     assert all(torch.equal(learned, weights[cell]) for cell, _, learned in fitted)
-    pd.testing.assert_frame_equal(resumed.drop(columns="train_seconds"), whole.drop(columns="train_seconds"))
+    timed = ["train_seconds", "answer_seconds"]
+    pd.testing.assert_frame_equal(resumed.drop(columns=timed), whole.drop(columns=timed))
     pd.testing.assert_frame_equal(pd.read_parquet(settings.folder / name / "results.parquet"), resumed)
 
 
@@ -298,7 +307,7 @@ def test_a_row_of_the_results(uninterrupted, tiny):
     folder, table, _ = uninterrupted("tweets")
     assert list(table.columns) == [
         "task", "kind", "budget", "condition", "amount", "seed", "n_gold", "n_annotated", "n_generated", "accuracy",
-        "macro_f1", "bleu", "chrf", "rouge_l", "per_example", "train_seconds", "number_format", "device", "data_digest", "model",
+        "macro_f1", "bleu", "chrf", "rouge_l", "per_example", "train_seconds", "answer_seconds", "parameters", "number_format", "device", "data_digest", "model",
         "model_digest", "settings_digest", "settings"]
     settings = tiny(folder)
     assert [(row.budget, row.condition, row.amount, row.seed) for row in table.itertuples()] == [
@@ -316,12 +325,12 @@ def test_a_changed_example_or_setting_runs_again_what_it_changes(uninterrupted, 
     fitted.clear()
     path = tmp_path / "run" / "tweets" / "budget-32" / "annotated.parquet"
     table = pd.read_parquet(path)
-    table.loc[15, "text"] += " really"  # beyond the 10 that gold+both takes
+    table.loc[20, "text"] += " really"  # beyond the 15 that gold+both takes
     table.to_parquet(path)
     settings = tiny(tmp_path / "run", **{"students.seeds_full": [1, 2]})
     student.run_cells(tasks.load("tweets", settings), settings)
     assert [(cell.budget, cell.condition, cell.seed) for cell, _, _ in fitted] == [
-        (32, "gold+annotated", 1), (32, "gold+annotated, hard labels", 1), (160, "full", 2)]
+        (32, "gold+annotated", 1), (32, "gold+annotated", 1), (32, "gold+annotated, hard labels", 1), (160, "full", 2)]
 
 
 @pytest.mark.parametrize(("pieces", "text"), [

@@ -85,7 +85,7 @@ def annotate_share(task: Task, budget: int, settings: Settings, rank: int, proce
 
 
 def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> Shards:
-    inputs = task.unlabelled(budget)[: settings.inputs(budget)]
+    inputs = task.unlabelled(budget)[: settings.annotate.inputs]
 
     def make(_number: int, part: Sequence[Unlabelled], doing: str) -> pd.DataFrame:
         outputs, log_probabilities, scores = teacher.answers(lm, task, [item.text for item in part], settings,
@@ -99,7 +99,7 @@ def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> S
 
 
 def _made_from(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
-    inputs = [[item.id, item.text] for item in task.unlabelled(budget)[: settings.inputs(budget)]]
+    inputs = [[item.id, item.text] for item in task.unlabelled(budget)[: settings.annotate.inputs]]
     return {"model_digest": lm.digest, "data_digest": task.digest, "inputs": digest(inputs), "budget": budget,
             "smallest_budget": settings.budgets[0], "settings": settings.for_stage("annotate", task.name)}
 

@@ -677,13 +677,10 @@ def by_route(results: Results) -> pd.DataFrame:
 
 
 def equal_amount(results: Results, task: str, budget: int) -> int | None:
-    """The amount at which a task's kinds of synthetic data can be compared: the headline amount if all were
-    run with it, else the largest that all have; None if there is none.
-    """
+    """The largest amount with which all of a task's kinds of synthetic data were run; None if there is none."""
     amounts = [set(results.amounts(task, budget, route)) for route in (ANNOTATED, GENERATED, BOTH)]
     common = set.intersection(*(there for there in amounts if there)) if any(amounts) else set()
-    headline = results.settings.for_task(task).students.amount
-    return headline if headline in common else max(common, default=None)
+    return max(common, default=None)
 
 
 def _gain_row(

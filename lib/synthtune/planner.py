@@ -33,6 +33,7 @@ from synthtune.errors import SettingsError, nearest
 from synthtune.files import atomic_path, write_json
 from synthtune.model_cost import LOGITS_AT_ONCE, Memory, activation_bytes, gathered, model_of, trained_memory, training_flops
 from synthtune.number_format import BYTES
+from synthtune.results import FULL
 from synthtune.settings import PlanSettings, Settings
 from synthtune.student import cells_given
 
@@ -294,9 +295,13 @@ class _Stages:
     def annotated(self) -> dict[int, int]:
         """Inputs annotated at each budget."""
         return {
-            budget: max(0, min(self.settings.inputs(budget), self.settings.pool_size - budget))
+            budget: min(self.settings.annotate.inputs or self.settings.pool_size, self.settings.pool_size - budget)
             for budget in self.settings.budgets
         }
+
+    def budgets(self, objective: str) -> list[int]:
+        """Budgets at which a teacher is fine-tuned for an objective."""
+        return [budget for budget in self.settings.budgets if objective in self.settings.objectives(budget)]
 
     def evaluated(self) -> list[tuple[int, int]]:
         """Test inputs and the tokens of examples in front of each: tuned at every budget, prompted at the smallest."""
@@ -360,10 +365,10 @@ class _Stages:
         if chosen.activations == "checkpointed":
             again = head + (per_text + adapters if lora else per_text - 2 * layers * stack.last * length)
         pass_flops = training_flops(per_text, attention, head, adapters, lora) + again
-        epochs = {budget: self.settings.epochs(budget) for budget in self.settings.budgets}
+        epochs = {budget: self.settings.epochs(budget) for budget in self.budgets(direction)}
         passes = sum(budget * epochs[budget] for budget in epochs)
         steps = sum(math.ceil(budget / chosen.batch_size) * epochs[budget] for budget in epochs)
-        flops = passes * pass_flops + sum(self.settings.budgets) * once
+        flops = passes * pass_flops + sum(epochs) * once
         frozen, trained, _ = sizes(chosen.method)
         weights = frozen * self.size + trained * 4
 
@@ -420,7 +425,7 @@ class _Stages:
     def generate(self) -> Row:
         """New pairs, and the annotator's label for each."""
         chosen, stack, model = self.settings.generate, self.teacher.decoder, self.teacher
-        jobs = len(self.settings.budgets)
+        jobs = len(self.budgets("generate"))
         pairs = jobs * chosen.pairs
         new = min(
             chosen.max_new_tokens, self.texts.input + (0 if self.texts.labels else self.texts.output) + 1
@@ -565,12 +570,14 @@ class _Stages:
                 base, activations=kept, logits=logits, gathered=gathered(model, self.size, shape.gpus)
             )
 
+        generated = self.budgets("generate")
         there = {
-            budget: {"annotated": number, "generated": self.settings.generate.pairs}
+            budget: {"annotated": number} | ({"generated": self.settings.generate.pairs} if budget in generated else {})
             for budget, number in self.annotated().items()
         }
         cells = cells_given(there, self.settings.pool_size, self.kind, self.settings)
-        steps = sum(self.settings.steps(cell.condition) for cell in cells)
+        rows = {cell: self.settings.pool_size if cell.condition == FULL else cell.budget + cell.amount for cell in cells}
+        steps = sum(map(self.settings.steps, rows.values()))
         trainings = steps * chosen.batch_size
         part = replace(encoder, layers=layers)
         reads = replace(encoder, layers=frozen_layers).forward(length, length)

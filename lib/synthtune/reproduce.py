@@ -247,7 +247,8 @@ class Run:
         """Parameters of each executed notebook, by its name without ".ipynb"."""
         for task in settings.tasks:
             for budget in settings.budgets:
-                for stage in ("01_teacher", "02_annotate", "03_generate"):
+                generated = ["03_generate"] if "generate" in settings.objectives(budget) else []
+                for stage in ("01_teacher", "02_annotate", *generated):
                     self.jobs[f"{task}-{budget}-{stage}"] = {**common, "task": task, "budget": budget}
             self.jobs[f"{task}-04_students"] = {**common, "task": task}
         self.jobs["05_figures"] = common
@@ -325,6 +326,7 @@ class Run:
         contents["workflow.json"] = {
             "tasks": list(self.settings.tasks),
             "budgets": list(self.settings.budgets),
+            "generated": [budget for budget in self.settings.budgets if "generate" in self.settings.objectives(budget)],
             "notebooks": str(NOTEBOOKS),
             "python": sys.executable,
             "resources": {},

@@ -183,14 +183,11 @@ class Results:
         return sorted(int(amount) for amount in rows.amount.unique())
 
     def headline_amount(self, task: str, budget: int, condition: str) -> int | None:
-        """The amount of synthetic data that stands for the condition wherever only one is shown.
+        """The amount of synthetic data that stands for the condition wherever only one is shown: the largest.
 
-        The settings' `students.amount`; where a pool is too small for it, the largest amount below; None if
-        the condition was not run.
+        None if the condition was not run.
         """
-        amounts = self.amounts(task, budget, condition)
-        wanted = self.settings.for_task(task).students.amount
-        return max((amount for amount in amounts if amount <= wanted), default=min(amounts, default=None))
+        return max(self.amounts(task, budget, condition), default=None)
 
     def added(self, tasks: Iterable[str]) -> str:
         """A sentence on the headline amounts of some tasks, from the smallest to the largest; empty if nothing was added."""
@@ -283,6 +280,24 @@ class Results:
         if amount is None:
             amount = self.headline_amount(task, budget, condition)
         return self.resampled[task].get((budget, condition, amount))
+
+
+def deployed(students: pd.DataFrame, teachers: pd.DataFrame) -> pd.DataFrame:
+    """Size and speed of what can be deployed: the fine-tuned teacher and the students of a task.
+
+    Returns
+    -------
+    DataFrame
+        Columns system, model, million_parameters, seconds_for_1000_texts (the median of all budgets or cells).
+    """
+    rows = []
+    tuned = teachers[teachers["system"] == FINE_TUNED] if len(teachers) else teachers
+    for name, table in (("teacher", tuned), ("student", students)):
+        if len(table) and "parameters" in table:
+            seconds = table["answer_seconds"] if "answer_seconds" in table else 1000 * table["seconds"] / table["per_example"].map(len)
+            rows.append({"system": name, "model": table["model"].iloc[0], "million_parameters": table["parameters"].median() / 1e6,
+                         "seconds_for_1000_texts": seconds.median()})
+    return pd.DataFrame(rows)
 
 
 def _parquet(path: Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ A profile (`workflow/profiles/<name>.yaml`) fixes a whole run. Single settings a
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -84,8 +85,7 @@ class TeacherSettings(_Section):
 class AnnotateSettings(_Section):
     """P(Y|X) on unlabelled inputs (`02_annotate`)."""
 
-    inputs: int = Field(400, ge=1, description="unlabelled inputs to annotate at the smallest budget")
-    inputs_larger: int = Field(400, ge=1, description="the same at larger budgets")
+    inputs: int | None = Field(None, ge=1, description="unlabelled inputs to annotate; all if null")
     batch_size: int = Field(32, ge=1, description="inputs per forward pass")
     processes: int | None = PROCESSES
     shard_size: int = Field(512, ge=1, description="inputs per shard: what processes share, and a killed run loses at most")
@@ -98,6 +98,8 @@ class GenerateSettings(_Section):
     """P(X,Y): whole new pairs (`03_generate`)."""
 
     pairs: int = Field(1000, ge=1, description="pairs to sample, before any are dropped")
+    budgets: Literal["all", "ends", "smallest"] = Field(
+        "all", description="budgets at which pairs are generated: all, the smallest and the largest, or the smallest alone")
     temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: sample among the likeliest tokens of this mass")
     batch_size: int = Field(160, ge=1, description="sequences written side by side")
@@ -117,15 +119,14 @@ class StudentSettings(_Section):
     seeds: list[int] = Field([1, 2, 3], min_length=1, description="seeds at the smallest budget")
     seeds_larger: list[int] = Field([1, 2], min_length=1, description="seeds at the larger budgets and for sweeps")
     seeds_full: list[int] = Field([1, 2, 3], min_length=1, description="seeds of the ceiling, `full`")
-    amount: int = Field(1000, ge=1, description="synthetic examples added in the headline conditions")
-    sweep: list[int] = Field([], description="further amounts of annotated examples (figure 5, NLG only)")
+    sweep: list[int] = Field([], description="amounts of annotated examples besides all that are kept (figure 5, NLG only)")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
     head_learning_rate: float | None = Field(
         None, gt=0, description="the same for the new classification head; learning_rate if null")
     batch_size: int = Field(16, ge=1, description="examples per optimizer step")
     processes: int | None = PROCESSES
-    steps: int = Field(150, ge=1, description="optimizer steps at a budget, the same with synthetic examples and without")
-    full_steps: int = Field(150, ge=1, description="optimizer steps on the whole pool with its true labels")
+    steps: int = Field(150, ge=1, description="fewest optimizer steps, on however few examples")
+    passes: float = Field(1.0, ge=0, description="fewest passes over all examples that a student trains on; many take more steps")
     frozen_layers: int = Field(3, ge=0, description="lowest encoder layers kept as pretrained, embeddings included")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
@@ -186,7 +187,7 @@ class OwnRowsSettings(_Section):
     folds: int = Field(4, ge=2, description="parts of the labelled rows, each held out once, where there is no test file")
     max_tokens: int = Field(128, ge=32, description="longest text that is read or written, in tokens; less if texts are short")
     passes: int = Field(
-        3, ge=1, description="a student makes at least these passes over the labelled rows, and one over synthetic ones")
+        3, ge=1, description="every student takes as many steps as these passes over the labelled rows, if not more")
     many: int = Field(5, ge=2, description="labels from which on `many_labels` holds")
     many_labels: dict[str, Any] = Field({}, description="dotted settings that differ for tasks of many labels")
     nlg: dict[str, Any] = Field({}, description="the same for text-to-text generation")
@@ -300,13 +301,14 @@ class Settings(_Section):
         """The teacher's passes over the gold examples of a budget."""
         return self.teacher.epochs if budget == self.budgets[0] else self.teacher.epochs_larger
 
-    def inputs(self, budget: int) -> int:
-        """Unlabelled inputs to annotate at a budget."""
-        return self.annotate.inputs if budget == self.budgets[0] else self.annotate.inputs_larger
+    def objectives(self, budget: int) -> list[Literal["annotate", "generate"]]:
+        """What teachers are fine-tuned to do at a budget: to annotate, and, where pairs are generated, to generate."""
+        at = {"all": self.budgets, "ends": [self.budgets[0], self.budgets[-1]], "smallest": self.budgets[:1]}
+        return ["annotate", "generate"] if budget in at[self.generate.budgets] or budget not in self.budgets else ["annotate"]
 
-    def steps(self, condition: str) -> int:
-        """A student's optimizer steps."""
-        return self.students.full_steps if condition == "full" else self.students.steps
+    def steps(self, rows: int) -> int:
+        """A student's optimizer steps on so many training examples."""
+        return max(self.students.steps, math.ceil(self.students.passes * rows / self.students.batch_size))
 
     def for_task(self, task: str) -> Settings:
         """The settings as they are for one task: `per_task` entries put in their places."""
@@ -347,8 +349,7 @@ class Settings(_Section):
             # Of a user's own rows the pool is as large as they are many, and the annotated inputs have a digest of their own:
             # more unlabelled rows, or more of them annotated, change no pair that is generated.
             del relevant["pool_size"]
-            for key in ("inputs", "inputs_larger"):
-                without.get("annotate", {}).pop(key, None)
+            without.get("annotate", {}).pop("inputs", None)
         return relevant | without
 
     def stage_digest(self, stage: str, task: str, budget: int) -> str:

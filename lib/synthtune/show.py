@@ -165,7 +165,8 @@ def _small_axes(width: float = 4.2, height: float = 2.5) -> tuple[Figure, Axes]:
 
 
 def losses(adapters: dict[str, Adapter]) -> Image:
-    """Training loss of adapters, by step, with the mean of each epoch as a thick line."""
+    """Training loss of adapters, given by objective, at each step, with the mean of each epoch as a thick line."""
+    names_of = {"annotate": "annotate, P(Y|X)", "generate": "generate, P(X,Y)"}
     figure, axes = _small_axes(5.2)
     for (name, adapter), color in zip(adapters.items(), (BLUE, GREEN), strict=False):
         steps = adapter.losses
@@ -176,14 +177,14 @@ def losses(adapters: dict[str, Adapter]) -> Image:
                 [epoch["loss"].mean()] * 2,
                 color=color,
                 linewidth=2,
-                label=name,
+                label=names_of[name],
             )
     handles, names = axes.get_legend_handles_labels()
     first = dict(zip(names, handles, strict=True))
     axes.legend(first.values(), first.keys(), frameon=False)
     axes.set(xlabel="optimizer step", ylabel="loss a target token (nats)", ylim=(0, None))
     return picture(
-        figure, "Training loss of the teacher against optimizer steps, one line for each direction."
+        figure, "Training loss of the teacher against optimizer steps, one line for each objective."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from synthtune import annotate, generate, language_model, teacher
+from synthtune import annotate, generate, language_model, results, teacher
 from synthtune.files import read_json
 from synthtune.settings import Settings
 from synthtune.tasks import Task
@@ -34,7 +34,7 @@ def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
             {
                 "gold": len(task.gold(budget)),
                 "annotated": read_json(folder / FILES["annotated"])["kept"],
-                "generated": read_json(folder / FILES["generated"])["kept"],
+                "generated": read_json(folder / FILES["generated"])["kept"] if "generate" in settings.objectives(budget) else 0,
             }
         )
     return pd.DataFrame(rows)
@@ -47,6 +47,8 @@ def _is_made(task: Task, budget: int, settings: Settings) -> bool:
         ("annotate", "annotated", "annotation", {"smallest_budget": settings.budgets[0]}),
         ("generate", "generated", "generation", {"labels": list(task.labels)}),
     ):
+        if stage not in settings.objectives(budget):
+            continue
         wanted = shared | more | {"settings": settings.for_stage(stage, task.name)}
         if not all(
             (folder / name).exists() for name in (f"{examples}.json", f"{examples}.parquet", f"{report}.json")
@@ -60,8 +62,10 @@ def _is_made(task: Task, budget: int, settings: Settings) -> bool:
 
 def _make(lm: language_model.LanguageModel, task: Task, budget: int, settings: Settings) -> None:
     annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "annotate", settings))
-    generator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "generate", settings))
     annotate.check(annotate.annotate(annotator, task, budget, settings), annotator, task, budget, settings)
+    if "generate" not in settings.objectives(budget):
+        return
+    generator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "generate", settings))
     generate.audit(
         generate.generate(generator, annotator, task, budget, settings), generator, task, budget, settings
     )
@@ -88,3 +92,10 @@ def finished(settings: Settings) -> pd.DataFrame:
         row["students"] = "done" if (folder / "results.parquet").exists() else "missing"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def deployed(task: Task, settings: Settings) -> pd.DataFrame:
+    """Size and speed of a task's students beside the teacher's, where notebook 01 has tested it; see `results.deployed`."""
+    folder = settings.folder / task.name
+    teachers = [pd.read_parquet(path) for path in sorted(folder.glob(f"budget-*/{FILES['teacher']}"))]
+    return results.deployed(pd.read_parquet(folder / "results.parquet"), pd.concat(teachers) if teachers else pd.DataFrame())

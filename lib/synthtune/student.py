@@ -47,14 +47,15 @@ from synthtune.settings import Settings
 from synthtune.tasks import Task
 from synthtune.teacher import IGNORED, shuffled_by_length, warm_up_and_decay
 
-ROUTES = ("annotated", "generated")
+ROUTES = {"annotate": "annotated", "generate": "generated"}
+"""The routes to synthetic examples, by the objective of the teacher that each takes."""
 NEVER = -1e4
 """Logit of a word piece that a writer has never written: its probability is zero."""
 NEARLY = 0.9
 """Share of an amount that is as good as the amount."""
 PLAIN = {"min_length": 0, "no_repeat_ngram_size": 0}
 """How a pretrained writer writes; the published settings of BART are those of summaries: beams, and no three words twice."""
-NOT_OF_A_CELL = {"seeds", "seeds_larger", "seeds_full", "amount", "sweep", "processes"}
+NOT_OF_A_CELL = {"seeds", "seeds_larger", "seeds_full", "sweep", "processes"}
 """Settings of the students that say which cells there are and how they are run, not what one of them is."""
 
 
@@ -88,10 +89,10 @@ class Row:
 def cells(task: Task, settings: Settings) -> list[Cell]:
     """The cells of a task, in the order in which they are run.
 
-    Every condition at every budget and seed; the ceiling; and, for NLG, the sweep over amounts (figure 5) at the
-    smallest budget. A route that gave fewer examples than an amount asks for, or none, is used as far as it goes; so
-    that the routes can be compared at equal amounts (figure 6), the other takes as many if that is nearly as much, and
-    annotated examples are tried at both amounts if not.
+    Each route with all that it gave, at every budget and seed; half of each, as many as the smaller route gave; the ceiling;
+    and, at the smallest budget, what figures 5 and 6 and the claims compare there besides: annotated examples at smaller
+    amounts (NLG), as many as the smaller route gave, and these with hard labels (classification). A route that gave nothing
+    is no condition; one that gave nearly as little as the other is cut to as many.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
     there = {}
     for budget in settings.budgets:
         folder = settings.folder / task.name / f"budget-{budget}"
-        there[budget] = {route: len(synthetic(folder / f"{route}.parquet")) for route in ROUTES}
+        there[budget] = {made: len(synthetic(folder / f"{made}.parquet")) for made in routes(budget, settings)}
     return cells_given(there, len(task.pool), task.kind, settings)
 
 
@@ -112,13 +113,15 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
     smallest = settings.budgets[0]
     for budget in settings.budgets:
         seeds = chosen.seeds if budget == smallest else chosen.seeds_larger
-        most = {route: min(chosen.amount, number) for route, number in there[budget].items()}
+        most = {route: there[budget].get(route, 0) for route in ROUTES.values()}
         equal = min(most.values())
         if equal >= NEARLY * max(most.values()):
             most = dict.fromkeys(most, equal)
-        wanted = [(GOLD, 0), (ANNOTATED, most["annotated"]), (GENERATED, most["generated"]), (BOTH, equal), (ANNOTATED, equal)]
-        if budget == smallest and kind == "classification" and chosen.synthetic_labels == "soft":
-            wanted.append((HARD, equal))
+        wanted = [(GOLD, 0), (ANNOTATED, most["annotated"]), (GENERATED, most["generated"]), (BOTH, equal)]
+        if budget == smallest:
+            wanted.append((ANNOTATED, equal))
+            if kind == "classification" and chosen.synthetic_labels == "soft":
+                wanted.append((HARD, equal))
         found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted
                   if amount or condition == GOLD]
     found += [Cell(pool, FULL, 0, seed) for seed in chosen.seeds_full]
@@ -127,6 +130,11 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
         found += [Cell(smallest, ANNOTATED, min(amount, most), seed)
                   for seed in chosen.seeds_larger for amount in chosen.sweep if most]
     return list(dict.fromkeys(found))
+
+
+def routes(budget: int, settings: Settings) -> list[str]:
+    """The routes that give synthetic examples at a budget."""
+    return [ROUTES[objective] for objective in settings.objectives(budget)]
 
 
 def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row], dict[str, int]]:
@@ -149,7 +157,7 @@ def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row]
     labels = (soft, () if settings.generate.labels == "raw" else soft)
     annotated, generated = [
         synthetic_rows(synthetic(folder / f"{route}.parquet").head(number), of, settings) if number else []
-        for route, number, of in zip(ROUTES, share, labels, strict=True)]
+        for route, number, of in zip(ROUTES.values(), share, labels, strict=True)]
     return gold + annotated + generated, {"n_gold": len(gold), "n_annotated": len(annotated),
                                           "n_generated": len(generated)}
 
@@ -236,13 +244,13 @@ def depends_on(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) 
     """All that a cell's result depends on, as plain JSON: the same again, and it need not be run again."""
     return {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
             "settings": settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL),
-            "steps": settings.steps(cell.condition), "threads": settings.threads, "number_format": settings.format,
+            "steps": settings.steps(len(rows)), "threads": settings.threads, "number_format": settings.format,
             "model": assets.digest(settings.students.model)}
 
 
 def _run(task: Task, settings: Settings, plan: list[_Planned], mine: list[_Planned]) -> None:
     """Run those of a plan's cells that have not been run and are `mine`."""
-    bench = None
+    bench, texts, once = None, [example.text for example in task.test], 0.0
     for planned in progress(mine, desc="students", unit="cell"):
         if planned.kept.exists():
             continue
@@ -251,21 +259,27 @@ def _run(task: Task, settings: Settings, plan: list[_Planned], mine: list[_Plann
             # Those of other cells too: in other batches a text's last digits differ, and a run that was interrupted, or
             # shared by several processes, is to end with the numbers of a whole one.
             bench.read([row.text for each in plan for row in each.rows])
-            bench.read([example.text for example in task.test])
+            start = time.perf_counter()
+            bench.read(texts)
+            once = time.perf_counter() - start
         start = time.perf_counter()
         trained = bench.train(planned.rows, planned.cell)
-        predicted, _ = bench.predict(trained, [example.text for example in task.test])
-        row = _result(task, planned.cell, planned.counts, settings, task.score(list(task.test), predicted),
-                      time.perf_counter() - start, planned.made_from)
+        answering = time.perf_counter()
+        predicted, _ = bench.predict(trained, texts)
+        end = time.perf_counter()
+        timed = {"train_seconds": round(end - start, 2), "answer_seconds": round(1000 * (once + end - answering) / len(texts), 2),
+                 "parameters": bench.parameters(trained)}
+        row = _result(task, planned.cell, planned.counts, settings, task.score(list(task.test), predicted), timed,
+                      planned.made_from)
         with atomic_path(planned.kept) as temporary:
             pd.DataFrame([row]).to_parquet(temporary)
 
 
-def _result(task: Task, cell: Cell, counts: dict[str, int], settings: Settings, scores: dict, seconds: float,
+def _result(task: Task, cell: Cell, counts: dict[str, int], settings: Settings, scores: dict, timed: dict,
             made_from: dict) -> dict:
     empty = dict.fromkeys(("accuracy", "macro_f1", "bleu", "chrf", "rouge_l"), math.nan)
     return {"task": task.name, "kind": task.kind, **asdict(cell), **counts, **empty, **scores,
-            "train_seconds": round(seconds, 2), "number_format": made_from["number_format"],
+            **timed, "number_format": made_from["number_format"],
             "device": number_format.device_name(), "data_digest": made_from["data"], "model": settings.students.model,
             "model_digest": made_from["model"], "settings_digest": digest(made_from["settings"]),
             "settings": json.dumps(settings.for_stage("students", task.name), sort_keys=True)}
@@ -323,14 +337,14 @@ class Bench(abc.ABC):
         return pad_sequence(states, batch_first=True).to(self.device), mask.to(self.device)
 
     def fit(self, module: nn.Module, rows: list[Row], cell: Cell, loss) -> None:
-        """AdamW with warm-up and linear decay, for a number of steps that the settings fix.
+        """AdamW with warm-up and linear decay, for as many steps as `Settings.steps` says.
 
         `loss` maps a batch of rows to the summed loss of each and to the number of its predictions, each of shape
         (batch,). Every prediction counts alike: were every text to, then the words of short texts would count more than
         those of long ones, and writers would learn to stop early.
         """
         chosen = self.chosen
-        steps = self.settings.steps(cell.condition)
+        steps = self.settings.steps(len(rows))
         head = set(self.head(module).parameters()) if chosen.head_learning_rate else set()
         groups = [{"params": [p for p in module.parameters() if p.requires_grad and (p in head) == new], "peak": peak}
                   for new, peak in ((False, chosen.learning_rate), (True, chosen.head_learning_rate))]
@@ -355,6 +369,10 @@ class Bench(abc.ABC):
     def encoder(self) -> PreTrainedModel:
         """The pretrained student without what it was pretrained to say."""
         return AutoModel.from_pretrained(self.path, add_pooling_layer=False, dtype=torch.float32).eval()
+
+    def parameters(self, trained: Trained) -> int:
+        """Weights of a student, those of its frozen layers and embeddings included."""
+        return sum(weight.numel() for module in (self.lower, trained.model) for weight in module.parameters())
 
     def head(self, module: nn.Module) -> nn.Module:
         """What of a student starts from random weights: nothing, if a task's kind does not say otherwise."""
@@ -513,6 +531,9 @@ class _Writer(Bench):
         return [joined(self.tokenizer.decode([trained.pieces[number] for number in row], skip_special_tokens=True))
                 for row in rows], sure
 
+    def parameters(self, trained: Trained) -> int:
+        return self.lower.num_parameters() + trained.model.decoder.num_parameters()
+
     def whole(self, trained: Trained) -> PreTrainedModel:
         everything = list(range(self.pretrained.config.vocab_size))
         model = self._model(everything, {piece: piece for piece in everything})
@@ -569,6 +590,9 @@ class _PretrainedWriter(Bench):
         rows = [self.states[text] for text in texts]
         return (pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(self.device),
                 pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(self.device))
+
+    def parameters(self, trained: Trained) -> int:
+        return trained.model.num_parameters()
 
     def train(self, rows: list[Row], cell: Cell) -> Trained:
         self.read([row.text for row in rows])

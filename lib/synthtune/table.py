@@ -10,7 +10,7 @@ import pandas as pd
 
 from synthtune import statistics
 from synthtune.files import atomic_path
-from synthtune.results import CONDITIONS, FINE_TUNED, FULL, METRIC_NAMES, Results, corpora_sentence
+from synthtune.results import CONDITIONS, FINE_TUNED, FULL, METRIC_NAMES, Results, corpora_sentence, deployed
 
 TEACHER = "teacher"
 COLUMNS = (*CONDITIONS, TEACHER, FULL)
@@ -66,8 +66,19 @@ def notes(results: Results) -> str:
         f"difference is more than chance (the claims say that). The teacher is the large model "
         f"itself{_fewer(results)}; full is a student trained on all true labels "
         "of the pool. "
-        + " ".join(filter(None, [results.added(tasks), corpora_sentence(tasks, results.settings), results.mixture()]))
+        + " ".join(filter(None, [results.added(tasks), corpora_sentence(tasks, results.settings), results.mixture(), _sizes(results)]))
     )
+
+
+def _sizes(results: Results) -> str:
+    """How large the student is and how long it takes, beside the teacher: the medians over tasks; "" if that was not measured."""
+    each = pd.concat([deployed(results.students[results.students.task == task], results.teachers[results.teachers.task == task])
+                      for task in results.tasks()])
+    if not len(each) or set(each["system"]) != {"teacher", "student"}:
+        return ""
+    of = each.groupby("system")[["million_parameters", "seconds_for_1000_texts"]].median().round(1)
+    return "The student has {:,.0f} million parameters and takes {:g} s for 1,000 texts, the teacher {:,.0f} million and {:g} s.".format(
+        *of.loc["student"], *of.loc["teacher"])
 
 
 def _fewer(results: Results) -> str:

@@ -476,7 +476,7 @@ def evaluate(lm: LanguageModel, task: Task, budget: int, settings: Settings, sys
     start = time.perf_counter()
     predicted, _, _ = answers(lm, task, [example.text for example in examples], settings, prefix, f"test, {system}")
     return _row(task, budget, system, settings, task.score(examples, predicted), time.perf_counter() - start,
-                lm.name, lm.digest)
+                lm.name, lm.digest, sum(weight.numel() for weight in lm.model.parameters()))
 
 
 def prompted(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> list[dict]:
@@ -521,11 +521,11 @@ def _endpoint_rows(task: Task, budget: int, settings: Settings) -> list[dict]:
 
 
 def _row(task: Task, budget: int, system: str, settings: Settings, scores: dict, seconds: float, model: str,
-         model_digest: str) -> dict:
+         model_digest: str, parameters: float = math.nan) -> dict:
     empty = dict.fromkeys(("accuracy", "macro_f1", "bleu", "chrf", "rouge_l"), math.nan)
     return {"task": task.name, "kind": task.kind, "budget": budget, "system": system, "model": model,
             "number_format": settings.format if model_digest else "", "device": device_name() if model_digest else "", **empty, **scores,
-            "seconds": round(seconds, 2), "data_digest": task.digest, "model_digest": model_digest,
+            "seconds": round(seconds, 2), "parameters": parameters, "data_digest": task.digest, "model_digest": model_digest,
             "settings_digest": settings.stage_digest("teacher", task.name, budget),
             "settings": json.dumps(settings.for_stage("teacher", task.name), sort_keys=True)}
 

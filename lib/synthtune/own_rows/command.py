@@ -27,7 +27,7 @@ def run(task: str | None, check: bool = False, fix: bool = False, out: str | Non
     out : str, optional
         Folder of the results; the task file's name with ".results" beside it if not given.
     overrides : sequence of str
-        Changes to the profile, such as "students.amount=400".
+        Changes to the profile, such as "annotate.inputs=400".
 
     Returns
     -------

@@ -72,7 +72,7 @@ def _seconds(part: Part, reference: Reference) -> float:
     chosen, models = part.settings, part.settings.models()
     large, small = models.get(chosen.teacher.model), models.get(chosen.students.model)
     layers = large.architecture.get("num_hidden_layers", 1) if large else 1
-    tokens, inputs = chosen.teacher.max_tokens, min(chosen.annotate.inputs, len(part.task.unlabelled(part.budget)))
+    tokens, inputs = chosen.teacher.max_tokens, len(part.task.unlabelled(part.budget)[: chosen.annotate.inputs])
     learned = 2 * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
     read = (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
     written = chosen.generate.pairs * chosen.generate.max_new_tokens

@@ -78,8 +78,8 @@ def advice(scores: pd.DataFrame, winner: str) -> list[str]:
                      f"({gold:.1f}): rows that it labels or writes have little to teach. A larger teacher (teacher.model) or more "
                      "labelled rows are worth more here than more synthetic ones.")
     elif of[TEACHER] > best:
-        found.append(f"The teacher itself reaches {of[TEACHER]:.1f}, the model {best:.1f}: more annotated rows (annotate.inputs and "
-                     "students.amount, with more unlabelled rows in your file) may bring it closer.")
+        found.append(f"The teacher itself reaches {of[TEACHER]:.1f}, the model {best:.1f}: more annotated rows (annotate.inputs, "
+                     "with more unlabelled rows in your file) may bring it closer.")
     better = of[[name for name in BASELINES if name in of.index and of[name] > best]]
     if len(better):
         found.append(f"{better.idxmax()} reaches {better.max():.1f} on the same rows, more than the model's {best:.1f}, and takes no "

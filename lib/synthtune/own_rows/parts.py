@@ -147,9 +147,13 @@ def cut_in_words(own: OwnRows, settings: Settings) -> str:
 
 
 def _steps(own: OwnRows, base: Settings) -> dict[str, int]:
-    """Steps of the students: the profile's, or more where there are many labelled rows."""
-    rows = base.own_rows.passes * len(own.gold) + base.students.amount
-    return {"students.steps": max(base.students.steps, math.ceil(rows / base.students.batch_size))}
+    """Steps of the students: the profile's for the most rows that any of them trains on, for all of them.
+
+    What a gain owes to training longer cannot be told from what it owes to the rows, on however few rows it is measured.
+    """
+    synthetic = max(len(own.unlabelled[: base.annotate.inputs]), base.generate.pairs)
+    labelled = math.ceil(base.own_rows.passes * len(own.gold) / base.students.batch_size)
+    return {"students.steps": max(base.steps(len(own.gold) + synthetic), labelled), "students.passes": 0}
 
 
 def wording_of(own: OwnRows) -> Wording:

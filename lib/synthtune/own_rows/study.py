@@ -107,7 +107,7 @@ def run(own: OwnRows, folder: str | Path, overrides: Sequence[str] = ()) -> Outc
         Without errors.
     folder : path
     overrides : sequence of str
-        Changes to the profile, such as "students.amount=400".
+        Changes to the profile, such as "annotate.inputs=400".
 
     Raises
     ------
@@ -229,19 +229,17 @@ def _teachers(lm: LanguageModel, part: Part) -> tuple[LanguageModel, LanguageMod
 
 
 def cells(part: Part) -> list[Cell]:
-    """What students are trained on: gold alone, and with what each route gave; "both" is as much of each.
+    """What students are trained on: gold alone, with what each route gave, and with half of each.
 
     A route of which nothing was kept is no condition.
     """
     folder = part.settings.folder / part.name / f"budget-{part.budget}"
 
     def there(route: str) -> int:
-        return min(part.settings.students.amount, len(student.synthetic(folder / f"{route}.parquet")))
+        return len(student.synthetic(folder / f"{route}.parquet"))
 
-    amounts = {GOLD: 0, GENERATED: there("generated")}
-    if part.task.unlabelled(part.budget):
-        annotated = there("annotated")
-        amounts = {GOLD: 0, ANNOTATED: annotated, **amounts, BOTH: 2 * min(annotated, amounts[GENERATED])}
+    annotated, generated = there("annotated") if part.task.unlabelled(part.budget) else 0, there("generated")
+    amounts = {GOLD: 0, ANNOTATED: annotated, GENERATED: generated, BOTH: min(annotated, generated)}
     return [Cell(part.budget, condition, amount, seed) for seed in seeds(part) for condition, amount in amounts.items()
             if amount or condition == GOLD]
 
