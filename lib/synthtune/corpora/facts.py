@@ -1,7 +1,12 @@
 """The package's own corpus of facts, written in the WebNLG release format from a seeded grammar.
 
-The facts come from the tables in `almanac`; the sentences come from the phrases below, all written for this
-package. `card` tells how the corpus is made, `write` makes it, `report` measures it.
+The facts come from the tables of `almanac`, the sentences from the phrases in facts.yaml, all written for this package.
+An entry has one to three triples, in any order, about one subject, sometimes with a further triple about an object. Its
+texts differ in the choice of phrases, in the order of the facts and in how they are merged: one noun phrase or verb for two
+facts, asides, relative clauses, coordination, pronouns. The usual wording is drawn more often than the others. No set of
+triples is in two splits, half of the test entries combine predicates in a way that training never does, and some entities
+are the subject of test entries only. Being made from a grammar it is easier and more regular than what people write: scores
+on it say how methods compare, not how well a model would do on WebNLG. `write` makes it.
 """
 
 from __future__ import annotations
@@ -16,12 +21,10 @@ from typing import Any
 
 from lxml import etree
 
-from synthtune.corpora import almanac
-from synthtune.corpora.measure import mean, summary, vocabulary
+from synthtune.corpora import almanac, tables
 from synthtune.corpora.wording import article, capital, usual
 from synthtune.errors import CorpusError
 from synthtune.files import atomic_path
-from synthtune.tasks import webnlg
 
 SHORTEST, LONGEST = 5, 28
 """Words a sentence may have."""
@@ -67,366 +70,23 @@ class Fact:
     path: str
 
 
-def _merge(verb: str, aside: str = "") -> Phrases:
+def _domains(content: Mapping[str, Any]) -> dict[str, Domain]:
+    return {name: Domain(almanac.TABLES[name],
+                         {column: Phrases(**phrases) for column, phrases in domain["phrases"].items()},
+                         {merge["of"]: _merge(merge["verb"], merge.get("aside", "")) for merge in domain.get("merges", ())},
+                         {column: (other["domain"], other["columns"]) for column, other in domain.get("chains", {}).items()},
+                         domain.get("pronoun", "which"))
+            for name, domain in content.items()}
+
+
+def _merge(verb: str, aside: str) -> Phrases:
     # A noun phrase or a participle can stand alone after the subject, without its auxiliary.
     return Phrases((verb,), (aside or re.sub(r"^(is|was) ", "", verb),))
 
 
-DOMAINS = {
-    "City": Domain(
-        almanac.CITY,
-        {
-            "country": Phrases(
-                ("is a city in {o}", "lies in {o}", "belongs to {o}"),
-                ("a city in {o}",),
-                ("The city of {s} is in {o}.", "One of the cities of {o} is {s}."),
-            ),
-            "continent": Phrases(
-                ("is on the continent of {o}", "lies on the continent of {o}"),
-                ("a city of {o}",),
-                ("The continent of {s} is {o}.", "{s} is one of the cities of {o}."),
-            ),
-            "river": Phrases(
-                ("stands on {o}", "lies on the banks of {o}"),
-                ("standing on {o}",),
-                ("The river {s} stands on is {o}.", "{o} flows through the city of {s}."),
-            ),
-            "coast": Phrases(
-                ("looks out on {o}", "faces {o}"),
-                ("a port on {o}",),
-                ("The coast of {s} is on {o}.", "From {s} you can see {o}."),
-            ),
-            "language": Phrases(
-                ("has {o} as its main language", "uses mostly the {o} language"),
-                ("where people speak {o}",),
-                ("The main language of {s} is {o}.", "Most people in {s} speak {o}."),
-            ),
-            "currency": Phrases(
-                ("pays in {o}", "uses {o} as its currency"),
-                ("where people pay in {o}",),
-                ("The currency of {s} is {o}.", "People in {s} pay in {o}."),
-            ),
-            "landmark": Phrases(
-                ("is known for {o}", "is home to {o}"),
-                ("home to {o}",),
-                ("A landmark of {s} is {o}.", "Visitors to {s} go to see {o}."),
-            ),
-        },
-        {
-            ("language", "currency"): _merge(
-                "is a place where people speak {language} and pay in {currency}",
-                "where people speak {language} and pay in {currency}",
-            ),
-            ("country", "river"): _merge("is a city on {river} in {country}"),
-            ("country", "coast"): _merge("is a port on {coast} in {country}"),
-            ("continent", "landmark"): _merge("is a city of {continent} known for {landmark}"),
-            ("country", "continent"): _merge("is a city in {country} on the continent of {continent}"),
-        },
-    ),
-    "River": Domain(
-        almanac.RIVER,
-        {
-            "source": Phrases(
-                ("rises in {o}", "has its source in {o}"),
-                ("rising in {o}",),
-                ("The source of {s} is in {o}.", "It is in {o} that {s} begins."),
-            ),
-            "mouth": Phrases(
-                ("flows into {o}", "ends in {o}"),
-                ("flowing into {o}",),
-                ("The mouth of {s} is on {o}.", "The waters of {s} end in {o}."),
-            ),
-            "continent": Phrases(
-                ("is a river in {o}", "belongs to the rivers of {o}"),
-                ("a river in {o}",),
-                ("One of the rivers of {o} is {s}.", "The continent {s} crosses is {o}."),
-            ),
-            "country": Phrases(
-                ("runs through {o}", "crosses {o}"),
-                ("crossing {o}",),
-                ("A country on the course of {s} is {o}.", "Part of {s} lies in {o}."),
-            ),
-            "city": Phrases(
-                ("passes {o}", "runs past the city of {o}"),
-                ("passing {o}",),
-                ("The city of {o} stands on {s}.", "A city on the banks of {s} is {o}."),
-            ),
-            "tributary": Phrases(
-                ("is joined by {o}", "takes in the water of {o}"),
-                ("joined by {o}",),
-                ("A tributary of {s} is {o}.", "{o} is a tributary of {s}."),
-            ),
-        },
-        {
-            ("source", "mouth"): _merge("runs from {source} to {mouth}", "running from {source} to {mouth}"),
-            ("mouth", "city"): _merge(
-                "passes {city} on its way to {mouth}", "passing {city} on its way to {mouth}"
-            ),
-            ("continent", "tributary"): _merge("is a river in {continent} joined by {tributary}"),
-            ("source", "continent"): _merge("is a river in {continent} that rises in {source}"),
-            ("country", "mouth"): _merge(
-                "crosses {country} before it reaches {mouth}", "crossing {country} before it reaches {mouth}"
-            ),
-        },
-        {"city": ("City", ("country", "landmark", "language", "currency"))},
-    ),
-    "Element": Domain(
-        almanac.ELEMENT,
-        {
-            "symbol": Phrases(
-                ("has the symbol {o}", "is written as {o}"),
-                ("written as {o}",),
-                ("The symbol of {s} is {o}.", "The symbol {o} stands for {s}."),
-            ),
-            "atomicNumber": Phrases(
-                ("has the atomic number {o}", "is element number {o}"),
-                ("element number {o}",),
-                ("The atomic number of {s} is {o}.", "Number {o} among the elements is {s}."),
-            ),
-            "kind": Phrases(
-                ("is {a o}", "counts as {a o}"),
-                ("{a o}",),
-                ("Chemists class {s} as {a o}.", "As an element, {s} is {a o}."),
-            ),
-            "state": Phrases(
-                ("is {a state} at room temperature", "is normally {a state}"),
-                ("normally {a state}",),
-                ("At room temperature, {s} is {a state}.", "In a warm room {s} is {a state}."),
-            ),
-            "discoverer": Phrases(
-                ("was discovered by {o}", "was first found by {o}"),
-                ("discovered by {o}",),
-                ("The discoverer of {s} was {o}.", "It was {o} who discovered {s}."),
-            ),
-            "discoveryYear": Phrases(
-                ("was discovered in {o}", "has been known since {o}"),
-                ("discovered in {o}",),
-                ("The discovery of {s} was in {o}.", "The year {o} saw the discovery of {s}."),
-            ),
-            "use": Phrases(
-                ("is used in {o}", "has a use in {o}"),
-                ("used in {o}",),
-                ("One use of {s} is in {o}.", "People use {s} in {o}."),
-            ),
-        },
-        {
-            ("discoverer", "discoveryYear"): _merge("was discovered by {discoverer} in {discoveryYear}"),
-            ("kind", "symbol"): _merge("is {a kind} with the symbol {symbol}"),
-            ("symbol", "atomicNumber"): _merge(
-                "has the symbol {symbol} and the atomic number {atomicNumber}",
-                "element number {atomicNumber} with the symbol {symbol}",
-            ),
-            ("kind", "use"): _merge("is {a kind} used in {use}"),
-            ("kind", "atomicNumber"): _merge("is {a kind} with the atomic number {atomicNumber}"),
-            ("kind", "discoverer"): _merge("is {a kind} discovered by {discoverer}"),
-        },
-    ),
-    "Book": Domain(
-        almanac.BOOK,
-        {
-            "author": Phrases(
-                ("was written by {o}", "is the work of {o}"),
-                ("written by {o}",),
-                ("The author of {s} is {o}.", "It was {o} who wrote {s}."),
-            ),
-            "publicationYear": Phrases(
-                ("was published in {o}", "first came out in {o}"),
-                ("published in {o}",),
-                ("The year {o} saw the publication of {s}.", "Readers first saw {s} in {o}."),
-            ),
-            "genre": Phrases(
-                ("is {a o}", "is known as {a o}"),
-                ("{a o}",),
-                ("Readers know {s} as {a o}.", "The book called {s} is {a o}."),
-            ),
-            "setting": Phrases(
-                ("is set in {o}", "takes place in {o}"),
-                ("set in {o}",),
-                ("The setting of {s} is {o}.", "The story of {s} takes place in {o}."),
-            ),
-            "character": Phrases(
-                ("features {o}", "has a character called {o}"),
-                ("featuring {o}",),
-                ("One of the characters in {s} is {o}.", "Readers of {s} meet {o}."),
-            ),
-            "language": Phrases(
-                ("was first written in {o}", "has {o} as its original language"),
-                ("first written in {o}",),
-                ("The original language of {s} is {o}.", "The first readers of {s} read it in {o}."),
-            ),
-        },
-        {
-            ("author", "genre"): _merge("is {a genre} by {author}"),
-            ("author", "publicationYear"): _merge(
-                "was written by {author} and published in {publicationYear}"
-            ),
-            ("author", "language"): _merge("was written in {language} by {author}"),
-            ("genre", "publicationYear"): _merge("is {a genre} from {publicationYear}"),
-            ("genre", "setting"): _merge("is {a genre} set in {setting}"),
-            ("genre", "character"): _merge("is {a genre} about {character}"),
-        },
-        {"author": ("Author", ("birthPlace",))},
-    ),
-    "Building": Domain(
-        almanac.BUILDING,
-        {
-            "city": Phrases(
-                ("stands in {o}", "can be seen in {o}"),
-                ("standing in {o}",),
-                ("The city of {o} is home to {s}.", "Visitors can see {s} in {o}."),
-            ),
-            "country": Phrases(
-                ("is found in {o}", "belongs to the sights of {o}"),
-                ("found in {o}",),
-                ("One of the sights of {o} is {s}.", "The country of {s} is {o}."),
-            ),
-            "architect": Phrases(
-                ("was designed by {o}", "is the work of {o}"),
-                ("designed by {o}",),
-                ("The architect of {s} was {o}.", "It was {o} who designed {s}."),
-            ),
-            "completionYear": Phrases(
-                ("was finished in {o}", "dates from {o}"),
-                ("finished in {o}",),
-                ("Work on {s} ended in {o}.", "The year {o} saw the end of work on {s}."),
-            ),
-            "material": Phrases(
-                ("is made of {o}", "was built from {o}"),
-                ("made of {o}",),
-                ("The main material of {s} is {o}.", "Builders used {o} for {s}."),
-            ),
-            "kind": Phrases(
-                ("is {a o}", "is known as {a o}"),
-                ("{a o}",),
-                ("People know {s} as {a o}.", "As a building, {s} is {a o}."),
-            ),
-            "style": Phrases(
-                ("is in the {o} style", "shows the {o} style"),
-                ("built in the {o} style",),
-                ("The style of {s} is {o}.", "Builders gave {s} the {o} style."),
-            ),
-        },
-        {
-            ("city", "country"): _merge("stands in {city} in {country}", "standing in {city} in {country}"),
-            ("kind", "style"): _merge("is {a style} {kind}"),
-            ("kind", "city"): _merge("is {a kind} in {city}"),
-            ("kind", "country"): _merge("is {a kind} in {country}"),
-            ("architect", "completionYear"): _merge(
-                "was designed by {architect} and finished in {completionYear}"
-            ),
-            ("kind", "material"): _merge("is {a kind} made of {material}"),
-            ("kind", "architect"): _merge("is {a kind} by {architect}"),
-        },
-        {"city": ("City", ("river", "coast", "language", "currency", "country"))},
-    ),
-    "Animal": Domain(
-        almanac.ANIMAL,
-        {
-            "class": Phrases(
-                ("is {a o}", "is classed as {a o}"),
-                ("{a o}",),
-                ("Zoologists class {s} as {a o}.", "As an animal, {s} is {a o}."),
-            ),
-            "habitat": Phrases(
-                ("lives in {o}", "is at home in {o}"),
-                ("at home in {o}",),
-                ("The place to look for {s} is in {o}.", "You may meet {s} in {o}."),
-            ),
-            "continent": Phrases(
-                ("comes from {o}", "is native to {o}"),
-                ("native to {o}",),
-                ("One of the animals of {o} is {s}.", "The home of {s} is {o}."),
-            ),
-            "food": Phrases(
-                ("eats {o}", "feeds on {o}"),
-                ("feeding on {o}",),
-                ("The diet of {s} includes {o}.", "To feed itself, {s} looks for {o}."),
-            ),
-            "young": Phrases(
-                ("has young called {o}", "raises young known as {o}"),
-                ("whose young are called {o}",),
-                ("The young of {s} are called {o}.", "People call the young of {s} {o}."),
-            ),
-            "group": Phrases(
-                ("lives in a group called {a o}", "forms {a o}"),
-                ("living in {a o}",),
-                ("The group {s} lives in is called {a o}.", "With others of its kind, {s} forms {a o}."),
-            ),
-            "activeBy": Phrases(
-                ("is active by {o}", "comes out by {o}"),
-                ("active by {o}",),
-                ("It is by {o} that {s} is active.", "The time to see {s} is by {o}."),
-            ),
-        },
-        {
-            ("class", "continent"): _merge("is {a class} from {continent}"),
-            ("habitat", "continent"): _merge(
-                "lives in the {habitat} of {continent}", "at home in the {habitat} of {continent}"
-            ),
-            ("class", "habitat"): _merge("is {a class} that lives in {habitat}"),
-            ("food", "activeBy"): _merge(
-                "looks for {food} by {activeBy}", "looking for {food} by {activeBy}"
-            ),
-            ("class", "food"): _merge("is {a class} that eats {food}"),
-            ("young", "group"): _merge("raises its {young} in {a group}", "raising its {young} in {a group}"),
-        },
-    ),
-    "Food": Domain(
-        almanac.DISH,
-        {
-            "country": Phrases(
-                ("comes from {o}", "is a dish from {o}"),
-                ("a dish from {o}",),
-                ("The home of {s} is {o}.", "Cooks in {o} gave the world {s}."),
-            ),
-            "mainIngredient": Phrases(
-                ("is made with {o}", "is based on {o}"),
-                ("made with {o}",),
-                ("Cooks make {s} with {o}.", "To make {s} you need {o}."),
-            ),
-            "course": Phrases(
-                ("is {a o}", "is eaten as {a o}"),
-                ("{a o}",),
-                ("People eat {s} as {a o}.", "On the menu, {s} is {a o}."),
-            ),
-            "method": Phrases(
-                ("is {a o} dish", "is {o} before serving"),
-                ("{a o} dish",),
-                ("Before serving, {s} is {o}.", "As a rule, {s} is {o}."),
-            ),
-            "flavour": Phrases(
-                ("is flavoured with {o}", "gets its taste from {o}"),
-                ("flavoured with {o}",),
-                ("A flavour in {s} is {o}.", "The taste of {s} comes from {o}."),
-            ),
-            "servedWith": Phrases(
-                ("is served with {o}", "goes well with {o}"),
-                ("served with {o}",),
-                ("People eat {s} with {o}.", "On the plate with {s} there is some {o}."),
-            ),
-        },
-        {
-            ("country", "course"): _merge("is {a course} from {country}"),
-            ("mainIngredient", "method"): _merge("is made of {method} {mainIngredient}"),
-            ("flavour", "servedWith"): _merge("is flavoured with {flavour} and served with {servedWith}"),
-            ("country", "mainIngredient"): _merge("is a dish of {mainIngredient} from {country}"),
-            ("course", "servedWith"): _merge("is {a course} served with {servedWith}"),
-            ("mainIngredient", "flavour"): _merge(
-                "is made with {mainIngredient} and flavoured with {flavour}"
-            ),
-            ("course", "mainIngredient"): _merge("is {a course} made with {mainIngredient}"),
-        },
-    ),
-}
-
-FOLLOWED = {
-    **DOMAINS,
-    "Author": Domain(
-        almanac.AUTHOR,
-        {"birthPlace": Phrases(("was born in {o}", "came from {o}"), ("born in {o}",))},
-        pronoun="who",
-    ),
-}
+_PHRASES = tables.read("facts")
+DOMAINS = _domains(_PHRASES["domains"])
+FOLLOWED = DOMAINS | _domains(_PHRASES["followed"])
 """The domains, and tables that only further triples are taken from."""
 
 SIZES = {"train": 2500, "dev": 300, "test": 300}
@@ -446,28 +106,6 @@ HELD_OUT_ENTRIES = 0.50
 
 HELD_OUT_SUBJECTS = {"dev": 1, "test": 2}
 """Entities of each domain that only this split has as the subject of an entry, about 1 entry in 12."""
-
-
-def card() -> str:
-    """Say what this corpus is and how it is made, for a reader who wonders what the numbers are about."""
-    entities = sum(len(almanac.rows(domain.table)) for domain in DOMAINS.values())
-    predicates = sum(len(domain.phrases) for domain in DOMAINS.values())
-    text = f"""
-        Facts, a corpus in the WebNLG format written for this package. A seeded grammar describes
-        {entities} entities in {len(DOMAINS)} domains ({", ".join(DOMAINS).lower()}) by {predicates}
-        predicates. The facts are true and public and were tabulated by hand; every sentence pattern
-        was written for this package and no text is taken from WebNLG or any other corpus. An entry
-        has one to three triples, in any order, about one subject, sometimes with a further triple
-        about an object. Its texts differ in the choice of phrases, in the order of the facts and in
-        how they are merged: one noun phrase or verb for two facts, asides, relative clauses,
-        coordination, pronouns. The usual wording is drawn more often than the others, as people
-        would. Training entries have one or two texts, development and test entries three to seven.
-        No set of triples is in two splits; half of the test entries combine predicates in a way
-        that training never does, and some entities are the subject of test entries only. Being made
-        from a grammar it is easier and more regular than what people write: scores on it say how
-        methods compare, not how well a model would do on WebNLG.
-    """
-    return " ".join(text.split())
 
 
 def write(folder: str | Path, seed: int = 0, sizes: Mapping[str, int] = SIZES) -> None:
@@ -497,50 +135,6 @@ def write(folder: str | Path, seed: int = 0, sizes: Mapping[str, int] = SIZES) -
             entries = _draw_entries(rng, split, sizes[split], owner, subjects, taken)
             texts = [_texts(rng, category, facts, split) for category, facts in entries]
             _write_split(temporary / split, entries, texts)
-
-
-def report(folder: str | Path) -> dict[str, Any]:
-    """Measure a corpus that `write` made, from its files.
-
-    Returns
-    -------
-    dict
-        By split: `measure.summary`. For the test set: the share of entries whose combination of predicates is
-        not in training, those combinations, and the subjects that are never the first subject of a training
-        entry. And the number of domains and of distinct words.
-    """
-    combinations: dict[str, list[str]] = {}
-    subjects: dict[str, set[str]] = {}
-    found: dict[str, Any] = {"splits": {}}
-    words: set[str] = set()
-    for split in webnlg.SPLITS:
-        examples = webnlg.read(folder, split)
-        if not examples:
-            raise CorpusError(f"{folder} has no entries for '{split}': write the corpus again.")
-        triples = [
-            [tuple(triple.split(" | ")) for triple in example.text.split(" && ")] for example in examples
-        ]
-        domains = [example.id.split("/")[2] for example in examples]
-        combinations[split] = [
-            f"{domain}: "
-            + " + ".join(
-                sorted(
-                    predicate if subject == facts[0][0] else f"further {predicate}"
-                    for subject, predicate, _ in facts
-                )
-            )
-            for domain, facts in zip(domains, triples, strict=True)
-        ]
-        subjects[split] = {facts[0][0] for facts in triples}
-        found["domains"] = len(set(domains))
-        found["splits"][split] = summary(examples)
-        words |= vocabulary(examples)
-    seen = set(combinations["train"])
-    found["words"] = len(words)
-    found["held-out share"] = mean(name not in seen for name in combinations["test"])
-    found["held-out combinations"] = sorted(set(combinations["test"]) - seen)
-    found["subjects only in test"] = sorted(subjects["test"] - subjects["train"])
-    return found
 
 
 def _combinations(category: str) -> Iterator[frozenset[str]]:
