@@ -498,14 +498,11 @@ def _diagnose(name: str, asset: Asset, complaint: str) -> AssetError:
         got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
         return AssetError(
             f"The download of '{name}' ({release}) has SHA-256 "
-            f"{got[1] if got else 'unknown'}, not the "
-            f"declared {asset.sha256}: it was refused. The index or a proxy serves another "
-            f"file under "
-            "that name; try another index (pip config set global.index-url ...)."
+            f"{got[1] if got else 'unknown'}, not the declared {asset.sha256}: it was refused. The index or a proxy "
+            "serves another file under that name; try another index (pip config set global.index-url ...)."
         )
     if re.search(
-        r"connection broken|ConnectionError|NewConnection|timed out|TimeoutError|Name or "
-        r"service|resolve|"
+        r"connection broken|ConnectionError|NewConnection|timed out|TimeoutError|Name or service|resolve|"
         r"IncompleteRead|ProxyError|SSLError|incomplete",
         complaint,
         re.IGNORECASE,

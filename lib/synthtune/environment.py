@@ -92,9 +92,8 @@ def set_up() -> None:
 
 
 _NO_INDEX = (
-    "Packages could not be installed: check the network, pip's index and proxy (pip config list), and the "
-    "space "
-    "left on the disk"
+    "Packages could not be installed: check the network, pip's index and proxy (pip config list), and the space left "
+    "on the disk"
 )
 
 

@@ -87,8 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "draw every figure and the table. What an earlier run finished is reused.",
         epilog="  ./run_all.sh test [pytest's options]    run the tests\n\n"
         "Results go to runs/PROFILE/. Models and corpora are cached in .cache/synthtune, or in the "
-        "folder that\n"
-        "the environment variable SYNTHTUNE_CACHE names.",
+        "folder that\nthe environment variable SYNTHTUNE_CACHE names.",
     )
     parser.add_argument(
         "--profile",

@@ -31,7 +31,6 @@ AnyTask = Literal[OwnTask, PublicTask]
 OFFICIAL = "official"
 NLG = TASKS[4:]
 CLASSIFICATION = TASKS[:4] + PUBLIC
-STAGES = ("teacher", "annotate", "generate", "students")
 
 
 class _Section(BaseModel):
