@@ -37,7 +37,8 @@ from synthtune.own_rows import baselines, study
 from synthtune.own_rows.products import write_csv
 from synthtune.progress import progress
 from synthtune.results import GOLD
-from synthtune.settings import CLASSIFICATION, TASKS
+from synthtune.settings import TASKS
+from synthtune.task_list import SPECS
 from synthtune.tasks import public
 
 GOLD_ROWS, UNLABELLED, TEST = 125, 1000, 500
@@ -59,7 +60,7 @@ def rows_of(name: str, folder: Path, data_root: Path | None) -> Path:
     """Write a task's rows as a user would have them; the task file's path."""
     chosen = settings.load("laptop", [f"budgets=[{GOLD_ROWS}]"], folder / "prepared", data_root)
     if name == "banking77":
-        train, test = public.corpus(name, data_root)
+        train, test, _ = public.corpus(name, data_root)
         common = {label for label, _ in Counter(example.target for example in train).most_common(INTENTS)}
         train, test = ([example for example in each if example.target in common] for each in (train, test))
         draw = np.random.default_rng(chosen.seed)
@@ -68,8 +69,8 @@ def rows_of(name: str, folder: Path, data_root: Path | None) -> Path:
     else:
         task = tasks.load(name, chosen.check(name))
         train, test = list(task.pool), list(task.test)
-    names = public.CORPORA[name].pair if name in public.CORPORA else ()
-    wording = tasks.WORDING[name]  # columns with telling names, as the README advises
+    names = SPECS[name].pair
+    wording = SPECS[name]  # columns with telling names, as the README advises
     labelled, rest, test = train[:GOLD_ROWS], train[GOLD_ROWS:][:UNLABELLED], test[:TEST]
     columns = list(names) or [wording.input]
     for file, rows in (("labelled", labelled), ("unlabelled", rest), ("test", test)):
@@ -183,7 +184,7 @@ def main(only: list[str], out: Path, data_root: Path | None, work: Path | None) 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="benchmarks/own_rows", description=__doc__.split("\n")[0])
-    parser.add_argument("--only", action="append", default=[], choices=[name for name in ABOUT if name in CLASSIFICATION])
+    parser.add_argument("--only", action="append", default=[], choices=list(ABOUT))
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--data-root", type=Path, help="folder with the official files of RTE and BANKING77, in rte/, banking77/")
     parser.add_argument("--work", type=Path, help="folder that keeps what has been trained; a second run goes on from there")

@@ -15,7 +15,8 @@ import pytest
 from synthtune import reproduce, settings, tasks
 from synthtune.corpora import facts
 from synthtune.errors import AssetError
-from synthtune.tasks import official, public
+from synthtune.task_list import SPECS
+from synthtune.tasks import official
 
 SHARED = Path(os.environ.get("SYNTHTUNE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -179,10 +180,10 @@ def test_a_missing_corpus_is_found_before_any_model_is_fetched(tmp_path, capsys)
 
 
 def test_what_is_declared_can_be_read():
-    assert set(official.sources()) == {*settings.PUBLIC, *settings.NLG}
-    for name, corpus in public.CORPORA.items():
+    assert set(official.sources()) == {name for name, spec in SPECS.items() if spec.public or spec.kind == "nlg"}
+    for name in settings.PUBLIC:
         kept = [kept for file in official.sources()[name].files for kept in (file.members.values() or [file.name])]
-        assert set(kept) == {corpus.train, corpus.test}
+        assert set(kept) == set(SPECS[name].files)
 
 
 def test_banking77_is_what_is_declared():

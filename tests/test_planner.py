@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from synthtune import model_cost, planner, reproduce, settings
 from synthtune.errors import SettingsError
+from synthtune.task_list import SPECS
 from synthtune.teacher import _TargetLoss, linear_names
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
@@ -512,7 +513,7 @@ def test_every_profile_can_be_planned(profile):
     plan = planner.plan(settings.load(profile))
     assert plan.table["fits"].all() and (plan.table[["tokens", "flops", "hours"]] > 0).all().all()
     assert max(map(len, plan.text().splitlines())) <= 100
-    assert set(plan.table["task"]) <= set(planner.TEXTS)
+    assert set(plan.table["task"]) <= set(SPECS)
 
 
 def test_a_plan_loads_no_weights_and_asks_no_network(tmp_path, capsys):

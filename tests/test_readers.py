@@ -8,6 +8,7 @@ import pytest
 from synthtune import settings, tasks
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.tasks import public, sgd, splits, webnlg
+from synthtune.task_list import SPECS
 from synthtune.tasks.example import divided
 
 SHARED = Path(os.environ.get("SYNTHTUNE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -228,14 +229,14 @@ OFFICIAL = {
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_public_corpora_in_their_official_form(name, tmp_path):
     contents, first, targets = OFFICIAL[name]
-    for file in (public.CORPORA[name].train, public.CORPORA[name].test):
+    for file in SPECS[name].files:
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / file).write_text(contents, "utf-8")
-    train, test = public.corpus(name, tmp_path)
+    train, test, _ = public.corpus(name, tmp_path)
     assert train[0].text == test[0].text == first and [example.target for example in train] == targets
     assert len({example.id for example in train + test}) == 4
-    assert all(divided(public.CORPORA[name].pair, example.text) for example in train)
-    assert (divided(public.CORPORA[name].pair, first.split(": ", 1)[-1]) is not None) == (name == "banking77")
+    assert all(divided(SPECS[name].pair, example.text) for example in train)
+    assert (divided(SPECS[name].pair, first.split(": ", 1)[-1]) is not None) == (name == "banking77")
 
 
 @pytest.mark.parametrize(("name", "old", "new", "message"), [
@@ -253,7 +254,7 @@ def test_public_corpora_in_their_official_form(name, tmp_path):
 def test_a_malformed_public_corpus_names_the_file_and_the_line(name, old, new, message, tmp_path):
     contents, _, _ = OFFICIAL[name]
     assert old in contents
-    path = tmp_path / public.CORPORA[name].train
+    path = tmp_path / SPECS[name].files[0]
     path.write_text(contents.replace(old, new, 1), "utf-8")
     with pytest.raises(CorpusError, match=message):
         public.read(name, path)
@@ -272,10 +273,10 @@ def test_a_missing_public_corpus_says_which_files_to_put_where(tmp_path):
 def test_real_public_corpora_have_their_published_sizes(name, sizes, labels, tmp_path):
     if not (SHARED / name).exists():
         pytest.skip(f"the real {name} is not at hand in {SHARED}")
-    train, test = public.corpus(name, SHARED)
+    train, test, _ = public.corpus(name, SHARED)
     assert (len(train), len(test)) == sizes
     assert len({example.target for example in train}) == len({example.target for example in test}) == labels
-    assert all("\n" not in example.text and divided(public.CORPORA[name].pair, example.text) for example in train + test)
+    assert all("\n" not in example.text and divided(SPECS[name].pair, example.text) for example in train + test)
     chosen = settings.load("laptop", run_dir=tmp_path, data_root=SHARED)
     task = tasks.load(name, chosen)
     assert len(task.labels) == labels and len(task.test) == min(500, len(test)) and len(task.gold(125)) == 125

@@ -13,9 +13,10 @@ from multiprocessing import get_context
 import pytest
 from synthtune import assets, settings, tasks
 from synthtune.errors import CorpusError, SettingsError
+from synthtune.task_list import SPECS
 from synthtune.tasks import reuters, sentiment, splits
 
-CLASSIFICATION = settings.TASKS[:4]
+CLASSIFICATION = [name for name in settings.TASKS if SPECS[name].kind == "classification"]
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +54,10 @@ def test_sizes_and_labels(prepared, laptop, name):
         assert task.report[key] == len(getattr(task, key))
 
 
-@pytest.mark.parametrize("name", list(sentiment.FILES))
+@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if spec.reader == "sentiment"])
 def test_undecided_texts_are_dropped_and_counted(prepared, name):
     # Read again with nothing of the package: the published file, by hand.
-    [path] = assets.fetch("vader-ground-truth").rglob(sentiment.FILES[name])
+    [path] = assets.fetch("vader-ground-truth").rglob(SPECS[name].files[0])
     rating, text_of = {}, {}
     for line in path.read_bytes().decode("latin-1").splitlines():
         number, mean, text = line.split("\t", 2)

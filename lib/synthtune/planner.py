@@ -1,7 +1,7 @@
 """What a profile would take, before anything is downloaded: memory, GPUs, hours, disk and money, stage by stage.
 
-`synthtune.model_cost` has the formulae of FLOPs and of memory, and their sources. Texts are not read: `TEXTS` states how
-long they are on average, which is good for sums of tokens; memory is that of the longest texts the settings allow.
+`synthtune.model_cost` has the formulae of FLOPs and of memory, and their sources. Texts are not read: task_list.yaml states
+how long they are on average, which is good for sums of tokens; memory is that of the longest texts the settings allow.
 
 Students are trained under autocast: weights, gradients and moments are float32, most activations of `number_format`. The hidden
 states that frozen layers give wait in the machine's memory, not on the GPU.
@@ -36,6 +36,7 @@ from synthtune.number_format import BYTES
 from synthtune.results import FULL
 from synthtune.settings import PlanSettings, Settings
 from synthtune.student import cells_given
+from synthtune.task_list import SPECS
 
 GIB = 2**30
 
@@ -84,36 +85,17 @@ DEVICES = {
 
 @dataclass(frozen=True)
 class Texts:
-    """How long a task's texts are on average, in tokens: an assumption.
-
-    Attributes
-    ----------
-    input, output : int
-        Of an input and of a label or an output text.
-    labels : int
-        Number of labels; 0 for text generation.
-    """
+    """How long a task's texts are on average, in tokens (an assumption), and the number of labels, 0 for text generation."""
 
     input: int
     output: int
     labels: int = 0
 
+    @classmethod
+    def of(cls, task: str) -> Texts:
+        """Those of a task of the study."""
+        return cls(**SPECS[task].tokens, labels=SPECS[task].labels)
 
-# Characters over 4.5 for prose and over 3 for triples and actions. Characters of RTE (322), BANKING77 (60; its labels 20)
-# and WebNLG (137; 111) were counted on the corpora; BoolQ is the 108 + 9 words of Clark et al. 2019, MRPC two
-# sentences of 22 words, at 1.2 tokens a word. The rest are estimates from the cuts that the profiles make.
-TEXTS = {
-    "film_reviews": Texts(28, 1, 2),
-    "product_reviews": Texts(24, 1, 2),
-    "tweets": Texts(22, 1, 2),
-    "reuters_r8": Texts(40, 2, 8),
-    "rte": Texts(72, 3, 2),
-    "mrpc": Texts(54, 3, 2),
-    "boolq": Texts(140, 1, 2),
-    "banking77": Texts(14, 5, 77),
-    "webnlg": Texts(46, 25),
-    "sgd": Texts(40, 18),
-}
 
 CPU_TFLOPS = {"float32": 0.2, "bfloat16": 0.8}
 """Peak 10¹² FLOP/s of two cores with which the laptop profile takes the hours that it took (AVX2; AMX), by number format."""
@@ -274,7 +256,7 @@ class _Stages:
     """The rows of one task."""
 
     def __init__(self, task: str, settings: Settings, machine: Device) -> None:
-        self.task, self.texts, self.machine = task, TEXTS[task], machine
+        self.task, self.texts, self.machine = task, Texts.of(task), machine
         self.settings = settings.for_task(task)
         self.plan = self.settings.plan
         self.size = BYTES[self.settings.planned_format]
@@ -665,7 +647,7 @@ class Plan:
                 "device": asdict(self.machine),
                 "gpus": self.gpus,
                 "assumptions": self.settings.plan.model_dump(mode="json"),
-                "tokens_per_text": {task: asdict(TEXTS[task]) for task in self.settings.tasks},
+                "tokens_per_text": {task: asdict(Texts.of(task)) for task in self.settings.tasks},
                 "total": {name: float(value) for name, value in sums.items()},
                 "download_bytes": self.downloads,
                 "advice": self.advice,

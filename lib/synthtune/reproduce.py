@@ -41,14 +41,6 @@ NOTEBOOKS = ROOT / "notebooks"
 STOP_SECONDS = 5
 """How long Snakemake may take to stop by itself."""
 
-CORPUS_OF = {
-    "film_reviews": "vader-ground-truth",
-    "product_reviews": "vader-ground-truth",
-    "tweets": "vader-ground-truth",
-    "reuters_r8": "reuters-r8",
-}
-"""Corpora that tasks are read from; the other tasks bring their own."""
-
 SOCKET_FOLDER_LIMIT = 60
 """Longest folder that leaves room for the sockets of runners and kernels below it."""
 
@@ -374,10 +366,11 @@ class Run:
     def fetch_assets(self) -> None:
         """Fetch the models and corpora that the settings name, before anything is computed."""
         from synthtune import assets, tasks
+        from synthtune.task_list import SPECS
 
         for task in self.settings.tasks:
             tasks.prepare(task, self.settings)  # the corpora first: they are small, and a missing one is found at once
-        corpora = {CORPUS_OF[task] for task in self.settings.tasks if task in CORPUS_OF}
+        corpora = {SPECS[task].asset for task in self.settings.tasks if SPECS[task].asset}
         models = self.settings.models()
         for name in sorted(corpora | models.keys()):
             if name in models:
@@ -500,9 +493,9 @@ class Run:
         return found
 
     def _snakemake(self) -> list[str]:
-        from synthtune.settings import NLG
+        from synthtune.task_list import SPECS
 
-        writing = [f"{task}/results.parquet" for task in self.settings.tasks if task in NLG]
+        writing = [f"{task}/results.parquet" for task in self.settings.tasks if SPECS[task].kind == "nlg"]
         return [
             sys.executable,
             "-m",

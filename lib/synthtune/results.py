@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from synthtune import statistics
+from synthtune import statistics, task_list
 from synthtune.errors import StageError
 from synthtune.files import read_json
-from synthtune.settings import NLG
+from synthtune.task_list import SPECS
 
 GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "full"
 CONDITIONS = (GOLD, ANNOTATED, GENERATED, BOTH)
@@ -35,23 +35,9 @@ METRIC_NAMES = {
 }
 KIND_NAMES = {"classification": "classification", "nlg": "NLG"}
 
-_TITLES = {
-    "film_reviews": "Film reviews",
-    "product_reviews": "Product reviews",
-    "tweets": "Tweets",
-    "reuters_r8": "Reuters R8",
-    "rte": "RTE",
-    "mrpc": "MRPC",
-    "boolq": "BoolQ",
-    "banking77": "BANKING77",
-    "webnlg": "WebNLG",
-    "sgd": "SGD",
-}
-
-
 def title(task: str, settings: Any) -> str:
     """Name of a task as figures and table print it; the package's own corpora are named as such."""
-    return f"{_TITLES[task]} format, own corpus" if is_own_corpus(task, settings) else _TITLES[task]
+    return task_list.title(task, is_own_corpus(task, settings))
 
 
 def is_own_corpus(task: str, settings: Any) -> bool:
@@ -59,14 +45,14 @@ def is_own_corpus(task: str, settings: Any) -> bool:
 
     The NLG tasks read the real corpora where the settings name a folder that holds them.
     """
-    return task in NLG and not settings.data_root
+    return SPECS[task].kind == "nlg" and not settings.data_root
 
 
 def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
     """Say plainly which of `tasks` are real corpora and which are the package's own; empty for no task."""
     tasks = list(tasks)
-    real = [_TITLES[task] for task in tasks if not is_own_corpus(task, settings)]
-    own = [_TITLES[task] for task in tasks if is_own_corpus(task, settings)]
+    real = [SPECS[task].title for task in tasks if not is_own_corpus(task, settings)]
+    own = [SPECS[task].title for task in tasks if is_own_corpus(task, settings)]
     sentences = []
     if real:
         sentences.append(f"Real corpora: {_listed(real)}.")

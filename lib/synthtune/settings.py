@@ -17,20 +17,17 @@ from synthtune import assets, number_format
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import digest, read_json
 from synthtune.number_format import NumberFormat
+from synthtune.task_list import SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ROOT / "workflow" / "profiles"
 
-OwnTask = Literal["film_reviews", "product_reviews", "tweets", "reuters_r8", "webnlg", "sgd"]
-TASKS: tuple[str, ...] = get_args(OwnTask)
+TASKS = tuple(name for name, spec in SPECS.items() if not spec.public)
 """Tasks that need nothing but a package index."""
-PublicTask = Literal["rte", "mrpc", "boolq", "banking77"]
-PUBLIC: tuple[str, ...] = get_args(PublicTask)
+PUBLIC = tuple(name for name, spec in SPECS.items() if spec.public)
 """Tasks that are read from their official files, below `data_root`."""
-AnyTask = Literal[OwnTask, PublicTask]
+AnyTask = Literal[TASKS + PUBLIC]
 OFFICIAL = "official"
-NLG = TASKS[4:]
-CLASSIFICATION = TASKS[:4] + PUBLIC
 
 
 class _Section(BaseModel):

@@ -20,69 +20,11 @@ from synthtune import annotate, figures, teacher
 from synthtune.language_model import LanguageModel
 from synthtune.results import METRIC_NAMES, Results
 from synthtune.settings import Settings
+from synthtune.task_list import SPECS
 from synthtune.tasks import Example, Task
 from synthtune.teacher import Adapter
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"
-
-SENTENCES = {
-    "film_reviews": [
-        "The plot limps, but the two leads are a joy to watch.",
-        "Two hours I will never get back.",
-    ],
-    "product_reviews": [
-        "The lid cracked within a week and nobody answered my letters.",
-        "Small, quiet, and it just works.",
-    ],
-    "tweets": [
-        "Missed my train, spilled my coffee, and it is only Monday.",
-        "Best surprise party ever, thank you all!",
-    ],
-    "reuters_r8": [
-        "The bakery chain said net profit rose to 4.1 mln dlrs from 3.2 mln a year earlier.",
-        "The two shipyards agreed to merge, paying shareholders 12 dlrs a share.",
-    ],
-    "rte": [
-        "Claim: The bridge is open again. Text: After two months of repairs, traffic crossed the bridge on Monday.",
-        "Claim: The mayor resigned. Text: The mayor said she had no plans to leave before the election.",
-    ],
-    "mrpc": [
-        "First: The museum opens at nine on Sundays. Second: On Sundays the museum's doors open at nine.",
-        "First: The storm reached the coast at dawn. Second: The coast was warned of a storm on Tuesday.",
-    ],
-    "boolq": [
-        "Question: can swans fly? Passage: Swans are among the heaviest birds that fly, and some travel far.",
-        "Question: is glass a metal? Passage: Glass is an amorphous solid, most often made of sand, soda and lime.",
-    ],
-    "banking77": [
-        "My card still has not come in the post, how long does it take?",
-        "The machine swallowed my card this morning.",
-    ],
-    "webnlg": [
-        "Porto | country | Portugal",
-        "Ada Lovelace | birth place | London && Ada Lovelace | field | mathematics",
-    ],
-    "sgd": [
-        "Restaurants, Find and book a table && confirm City of the restaurant = Leeds",
-        "Trains, Look up and buy tickets && request Day of the journey",
-    ],
-}
-"""Inputs of our own writing for every task: what notebooks show where they would have to quote a corpus."""
-
-OUTPUTS = {
-    "film_reviews": "positive",
-    "product_reviews": "negative",
-    "tweets": "negative",
-    "reuters_r8": "earnings",
-    "rte": "yes",
-    "mrpc": "yes",
-    "boolq": "yes",
-    "banking77": "card arrival",
-    "webnlg": "Porto is a city in Portugal.",
-    "sgd": "You would like a table in Leeds, is that right?",
-}
-"""The right output of the first of `SENTENCES`."""
-
 
 def table(rows: pd.DataFrame | list[dict], digits: int = 1) -> None:
     """Show rows as a table: texts escaped and whole, line ends marked ⏎, numbers rounded, no empty columns.
@@ -295,7 +237,7 @@ def outputs(sets: dict[str, pd.Series], task: Task) -> Image:
 
 def directions(task: Task) -> None:
     """An example of our own as the teacher reads and learns it, in both directions, as a table."""
-    ours = Example("ours", SENTENCES[task.name][0], OUTPUTS[task.name])
+    ours = Example("ours", SPECS[task.name].sentences[0], SPECS[task.name].answer)
     rows = []
     for direction in get_args(teacher.Direction):
         read, learned = teacher.training_text(task, ours, direction)
@@ -316,12 +258,12 @@ def diversity(report: dict[str, Any]) -> None:
 
 
 def answers(models: dict[str, LanguageModel], task: Task, settings: Settings, prefix: str = "") -> None:
-    """What models answer to `SENTENCES` of a task, and with which probability, as a table.
+    """What models answer to our own sentences for a task, and with which probability, as a table.
 
     Classification: the probability of each label among the labels. NLG: the text and its log-probability in
     nats.
     """
-    texts, rows = SENTENCES[task.name], []
+    texts, rows = SPECS[task.name].sentences, []
     for name, lm in models.items():
         written, log_probabilities, scores = teacher.answers(lm, task, texts, settings, prefix)
         for number, text in enumerate(texts):

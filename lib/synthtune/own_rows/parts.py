@@ -162,7 +162,7 @@ def wording_of(own: OwnRows) -> Wording:
     output = _name(roles["output"])
     instruction = own.task.description or (
         f"Give the {output.lower()} of the text." if own.kind == "classification" else f"Write the {output.lower()}.")
-    return Wording(own.task.name, instruction, "Texts" if "text_pair" in roles else _name(roles["text"]), output)
+    return Wording(instruction, "Texts" if "text_pair" in roles else _name(roles["text"]), output)
 
 
 def pair_of(own: OwnRows) -> tuple[str, ...]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
 from synthtune import metrics
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.files import atomic_path, digest, locked, read_json, write_json
-from synthtune.settings import CLASSIFICATION, PUBLIC, Settings, official_corpora
-from synthtune.tasks import official, public, reuters, sentiment, sgd, splits, webnlg
+from synthtune.settings import Settings, official_corpora
+from synthtune.task_list import SPECS
+from synthtune.task_list import title as title_of
+from synthtune.tasks import official, public, splits
 from synthtune.tasks.example import Example, divided
 
 __all__ = ["Example", "Task", "Unlabelled", "load", "seed_for"]
@@ -36,31 +40,9 @@ class Unlabelled:
 class Wording:
     """How a task is written down for a language model."""
 
-    title: str
     instruction: str
     input: str
     output: str
-
-
-WORDING = {
-    "film_reviews": Wording("Film reviews", "Say whether the film review is positive or negative.",
-                            "Film review", "Sentiment"),
-    "product_reviews": Wording("Product reviews", "Say whether the product review is positive or negative.",
-                               "Product review", "Sentiment"),
-    "tweets": Wording("Tweets", "Say whether the tweet is positive or negative.", "Tweet", "Sentiment"),
-    "reuters_r8": Wording("Reuters R8", "Name the topic of the news item: " + ", ".join(reuters.TOPICS.values())
-                          + ".", "News", "Topic"),
-    "rte": Wording("RTE", "Say whether the claim follows from the text: yes or no.", "Claim and text", "Follows"),
-    "mrpc": Wording("MRPC", "Say whether the two sentences mean the same: yes or no.", "Sentences", "Same"),
-    "boolq": Wording("BoolQ", "Answer the question about the passage with yes or no.", "Question and passage", "Answer"),
-    "banking77": Wording("BANKING77", "Name what the customer wants.", "Customer", "Intent"),
-    "webnlg": Wording("WebNLG format", "Write one text that says all of the facts.", "Facts", "Text"),
-    "sgd": Wording("SGD format", "Write what the assistant says to carry out the actions.", "Actions", "Assistant"),
-}
-
-
-READERS = {"webnlg": webnlg, "sgd": sgd}
-"""What reads the corpora of the NLG tasks and knows the form of their inputs."""
 
 
 @dataclass(frozen=True)
@@ -124,23 +106,30 @@ class Task:
 
     def is_input(self, text: str) -> bool:
         """Whether a text has the form of the task's inputs: triples, actions, a pair. Single texts may have any."""
-        if self.name in READERS:
-            return READERS[self.name].is_input(text)
-        return divided(self.pair, text) is not None
+        return divided(self.pair, text) is not None if self._reader is None else self._reader.is_input(text)
 
     def left_out(self, text: str, output: str) -> list[str]:
         """Values of an NLG input that an output does not mention: its slot errors (Wen et al. 2015); [] for labels.
 
         Compared in lower case and without punctuation, so "10 May" is found in "on 10 May." and not in "on May 10".
         """
-        values = READERS[self.name].values(text) if self.name in READERS else []
+        values = [] if self._reader is None else self._reader.values(text)
         said = f" {splits.normalised(output)} "
         return [value for value in values if f" {splits.normalised(value)} " not in said]
+
+    @property
+    def _reader(self) -> ModuleType | None:
+        """What knows the form of the inputs of an NLG task of the study."""
+        return _reader(self.name) if self.kind == "nlg" and self.name in SPECS else None
 
     @property
     def metric(self) -> str:
         """Name of the metric that figures show."""
         return "accuracy" if self.kind == "classification" else "bleu"
+
+
+def _reader(name: str) -> ModuleType:
+    return importlib.import_module(f"synthtune.tasks.{SPECS[name].reader}")
 
 
 def seed_for(settings: Settings, *parts: object) -> int:
@@ -160,12 +149,13 @@ def load(name: str, settings: Settings) -> Task:
         One sentence with the parameter, or the file and line.
     """
     settings = settings.check(name)
-    kind = "classification" if name in CLASSIFICATION else "nlg"
+    spec = SPECS[name]
+    kind = spec.kind
     folder = settings.folder / name / "data"
     made_from = {"version": 1, "seed": settings.seed, "pool_size": settings.pool_size, "dev_size": settings.dev_size,
                  "test_size": settings.test_size if kind == "classification" else settings.nlg_test_size,
                  "max_characters": settings.max_characters, "smallest_budget": settings.budgets[0],
-                 "data_root": str(settings.data_root or "") if kind == "nlg" or name in PUBLIC else ""}
+                 "data_root": str(settings.data_root or "") if kind == "nlg" or spec.public else ""}
     kept = folder / "task.json"
     with locked(folder.parent):  # notebooks of two budgets may be the first to ask for a task, at the same moment
         if not kept.exists() or read_json(kept)["made_from"] != made_from:
@@ -182,12 +172,14 @@ def load(name: str, settings: Settings) -> Task:
                                                      "digest": digest(contents)})
     stored = read_json(kept)
     read = [_read(folder / f"{split}.parquet") for split in ("pool", "dev", "test")]
-    wording = WORDING[name]
-    title = wording.title if kind == "classification" else (
-        wording.title.removesuffix(" format") if settings.data_root else f"{wording.title}, own corpus")
+    title = title_of(name, kind == "nlg" and not settings.data_root)
     labels = tuple(sorted({example.target for example in read[0]})) if kind == "classification" else ()
-    return Task(name, title, kind, labels, wording, *read, stored["report"], stored["digest"],
-                public.CORPORA[name].pair if name in PUBLIC else ())
+    return Task(name, title, kind, labels, wording_of(name), *read, stored["report"], stored["digest"], spec.pair)
+
+
+def wording_of(name: str) -> Wording:
+    """How a task of the study is written down for a language model."""
+    return Wording(SPECS[name].instruction, SPECS[name].input, SPECS[name].output)
 
 
 def prepare(name: str, settings: Settings) -> None:
@@ -200,7 +192,7 @@ def prepare(name: str, settings: Settings) -> None:
     """
     if settings.data_root == official_corpora() and name in official.sources():
         official.fetch(name)
-    elif name in PUBLIC:
+    elif SPECS[name].public:
         public.paths(name, settings.data_root)
 
 
@@ -216,13 +208,8 @@ def _classification(name: str, settings: Settings) -> tuple[list, list, list, di
     """Draw test and development sets first, then a pool that shares no text with them."""
     seed = seed_for(settings, name, "split")
     report: dict = {}
-    if name in sentiment.FILES:
-        examples, report["undecided"] = sentiment.corpus(name)
-        official_test = None
-    elif name in PUBLIC:
-        examples, official_test = public.corpus(name, settings.data_root)
-    else:
-        examples, official_test = reuters.corpus()
+    examples, official_test, counted = _reader(name).corpus(name, settings.data_root)
+    report |= counted
     report["usable"] = len(examples) + len(official_test or [])
     cut = [splits.shortened(example, settings.max_characters) for example in examples]
     rest, report["exact_duplicates"] = splits.distinct(cut)
@@ -254,7 +241,7 @@ def _classification(name: str, settings: Settings) -> tuple[list, list, list, di
 
 def _nlg(name: str, settings: Settings) -> tuple[list, list, list, dict]:
     """Read a corpus in its official format: the user's under `data_root`, or the one this package writes."""
-    reader = READERS[name]
+    reader = _reader(name)
     seed = seed_for(settings, name, "split")
     if settings.data_root:
         root = settings.data_root / name

@@ -10,42 +10,18 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from synthtune.errors import CorpusError
+from synthtune.task_list import SPECS
 from synthtune.tasks.example import Example, joined
 
-
-@dataclass(frozen=True)
-class Corpus:
-    """Where a corpus keeps its examples.
-
-    Attributes
-    ----------
-    train, test : str
-        File names; the test file is the one whose labels are published.
-    pair : tuple of str
-        Names of the two texts of an input, in the order in which they are written; () for single texts.
-    """
-
-    train: str
-    test: str
-    pair: tuple[str, ...] = ()
-
-
-CORPORA = {
-    "rte": Corpus("train.tsv", "dev.tsv", ("Claim", "Text")),
-    "mrpc": Corpus("msr_paraphrase_train.txt", "msr_paraphrase_test.txt", ("First", "Second")),
-    "boolq": Corpus("train.jsonl", "dev.jsonl", ("Question", "Passage")),
-    "banking77": Corpus("train.csv", "test.csv"),
-}
 
 ENTAILED = {"0": "yes", "entailment": "yes", "1": "no", "not_entailment": "no"}
 """RTE's labels: GLUE writes them in words, copies made from hubs in numbers."""
 
 
-def corpus(name: str, root: Path) -> tuple[list[Example], list[Example]]:
+def corpus(name: str, root: Path) -> tuple[list[Example], list[Example], dict[str, int]]:
     """Read the training and the test examples of a corpus below `root`.
 
     Raises
@@ -54,7 +30,7 @@ def corpus(name: str, root: Path) -> tuple[list[Example], list[Example]]:
         A file is missing or malformed; the message names the file, and the line.
     """
     train, test = paths(name, root)
-    return read(name, train), read(name, test)
+    return read(name, train), read(name, test), {}
 
 
 def paths(name: str, root: Path) -> tuple[Path, Path]:
@@ -65,13 +41,12 @@ def paths(name: str, root: Path) -> tuple[Path, Path]:
     CorpusError
         A file is missing.
     """
-    files = CORPORA[name]
-    folder = root / name
-    missing = [file for file in (files.train, files.test) if not (folder / file).is_file()]
+    files, folder = SPECS[name].files, root / name
+    missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise CorpusError(f"{folder} has no {' and no '.join(missing)}: put the official files of {name} there, or give "
                           "another folder as data_root (--data-root DIR).")
-    return folder / files.train, folder / files.test
+    return folder / files[0], folder / files[1]
 
 
 def read(name: str, path: Path) -> list[Example]:
@@ -93,7 +68,7 @@ def read(name: str, path: Path) -> list[Example]:
         for number, texts, target in rows(path):
             if not target or not all(texts):
                 raise CorpusError(f"{path}, line {number}: {'a text' if target else 'the label'} is empty.")
-            examples.append(Example(f"{path.stem}-{number}", joined(CORPORA[name].pair, texts), target))
+            examples.append(Example(f"{path.stem}-{number}", joined(SPECS[name].pair, texts), target))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"{path}: cannot be read ({error}).") from error
     return examples

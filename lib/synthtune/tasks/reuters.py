@@ -11,6 +11,7 @@ from pathlib import Path
 
 from synthtune import assets
 from synthtune.errors import CorpusError
+from synthtune.task_list import SPECS
 from synthtune.tasks.example import Example
 
 TOPICS = {
@@ -47,12 +48,12 @@ def read(path: Path) -> list[Example]:
     return examples
 
 
-def corpus() -> tuple[list[Example], list[Example]]:
+def corpus(task: str, _root: Path | None) -> tuple[list[Example], list[Example], dict[str, int]]:
     """Fetch and read the official training and test splits."""
-    folder = assets.fetch("reuters-r8")
+    folder = assets.fetch(SPECS[task].asset)
     splits = []
     for split in ("train", "test"):
         name = f"reuters-r8-{split}.tab"
         found = sorted(folder.rglob(name))
         splits.append(read(found[0] if found else folder / name))
-    return splits[0], splits[1]
+    return splits[0], splits[1], {}

@@ -10,13 +10,9 @@ from pathlib import Path
 
 from synthtune import assets
 from synthtune.errors import CorpusError
+from synthtune.task_list import SPECS
 from synthtune.tasks.example import Example
 
-FILES = {
-    "film_reviews": "movieReviewSnippets_GroundTruth.txt",
-    "product_reviews": "amazonReviewSnippets_GroundTruth.txt",
-    "tweets": "tweets_GroundTruth.txt",
-}
 LABELS = ("negative", "positive")
 UNDECIDED = 0.5
 """Texts with a mean rating this close to zero are dropped: the raters did not agree on a sign."""
@@ -56,8 +52,8 @@ def read(path: Path) -> tuple[list[Example], int]:
     return examples, undecided
 
 
-def corpus(task: str) -> tuple[list[Example], int]:
-    """Fetch and read the corpus of a sentiment task; see `read`."""
-    folder = assets.fetch("vader-ground-truth")
-    found = sorted(folder.rglob(FILES[task]))
-    return read(found[0] if found else folder / FILES[task])
+def corpus(task: str, _root: Path | None) -> tuple[list[Example], None, dict[str, int]]:
+    """Fetch and read the corpus of a sentiment task, which has no test set of its own; see `read`."""
+    folder, [file] = assets.fetch(SPECS[task].asset), SPECS[task].files
+    examples, undecided = read(next(iter(sorted(folder.rglob(file))), folder / file))
+    return examples, None, {"undecided": undecided}
