@@ -16,7 +16,7 @@ def test_the_list_pins_everything_and_both_readers_see_the_same():
     pip, packages = environment.requirements(text)
     read = yaml.safe_load(text)
     assert read["name"] == "synthtune" and f"pip={pip}" in read["dependencies"]
-    assert packages == next(entry["pip"] for entry in read["dependencies"] if isinstance(entry, dict))
+    assert ["-e .", *packages] == next(entry["pip"] for entry in read["dependencies"] if isinstance(entry, dict))
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", package) for package in packages)
     assert len({package.split("==")[0].lower().replace("_", "-") for package in packages}) == len(packages)
 
@@ -63,10 +63,10 @@ def test_a_set_up_that_was_interrupted_or_has_another_list_is_made_anew(tmp_path
         "dependencies:\n  - pip=25.2\n  - pip:\n      # why\n      - a==1  # b\n"
     )
     environment.set_up()
-    assert len(calls) == 4 and not (tmp_path / ".venv" / "half").exists()
+    assert len(calls) == 5 and not (tmp_path / ".venv" / "half").exists()
     assert (tmp_path / ".venv" / "requirements.txt").read_text() == "a==1\n"
     environment.set_up()
-    assert len(calls) == 4
+    assert len(calls) == 5
     (tmp_path / "environment.yml").write_text("dependencies:\n  - pip=25.2\n  - pip:\n      - a==2\n")
     environment.set_up()
-    assert len(calls) == 8 and (tmp_path / ".venv" / "requirements.txt").read_text() == "a==2\n"
+    assert len(calls) == 10 and (tmp_path / ".venv" / "requirements.txt").read_text() == "a==2\n"

@@ -28,7 +28,7 @@ def requirements(text: str) -> tuple[str, list[str]]:
     ----------
     text : str
         Content of environment.yml. Only what that file uses is understood: ``- name==version`` below ``-
-        pip:``.
+        pip:``. The package itself, ``-e .``, is for conda; here it is installed last.
     """
     pip = re.search(r"^  - pip=([\w.]+)", text, re.MULTILINE)
     section = re.search(r"^  - pip:\n((?:      .*\n|\s*\n)+)", text, re.MULTILINE)
@@ -36,7 +36,7 @@ def requirements(text: str) -> tuple[str, list[str]]:
         raise SystemExit(
             f"{LIST} has no pip version or no pip section: restore it with git checkout environment.yml."
         )
-    return pip[1], re.findall(r"^      - (\S+)", section[1], re.MULTILINE)
+    return pip[1], re.findall(r"^      - (\S+==\S+)", section[1], re.MULTILINE)
 
 
 def set_up() -> None:
@@ -83,9 +83,12 @@ def set_up() -> None:
             environment,
             "environment.yml pins versions that do not fit together",
         )
-        # So that Jupyter and papermill, started from .venv by hand, find the package too.
-        site = next((ENVIRONMENT / "lib").glob("python3.*")) / "site-packages"
-        (site / "synthtune.pth").write_text(f"{ROOT / 'lib'}\n", "utf-8")
+        # In place, so that Jupyter and papermill, started from .venv by hand, find the package too.
+        _run(
+            [python, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
+            environment,
+            "The package could not be installed into .venv",
+        )
         shutil.copyfile(LIST, ENVIRONMENT / "stamp")
         os.replace(ENVIRONMENT / "stamp", STAMP)
         print(f"Set up in {time.monotonic() - start:.0f} s.", file=sys.stderr, flush=True)
