@@ -280,7 +280,15 @@ def test_claims(laptop):
     mean = checked[(checked.claim == "a") & (checked["where"] == "mean of 4 classification tasks")].iloc[0]
     parts = checked[(checked.claim == "a") & (checked.scope == "task") & (checked.unit == "accuracy points")]
     assert mean.value == pytest.approx(parts.value.mean(), abs=1e-3)
+    worth = checked[(checked.claim == "g") & (checked["where"] == "Tweets")].iloc[0]
+    reached, *curve = (results.rows("tweets", 125, ANNOTATED).accuracy.mean(),
+                       *(results.rows("tweets", budget, GOLD).accuracy.mean() for budget in (125, 500)),
+                       results.ceiling("tweets").accuracy.mean())
+    pool = int(results.ceiling("tweets").budget.iloc[0])
+    assert worth.value == pytest.approx(np.exp(np.interp(reached, curve, np.log([125, 500, pool]))), rel=1e-3)
+    assert worth.threshold == 125 < worth.low <= worth.value <= worth.high <= pool and worth.verdict == "holds"
     page = (folder / "figures" / "claims.md").read_text()
+    assert f"| {worth.value:,.0f} labels | {worth.low:,.0f} to {worth.high:,.0f} (threshold 125) |" in page
     assert "holds* if the 95 % interval" in page and "GPT-3.5" in page
     for sentence in claims.SENTENCES.values():
         assert sentence in page

@@ -17,6 +17,7 @@ from synthtune.results import (
     ANNOTATED,
     BOTH,
     FINE_TUNED,
+    FULL,
     GENERATED,
     GOLD,
     KIND_NAMES,
@@ -45,6 +46,9 @@ SENTENCES = {
     "f": "A fine-tuned small teacher beats prompting. The paper prompts GPT-3.5; here the stand-in is the "
     "teacher's own language model before fine-tuning, prompted with 0 and with several gold examples, "
     "and an endpoint's model if the settings name one. This is a weaker opponent than the paper's.",
+    "g": "Synthetic data stands in for a large part of the labels: with the fewest gold examples and annotated ones a student is "
+    "as good as with many more gold examples alone. How many is read off the scores of gold at every budget and of all "
+    "true labels, on a logarithmic scale; a student better than that of all true labels counts as the whole pool.",
 }
 """Each claim in our words, by its letter."""
 
@@ -87,6 +91,7 @@ def claims(results: Results) -> pd.DataFrame:
         ("d", _returns_per_doubling(results)),
         ("e", _half_and_half(results)),
         *(("f", _against(results, system)) for system in _systems(results)),
+        ("g", _worth(results)),
     ):
         checked = list(by_task)
         for kind in METRIC:
@@ -117,7 +122,7 @@ def _row(results: Results, letter: str, kind: str, entry: dict) -> dict:
         if entry["task"]
         else f"mean of {entry['count']} {KIND_NAMES[kind]} tasks"
     )
-    unit = {"classification": "accuracy", "nlg": "BLEU"}[kind] + " points" + entry.get("per", "")
+    unit = entry.get("unit") or {"classification": "accuracy", "nlg": "BLEU"}[kind] + " points" + entry.get("per", "")
     return {
         "claim": letter,
         "sentence": SENTENCES[letter],
@@ -297,6 +302,34 @@ def _against(results: Results, system: str) -> Iterator[dict]:
         }
 
 
+def _worth(results: Results) -> Iterator[dict]:
+    """Gold examples with which gold alone reaches what gold+annotated does at the smallest budget."""
+    for task in results.tasks():
+        budgets, full = results.budgets(task), results.ceiling(task)
+        cells = [(budget, GOLD, 0) for budget in budgets]
+        if len(full):
+            cells.append((int(full.budget.iloc[0]), FULL, 0))
+        reached = results.resampled_cell(task, budgets[0], ANNOTATED) if budgets else None
+        curve = [results.resampled_cell(task, *cell) for cell in cells]
+        if reached is None or len(curve) < 2 or any(scores is None for scores in curve):
+            continue
+        labels = np.log([budget for budget, _, _ in cells])
+        # More labels never make a student worse; where they seem to, that is the spread of seeds.
+        rising = np.maximum.accumulate(np.stack(curve), axis=0)
+        found = np.exp([np.interp(score, scores, labels) for score, scores in zip(reached, rising.T, strict=True)])
+        amount = results.headline_amount(task, budgets[0], ANNOTATED)
+        yield _entry(
+            results,
+            task,
+            found,
+            "labels with which gold alone is as good as gold+annotated",
+            f"{budgets[0]:,} gold + {amount:,}",
+            [*cells, (budgets[0], ANNOTATED, amount)],
+            unit="labels",
+            threshold=float(budgets[0]),
+        )
+
+
 def markdown(checked: pd.DataFrame, results: Results) -> str:
     """The claims as a page: the rule, the means of all claims at a glance, then every number."""
     settings = results.settings
@@ -365,13 +398,14 @@ def printed(rows: pd.DataFrame, columns: list[str]) -> list[list[str]]:
     """
     texts = []
     for row in rows.itertuples():
-        against = "" if row.threshold == 0 else f" (threshold {row.threshold:+g})"
+        number = "{:,.0f}" if row.unit == "labels" else "{:+.2f}"
+        against = "" if row.threshold == 0 else f" (threshold {'' if row.unit == 'labels' else '+' * (row.threshold > 0)}{row.threshold:g})"
         cells = {
             "claim": row.claim,
             "where": row.where,
             "quantity": row.quantity,
-            "number": f"{row.value:+.2f} {row.unit}",
-            "interval": f"{row.low:+.2f} to {row.high:+.2f}{against}",
+            "number": f"{number.format(row.value)} {row.unit}",
+            "interval": f"{number.format(row.low)} to {number.format(row.high)}{against}",
             "probability": f"{row.probability:.3f}",
             "seeds": str(row.seeds),
             "test examples": f"{row.test_examples:,}",
