@@ -55,7 +55,7 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
         `log P(label)` a label.
     """
     settings = settings.check(task.name, budget)
-    folder = settings.folder / task.name / f"budget-{budget}"
+    folder = settings.folder_of(task.name, budget)
     made_from = _made_from(lm, task, budget, settings)
     if (kept := _kept(folder, made_from)) is not None:
         return kept
@@ -94,7 +94,7 @@ def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> S
                               "output": outputs, "log_probability": log_probabilities})
         return table if scores is None else table.assign(**by_label(task, scores))
 
-    return Shards.of(inputs, settings.annotate.shard_size, settings.folder / task.name / f"budget-{budget}", "annotated",
+    return Shards.of(inputs, settings.annotate.shard_size, settings.folder_of(task.name, budget), "annotated",
                      _made_from(lm, task, budget, settings), make, "annotate")
 
 
@@ -117,7 +117,7 @@ def check(annotated: pd.DataFrame, lm: LanguageModel, task: Task, budget: int, s
     Nothing later reads what this finds out: it is for the reader. Without annotations there are no scores.
     """
     settings = settings.check(task.name, budget)
-    folder = settings.folder / task.name / f"budget-{budget}"
+    folder = settings.folder_of(task.name, budget)
     true = {example.id: example for example in task.pool[budget:]}
     scores = task.score([true[name] for name in annotated["id"]], list(annotated["output"])) if len(annotated) else {}
     scores.pop("per_example", None)

@@ -53,7 +53,7 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
         label: the annotator's distribution.
     """
     settings = settings.check(task.name, budget)
-    folder = settings.folder / task.name / f"budget-{budget}"
+    folder = settings.folder_of(task.name, budget)
     # The labels stand there for the columns they have: a table of an earlier version, without them, is made again.
     made_from = {"generator_digest": generator.digest, "annotator_digest": annotator.digest,
                  "data_digest": task.digest, "budget": budget, "labels": list(task.labels),
@@ -112,7 +112,7 @@ def _relabelled(annotator: LanguageModel, table: pd.DataFrame, task: Task, budge
         return judged if scores is None else judged.assign(**by_label(task, scores))
 
     made_from = {"annotator": annotator.digest, "texts": texts, "settings": settings.for_stage("generate", task.name)}
-    return Shards.of(texts, settings.generate.shard_size, settings.folder / task.name / f"budget-{budget}", "relabelled",
+    return Shards.of(texts, settings.generate.shard_size, settings.folder_of(task.name, budget), "relabelled",
                      made_from, make, "relabel")
 
 
@@ -168,7 +168,7 @@ def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settin
 
     made_from = {"generator": generator.digest, "task": task.digest, "budget": budget,
                  "settings": settings.for_stage("generate", task.name)}
-    return Shards.of(range(chosen.pairs), chosen.shard_size, settings.folder / task.name / f"budget-{budget}", "sampled",
+    return Shards.of(range(chosen.pairs), chosen.shard_size, settings.folder_of(task.name, budget), "sampled",
                      made_from, make, "generate")
 
 
@@ -210,7 +210,7 @@ def audit(generated: pd.DataFrame, generator: LanguageModel, task: Task, budget:
     too; the longest run of words that a text shares with any gold text describes novelty.
     """
     settings = settings.check(task.name, budget)
-    folder = settings.folder / task.name / f"budget-{budget}"
+    folder = settings.folder_of(task.name, budget)
     kept = generated[generated["dropped"] == ""]
     texts, gold = list(kept["text"]), [example.text for example in task.gold(budget)]
     seed = seed_for(settings, task.name, budget, "audit")

@@ -262,6 +262,10 @@ class Settings(_Section):
         """The folder of this run."""
         return (self.run_dir or ROOT / "runs" / self.profile).resolve()
 
+    def folder_of(self, task: str, budget: int) -> Path:
+        """What the stages of a task write at a budget."""
+        return self.folder / task / f"budget-{budget}"
+
     def models(self) -> dict[str, assets.Asset | assets.HubModel]:
         """The declared models that the tasks of this run use, by name."""
         each = [self.for_task(task) for task in self.tasks]

@@ -29,7 +29,7 @@ def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
         if not _is_made(task, budget, settings):
             lm = lm or language_model.load(settings.teacher.model, settings.format)
             _make(lm, task, budget, settings)
-        folder = settings.folder / task.name / f"budget-{budget}"
+        folder = settings.folder_of(task.name, budget)
         rows.append(
             {
                 "gold": len(task.gold(budget)),
@@ -41,7 +41,7 @@ def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
 
 
 def _is_made(task: Task, budget: int, settings: Settings) -> bool:
-    folder = settings.folder / task.name / f"budget-{budget}"
+    folder = settings.folder_of(task.name, budget)
     shared = {"data_digest": task.digest, "budget": budget}
     for stage, examples, report, more in (
         ("annotate", "annotated", "annotation", {"smallest_budget": settings.budgets[0]}),

@@ -102,7 +102,7 @@ def cells(task: Task, settings: Settings) -> list[Cell]:
     settings = settings.check(task.name)
     there = {}
     for budget in settings.budgets:
-        folder = settings.folder / task.name / f"budget-{budget}"
+        folder = settings.folder_of(task.name, budget)
         there[budget] = {made: len(synthetic(folder / f"{made}.parquet")) for made in routes(budget, settings)}
     return cells_given(there, len(task.pool), task.kind, settings)
 
@@ -151,7 +151,7 @@ def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row]
     gold = [Row(example.text, example.target) for example in task.gold(cell.budget)]
     share = {GOLD: (0, 0), ANNOTATED: (cell.amount, 0), HARD: (cell.amount, 0), GENERATED: (0, cell.amount),
              BOTH: (cell.amount - cell.amount // 2, cell.amount // 2)}[cell.condition]
-    folder = settings.folder / task.name / f"budget-{cell.budget}"
+    folder = settings.folder_of(task.name, cell.budget)
     soft = task.labels if settings.students.synthetic_labels == "soft" and cell.condition != HARD else ()
     # The annotator has no say in pairs that keep the label they were sampled with.
     labels = (soft, () if settings.generate.labels == "raw" else soft)

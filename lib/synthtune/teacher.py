@@ -105,7 +105,7 @@ class Adapter:
 
 def adapter_folder(settings: Settings, task: str, budget: int, direction: Direction) -> Path:
     """Where an adapter is kept."""
-    return settings.folder / task / f"budget-{budget}" / f"teacher-{direction}"
+    return settings.folder_of(task, budget) / f"teacher-{direction}"
 
 
 def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, settings: Settings) -> Adapter:
@@ -533,7 +533,7 @@ def _row(task: Task, budget: int, system: str, settings: Settings, scores: dict,
 def save(rows: list[dict], task: Task, budget: int, settings: Settings) -> pd.DataFrame:
     """Write `teacher.parquet` and return it."""
     table = pd.DataFrame(rows)
-    with atomic_path(settings.folder / task.name / f"budget-{budget}" / "teacher.parquet") as temporary:
+    with atomic_path(settings.folder_of(task.name, budget) / "teacher.parquet") as temporary:
         table.to_parquet(temporary)
     return table
 

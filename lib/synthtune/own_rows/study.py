@@ -233,7 +233,7 @@ def cells(part: Part) -> list[Cell]:
 
     A route of which nothing was kept is no condition.
     """
-    folder = part.settings.folder / part.name / f"budget-{part.budget}"
+    folder = part.settings.folder_of(part.name, part.budget)
 
     def there(route: str) -> int:
         return len(student.synthetic(folder / f"{route}.parquet"))
