@@ -342,3 +342,10 @@ def test_a_changed_example_or_setting_runs_again_what_it_changes(uninterrupted, 
 ])
 def test_word_pieces_are_joined(pieces, text):
     assert student.joined(pieces) == text
+
+
+@pytest.mark.parametrize(("condition", "annotated", "generated"), [
+    ("gold", 0, 0), ("gold+annotated", 7, 0), ("gold+annotated, hard labels", 7, 0), ("gold+generated", 0, 7), ("gold+both", 4, 3)])
+def test_how_many_examples_of_each_route_a_condition_takes(condition, annotated, generated):
+    amount = 0 if condition == "gold" else 7
+    assert student.shares(Cell(32, condition, amount, 1)) == {"annotated": annotated, "generated": generated}

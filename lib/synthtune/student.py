@@ -149,17 +149,21 @@ def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row]
         rows = [Row(example.text, example.target) for example in task.pool]
         return rows, {"n_gold": len(rows), "n_annotated": 0, "n_generated": 0}
     gold = [Row(example.text, example.target) for example in task.gold(cell.budget)]
-    share = {GOLD: (0, 0), ANNOTATED: (cell.amount, 0), HARD: (cell.amount, 0), GENERATED: (0, cell.amount),
-             BOTH: (cell.amount - cell.amount // 2, cell.amount // 2)}[cell.condition]
     folder = settings.folder_of(task.name, cell.budget)
     soft = task.labels if settings.students.synthetic_labels == "soft" and cell.condition != HARD else ()
     # The annotator has no say in pairs that keep the label they were sampled with.
     labels = (soft, () if settings.generate.labels == "raw" else soft)
     annotated, generated = [
         synthetic_rows(synthetic(folder / f"{route}.parquet").head(number), of, settings) if number else []
-        for route, number, of in zip(ROUTES.values(), share, labels, strict=True)]
+        for route, number, of in zip(ROUTES.values(), shares(cell).values(), labels, strict=True)]
     return gold + annotated + generated, {"n_gold": len(gold), "n_annotated": len(annotated),
                                           "n_generated": len(generated)}
+
+
+def shares(cell: Cell) -> dict[str, int]:
+    """How many examples of each route a cell trains on, the first that were kept."""
+    generated = {GENERATED: cell.amount, BOTH: cell.amount // 2}.get(cell.condition, 0)
+    return {"annotated": cell.amount - generated, "generated": generated}
 
 
 def synthetic(path: Path) -> pd.DataFrame:

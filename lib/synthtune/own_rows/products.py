@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from synthtune import __version__
+from synthtune import __version__, student
 from synthtune.files import atomic_path, digest, remove
 from synthtune.own_rows import deployed, page, record
 from synthtune.own_rows.checks import runs
 from synthtune.own_rows.confidence import Confidence, OfLabels
 from synthtune.own_rows.parts import pair_of
 from synthtune.own_rows.study import TEACHER, Outcome
-from synthtune.results import ANNOTATED, BOTH, GENERATED
 from synthtune.tasks.example import divided
 
 KINDS = {"classification": "A task of text classification.", "nlg": "A task of text-to-text generation."}
@@ -98,18 +97,12 @@ def augmented(outcome: Outcome) -> pd.DataFrame:
         asked_for=list(made["sampled"]), dropped=list(made["dropped"]), log_probability=list(made["agreement"])))
     table = pd.concat(tables, ignore_index=True)
     table["row"] = table["row"].astype("Int64")
-    for source, conditions in (("annotated", (ANNOTATED, BOTH)), ("generated", (GENERATED, BOTH))):
+    for source, number in student.shares(outcome.cell).items():
         mine = table.index[(table["source"] == source) & (table["dropped"] == "")]
-        table.loc[mine, "used"] = np.arange(len(mine)) < _amount(outcome, source) if outcome.winner in conditions else False
+        table.loc[mine, "used"] = np.arange(len(mine)) < number
     table["used"] = table["used"].eq(True)
     order = ["source", "row", *columns, "output", "log_probability", "asked_for", "dropped", "used"]
     return table.reindex(columns=order)
-
-
-def _amount(outcome: Outcome, source: str) -> int:
-    """Examples of a route that the winner was trained on."""
-    amount = outcome.cell.amount
-    return amount // 2 if outcome.winner == BOTH else amount
 
 
 def _write_augmented(outcome: Outcome, rows: pd.DataFrame, folder: Path) -> None:
