@@ -162,8 +162,10 @@ def training_rows(task: Task, cell: Cell, settings: Settings) -> tuple[list[Row]
 
 def shares(cell: Cell) -> dict[str, int]:
     """How many examples of each route a cell trains on, the first that were kept."""
-    generated = {GENERATED: cell.amount, BOTH: cell.amount // 2}.get(cell.condition, 0)
-    return {"annotated": cell.amount - generated, "generated": generated}
+    half = cell.amount // 2
+    annotated, generated = {ANNOTATED: (cell.amount, 0), HARD: (cell.amount, 0), GENERATED: (0, cell.amount),
+                            BOTH: (cell.amount - half, half)}.get(cell.condition, (0, 0))
+    return {"annotated": annotated, "generated": generated}
 
 
 def synthetic(path: Path) -> pd.DataFrame:
