@@ -349,3 +349,29 @@ def test_word_pieces_are_joined(pieces, text):
 def test_how_many_examples_of_each_route_a_condition_takes(condition, annotated, generated):
     amount = 0 if condition == "gold" else 7
     assert student.shares(Cell(32, condition, amount, 1)) == {"annotated": annotated, "generated": generated}
+
+
+@pytest.mark.parametrize(("text", "marks", "shown"), [
+    ("Rome | country | Italy", {"α": "Rome", "β": "Italy"}, "α | country | β"),
+    ("ROME, not Romeo", {"α": "Rome"}, "α, not Romeo"),
+    ("New York is not York", {"α": "York", "β": "New York"}, "β is not α"),
+    ("at 10:30 for 10", {"α": "10", "β": "10:30"}, "at β for α"),
+    ("nothing", {}, "nothing")])
+def test_values_stand_as_placeholders(text, marks, shown):
+    assert student.marked(text, marks) == shown
+    assert student.put_back(shown, marks).lower() == text.lower()
+
+
+def test_a_writer_copies_values_that_it_has_never_seen(bench):
+    task, settings = bench("webnlg", **{"students.values": "copied"})
+    bench_of_task = student.Bench.of(task, settings)
+    assert bench_of_task.marked("Zyx | country | Qwv") == ("α | country | β", {"α": "Zyx", "β": "Qwv"})
+    assert bench_of_task.marked("α | country | Qwv") == ("β | country | γ", {"β": "α", "γ": "Qwv"})
+    rows, _ = student.training_rows(task, Cell(32, "gold", 0, 1), settings)
+    shown = bench_of_task.marked_rows(rows)
+    assert all("α" in row.text for row in shown) and sum("α" in row.output for row in shown) > len(rows) / 2
+    trained = bench_of_task.train(rows, Cell(32, "gold", 0, 1))
+    alpha = bench_of_task.tokenizer.convert_tokens_to_ids("α")
+    monkey = torch.tensor([[0, trained.pieces.index(alpha)]])  # what a student that writes the first value alone gives
+    bench_of_task.written = lambda *_, **__: (monkey.tolist(), None)
+    assert bench_of_task.predict(trained, ["Zyx | country | Qwv"])[0] == ["Zyx"]

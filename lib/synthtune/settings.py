@@ -129,6 +129,8 @@ class StudentSettings(_Section):
     synthetic_labels: Literal["hard", "soft"] = Field(
         "soft", description="what a classifier learns of a synthetic example: its label, or the teacher's distribution over labels")
     temperature: float = Field(1.0, gt=0, description="divides the log-probabilities of soft labels; above 1 they are softer")
+    values: Literal["written", "copied"] = Field(
+        "written", description="NLG: values of an input are written like other words, or stand as placeholders and are put back")
     encoder_layers: int = Field(3, ge=1, description="NLG: encoder layers taken from the pretrained model")
     decoder_layers: int = Field(3, ge=1, description="NLG: decoder layers taken from the pretrained model")
     max_new_tokens: int = Field(48, ge=1, description="NLG: longest text the student writes, in word pieces")

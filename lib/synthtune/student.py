@@ -55,6 +55,8 @@ NEARLY = 0.9
 """Share of an amount that is as good as the amount."""
 PLAIN = {"min_length": 0, "no_repeat_ngram_size": 0}
 """How a pretrained writer writes; the published settings of BART are those of summaries: beams, and no three words twice."""
+MARKS = "αβγδεζηθικλμ"
+"""Placeholders of values: word pieces of their own in BERT's vocabulary, and in few texts."""
 NOT_OF_A_CELL = {"seeds", "seeds_larger", "seeds_full", "sweep", "processes"}
 """Settings of the students that say which cells there are and how they are run, not what one of them is."""
 
@@ -324,8 +326,26 @@ class Bench(abc.ABC):
         config = AutoConfig.from_pretrained(assets.model_path(settings.students.model))
         return (_PretrainedWriter if config.is_encoder_decoder else _Writer)(task, settings)
 
+    def marked(self, text: str) -> tuple[str, dict[str, str]]:
+        """A text as it is read, and the value of each placeholder in it; see `marked`."""
+        values = self.task.values(text) if self.chosen.values == "copied" else []
+        marks = dict(zip((mark for mark in MARKS if mark not in text.lower()), values, strict=False))
+        return marked(text, marks), marks
+
+    def marked_rows(self, rows: Sequence[Row]) -> list[Row]:
+        """Training examples with placeholders for values, in inputs and in outputs."""
+        found = []
+        for row in rows:
+            text, marks = self.marked(row.text)
+            found.append(Row(text, marked(row.output, marks), row.soft))
+        return found
+
     def read(self, texts: Sequence[str]) -> None:
         """Run the frozen layers on the texts that they have not read yet."""
+        self.read_marked([self.marked(text)[0] for text in texts])
+
+    def read_marked(self, texts: Sequence[str]) -> None:
+        """The same for texts whose values are placeholders."""
         new = list(dict.fromkeys(text for text in texts if text not in self.states))
         rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
         with torch.inference_mode(), self.computing():
@@ -503,10 +523,11 @@ class _Writer(Bench):
         self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.encoder_layers]
 
     def train(self, rows: list[Row], cell: Cell) -> Trained:
-        self.read([row.text for row in rows])
+        rows = self.marked_rows(rows)
+        self.read_marked([row.text for row in rows])
         outputs = self.tokenizer([row.output for row in rows], truncation=True,
                                  max_length=self.chosen.max_new_tokens)["input_ids"]
-        inputs = self.tokenizer([example.text for example in self.task.pool])["input_ids"]
+        inputs = self.tokenizer([self.marked(example.text)[0] for example in self.task.pool])["input_ids"]
         pieces = sorted({piece for row in inputs + outputs for piece in row} | set(self.tokenizer.all_special_ids))
         place = {piece: number for number, piece in enumerate(pieces)}
         targets = {row.output: torch.tensor([place[piece] for piece in output[1:]], device=self.device)
@@ -527,15 +548,17 @@ class _Writer(Bench):
         return Trained(model, pieces)
 
     def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
-        self.read(texts)
+        found = [self.marked(text) for text in texts]
+        texts, marks = [text for text, _ in found], [values for _, values in found]
+        self.read_marked(texts)
 
         def read(batch: list[str]) -> dict[str, Any]:
             states, mask = self.batch(batch)
             return {"encoder_outputs": BaseModelOutput(states), "attention_mask": mask}
 
         rows, sure = self.written(trained.model, texts, read, 100, scored)
-        return [joined(self.tokenizer.decode([trained.pieces[number] for number in row], skip_special_tokens=True))
-                for row in rows], sure
+        return [put_back(joined(self.tokenizer.decode([trained.pieces[number] for number in row], skip_special_tokens=True)), values)
+                for row, values in zip(rows, marks, strict=True)], sure
 
     def parameters(self, trained: Trained) -> int:
         return self.lower.num_parameters() + trained.model.decoder.num_parameters()
@@ -585,7 +608,7 @@ class _Writer(Bench):
 class _PretrainedWriter(Bench):
     """An encoder–decoder that was pretrained as one (BART), fine-tuned whole."""
 
-    def read(self, texts: Sequence[str]) -> None:
+    def read_marked(self, texts: Sequence[str]) -> None:
         """Turn texts into tokens; no layer is frozen, so there is nothing else to do ahead of time."""
         new = list(dict.fromkeys(text for text in texts if text not in self.states))
         rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
@@ -601,7 +624,8 @@ class _PretrainedWriter(Bench):
         return trained.model.num_parameters()
 
     def train(self, rows: list[Row], cell: Cell) -> Trained:
-        self.read([row.text for row in rows])
+        rows = self.marked_rows(rows)
+        self.read_marked([row.text for row in rows])
         torch.manual_seed(cell.seed)
         model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True, dtype=torch.float32).to(self.device)
         outputs = self.tokenizer(text_target=[row.output for row in rows], truncation=True,
@@ -619,19 +643,43 @@ class _PretrainedWriter(Bench):
         return Trained(model)
 
     def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
-        self.read(texts)
+        found = [self.marked(text) for text in texts]
+        texts, marks = [text for text, _ in found], [values for _, values in found]
+        self.read_marked(texts)
 
         def read(batch: list[str]) -> dict[str, Any]:
             return dict(zip(("input_ids", "attention_mask"), self.batch(batch), strict=True))
 
         rows, sure = self.written(trained.model, texts, read, 32, scored, **PLAIN)
-        return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows], sure
+        return [put_back(self.tokenizer.decode(row, skip_special_tokens=True).strip(), values)
+                for row, values in zip(rows, marks, strict=True)], sure
 
     def whole(self, trained: Trained) -> PreTrainedModel:
         model = copy.deepcopy(trained.model).cpu().eval()
         model.generation_config.update(do_sample=False, num_beams=1, early_stopping=False, max_length=None,
                                        max_new_tokens=self.chosen.max_new_tokens, **PLAIN)
         return model
+
+
+def marked(text: str, marks: dict[str, str]) -> str:
+    """A text with placeholders for values, longer values first (delexicalisation; Wen et al. 2015).
+
+    Parameters
+    ----------
+    text : str
+    marks : dict of str to str
+        The value of each placeholder; its case does not matter.
+    """
+    if not marks:
+        return text
+    mark_of = {value.lower(): mark for mark, value in marks.items()}
+    values = "|".join(re.escape(value) for value in sorted(marks.values(), key=len, reverse=True))
+    return re.sub(rf"(?<!\w)(?:{values})(?!\w)", lambda found: mark_of.get(found[0].lower(), found[0]), text, flags=re.IGNORECASE)
+
+
+def put_back(text: str, marks: dict[str, str]) -> str:
+    """A text with values in the place of their placeholders."""
+    return "".join(marks.get(letter, letter) for letter in text)
 
 
 def sureness(sequences: torch.Tensor, scores: Sequence[torch.Tensor], end: int) -> torch.Tensor:

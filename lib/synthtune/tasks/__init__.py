@@ -108,12 +108,16 @@ class Task:
         """Whether a text has the form of the task's inputs: triples, actions, a pair. Single texts may have any."""
         return divided(self.pair, text) is not None if self._reader is None else self._reader.is_input(text)
 
+    def values(self, text: str) -> list[str]:
+        """What the text of an NLG input is to mention; [] for other tasks."""
+        return [] if self._reader is None else self._reader.values(text)
+
     def left_out(self, text: str, output: str) -> list[str]:
         """Values of an NLG input that an output does not mention: its slot errors (Wen et al. 2015); [] for labels.
 
         Compared in lower case and without punctuation, so "10 May" is found in "on 10 May." and not in "on May 10".
         """
-        values = [] if self._reader is None else self._reader.values(text)
+        values = self.values(text)
         said = f" {splits.normalised(output)} "
         return [value for value in values if f" {splits.normalised(value)} " not in said]
 
