@@ -375,3 +375,10 @@ def test_a_writer_copies_values_that_it_has_never_seen(bench):
     monkey = torch.tensor([[0, trained.pieces.index(alpha)]])  # what a student that writes the first value alone gives
     bench_of_task.written = lambda *_, **__: (monkey.tolist(), None)
     assert bench_of_task.predict(trained, ["Zyx | country | Qwv"])[0] == ["Zyx"]
+
+
+def test_gold_alone_trains_as_long_as_with_all_annotated_examples(bench):
+    task, settings = bench("tweets", **{"students.steps": 4, "students.passes": 1, "students.batch_size": 8})
+    found = {cell.condition: student.steps(task, cell, student.training_rows(task, cell, settings)[0], settings)
+             for cell in student.cells(task, settings) if cell.budget == 32 and cell.amount != 30 or cell.condition == "full"}
+    assert found == {"gold": 12, "gold+annotated": 12, "full": 20}  # 32 gold and 60 annotated examples

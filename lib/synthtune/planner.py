@@ -33,7 +33,7 @@ from synthtune.errors import SettingsError, nearest
 from synthtune.files import atomic_path, write_json
 from synthtune.model_cost import LOGITS_AT_ONCE, Memory, activation_bytes, gathered, model_of, trained_memory, training_flops
 from synthtune.number_format import BYTES
-from synthtune.results import FULL
+from synthtune.results import FULL, GOLD
 from synthtune.settings import PlanSettings, Settings
 from synthtune.student import cells_given
 from synthtune.task_list import SPECS
@@ -558,7 +558,9 @@ class _Stages:
             for budget, number in self.annotated().items()
         }
         cells = cells_given(there, self.settings.pool_size, self.kind, self.settings)
-        rows = {cell: self.settings.pool_size if cell.condition == FULL else cell.budget + cell.amount for cell in cells}
+        most = {budget: budget + number for budget, number in self.annotated().items()}  # gold alone trains as long
+        rows = {cell: {FULL: self.settings.pool_size, GOLD: most.get(cell.budget)}.get(cell.condition, cell.budget + cell.amount)
+                for cell in cells}
         steps = sum(map(self.settings.steps, rows.values()))
         trainings = steps * chosen.batch_size
         part = replace(encoder, layers=layers)

@@ -248,11 +248,22 @@ def _plan(task: Task, settings: Settings, wanted: Sequence[Cell]) -> list[_Plann
     return plan
 
 
+def steps(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) -> int:
+    """Optimizer steps of a cell: as many as its examples take by the settings.
+
+    Gold alone takes as many as with all annotated examples of its budget: no gain is owed to longer training.
+    """
+    number, annotated = len(rows), settings.folder_of(task.name, cell.budget) / "annotated.parquet"
+    if cell.condition == GOLD and annotated.exists():
+        number += len(synthetic(annotated))
+    return settings.steps(number)
+
+
 def depends_on(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
     """All that a cell's result depends on, as plain JSON: the same again, and it need not be run again."""
     return {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
             "settings": settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL),
-            "steps": settings.steps(len(rows)), "threads": settings.threads, "number_format": settings.format,
+            "steps": steps(task, cell, rows, settings), "threads": settings.threads, "number_format": settings.format,
             "model": assets.digest(settings.students.model)}
 
 
@@ -363,14 +374,14 @@ class Bench(abc.ABC):
         return pad_sequence(states, batch_first=True).to(self.device), mask.to(self.device)
 
     def fit(self, module: nn.Module, rows: list[Row], cell: Cell, loss) -> None:
-        """AdamW with warm-up and linear decay, for as many steps as `Settings.steps` says.
+        """AdamW with warm-up and linear decay, for as many steps as `steps` says.
 
         `loss` maps a batch of rows to the summed loss of each and to the number of its predictions, each of shape
         (batch,). Every prediction counts alike: were every text to, then the words of short texts would count more than
         those of long ones, and writers would learn to stop early.
         """
         chosen = self.chosen
-        steps = self.settings.steps(len(rows))
+        number = steps(self.task, cell, rows, self.settings)
         head = set(self.head(module).parameters()) if chosen.head_learning_rate else set()
         groups = [{"params": [p for p in module.parameters() if p.requires_grad and (p in head) == new], "peak": peak}
                   for new, peak in ((False, chosen.learning_rate), (True, chosen.head_learning_rate))]
@@ -379,11 +390,11 @@ class Bench(abc.ABC):
         lengths = [len(self.states[row.text]) for row in rows]
         waiting: list[list[int]] = []
         module.train()
-        for step in progress(range(steps), desc=f"{cell.condition}, {cell.budget}, seed {cell.seed}", unit="step"):
+        for step in progress(range(number), desc=f"{cell.condition}, {cell.budget}, seed {cell.seed}", unit="step"):
             waiting = waiting or shuffled_by_length(lengths, chosen.batch_size, rng)
             batch = [rows[index] for index in waiting.pop()]
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * warm_up_and_decay(step, steps)
+                group["lr"] = group["peak"] * warm_up_and_decay(step, number)
             with self.computing(training=True):  # the backward pass too: its products follow the same switch
                 sums, numbers = loss(batch)
                 (sums.sum() / numbers.sum()).backward()
