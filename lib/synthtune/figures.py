@@ -412,10 +412,11 @@ def _log_axis(axes: Axes, places: list[int]) -> None:
     axes.set_xscale("log")
     room = 1.25 if len(places) > 1 else 1.6
     axes.set_xlim(min(places) / room, max(places) * room)
-    # 169 and 170 would be printed over each other.
+    # 169 and 170 would be printed over each other, and so would 430 and 500 on an axis of more than a decade.
     apart: list[int] = []
+    gap = max(1.1, (max(places) / min(places)) ** 0.09)
     for place in places:
-        if not apart or place > 1.1 * apart[-1]:
+        if not apart or place > gap * apart[-1]:
             apart.append(place)
     axes.xaxis.set_major_locator(FixedLocator(apart))
     axes.xaxis.set_minor_locator(NullLocator())
