@@ -124,7 +124,7 @@ class Task:
     @property
     def _reader(self) -> ModuleType | None:
         """What knows the form of the inputs of an NLG task of the study."""
-        return _reader(self.name) if self.kind == "nlg" and self.name in SPECS else None
+        return _reader(self.name) if self.name in SPECS and SPECS[self.name].kind == "nlg" else None
 
     @property
     def metric(self) -> str:
