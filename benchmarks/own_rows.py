@@ -90,6 +90,11 @@ def timed(action: Callable[[], Any]) -> tuple[Any, float]:
     return action(), time.perf_counter() - start
 
 
+def estimated(records: dict[int, np.ndarray], chosen: settings.Settings) -> statistics.Estimate:
+    """Accuracy over seeds and test rows, with its interval."""
+    return statistics.estimate(statistics.resample({0: records}, chosen.figures.resamples, chosen.seed)[0])
+
+
 def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
     """One row a system: accuracy with its interval, size, seconds for 1,000 texts."""
     own = own_rows.read(rows_of(name, folder, data_root))
@@ -108,7 +113,7 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
         trained = bench.train(more, student.Cell(cell.budget, "self-trained", len(pseudo), cell.seed))
         outputs, _ = bench.predict(trained, texts)
         records[cell.seed] = np.array(part.task.score(test, outputs)["per_example"])
-    own_score = statistics.estimate(statistics.resample({0: records}, part.settings.figures.resamples, part.settings.seed)[0])
+    own_score = estimated(records, part.settings)
     small = assets.model_path(part.settings.students.model)
     size = (small / "model.safetensors").stat().st_size / 1e6
     speed, sizes = {}, {GOLD: size, baselines.SETFIT: size}
@@ -134,8 +139,7 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
                 said, seconds = timed(lambda fitted=fitted: fitted.predict(texts))
                 speed[system], sizes[system] = seconds, size
                 answers[cell.seed] = np.array(part.task.score(test, [str(label) for label in said])["per_example"])
-            by_setfit[system] = statistics.estimate(
-                statistics.resample({0: answers}, part.settings.figures.resamples, part.settings.seed)[0])
+            by_setfit[system] = estimated(answers, part.settings)
     found = []
     for row in outcome.scores[outcome.scores["system"] != baselines.SETFIT].itertuples():
         of = GOLD if row.system.startswith(GOLD) else row.system

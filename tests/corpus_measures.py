@@ -34,6 +34,13 @@ def vocabulary(examples):
     }
 
 
+def held_out(combinations, words):
+    """What test inputs combine in a way that training never does, and the number of distinct words."""
+    seen = set(combinations["train"])
+    return {"words": len(words), "held-out share": mean(name not in seen for name in combinations["test"]),
+            "held-out combinations": sorted(set(combinations["test"]) - seen)}
+
+
 def of_facts(folder):
     """Measure a corpus that `write` made, from its files.
 
@@ -64,10 +71,7 @@ def of_facts(folder):
         found["domains"] = len(set(domains))
         found["splits"][split] = summary(examples)
         words |= vocabulary(examples)
-    seen = set(combinations["train"])
-    found["words"] = len(words)
-    found["held-out share"] = mean(name not in seen for name in combinations["test"])
-    found["held-out combinations"] = sorted(set(combinations["test"]) - seen)
+    found |= held_out(combinations, words)
     found["subjects only in test"] = sorted(subjects["test"] - subjects["train"])
     return found
 
@@ -100,9 +104,6 @@ def of_dialogues(folder):
         found["domains"] = len({service[0] for service in parts})
         found["splits"][split] = summary(examples)
         words |= vocabulary(examples)
-    seen = set(combinations["train"])
-    found["words"] = len(words)
-    found["held-out share"] = mean(name not in seen for name in combinations["test"])
-    found["held-out combinations"] = sorted(set(combinations["test"]) - seen)
+    found |= held_out(combinations, words)
     found["names only in test"] = sorted(names["test"] - names["train"])
     return found

@@ -132,7 +132,7 @@ def _states(task: str, settings: Settings) -> float:
     if assets.models()[settings.students.model].architecture["model_type"] not in ("bert", "roberta"):
         return 0
     texts = settings.pool_size + max(settings.test_size, settings.nlg_test_size)
-    texts += sum("generate" in settings.objectives(budget) for budget in settings.budgets) * settings.generate.pairs
+    texts += len(settings.budgets_of("generate")) * settings.generate.pairs
     length = min(settings.students.max_tokens, planner.Texts.of(task).input + 2)
     return 4.0 * texts * length * model_of(settings.students.model, "classifier").encoder.hidden
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from filelock import FileLock
 
 from synthtune.errors import StageError
@@ -175,6 +176,17 @@ def read_json(path: str | Path) -> Any:
         raise StageError(f"{path} is missing: run the stage that writes it first.") from error
     except ValueError as error:
         raise StageError(f"{path} is damaged ({error}): delete it and run again to make it anew.") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file of the package, sequences as tuples."""
+    return _tuples(yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def _tuples(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _tuples(value) for key, value in content.items()}
+    return tuple(map(_tuples, content)) if isinstance(content, list) else content
 
 
 def write_table(path: Path, table: pd.DataFrame, record: Any) -> None:

@@ -281,10 +281,6 @@ class _Stages:
             for budget in self.settings.budgets
         }
 
-    def budgets(self, objective: str) -> list[int]:
-        """Budgets at which a teacher is fine-tuned for an objective."""
-        return [budget for budget in self.settings.budgets if objective in self.settings.objectives(budget)]
-
     def evaluated(self) -> list[tuple[int, int]]:
         """Test inputs and the tokens of examples in front of each: tuned at every budget, prompted at the smallest."""
         chosen = self.settings.teacher
@@ -347,7 +343,7 @@ class _Stages:
         if chosen.activations == "checkpointed":
             again = head + (per_text + adapters if lora else per_text - 2 * layers * stack.last * length)
         pass_flops = training_flops(per_text, attention, head, adapters, lora) + again
-        epochs = {budget: self.settings.epochs(budget) for budget in self.budgets(direction)}
+        epochs = {budget: self.settings.epochs(budget) for budget in self.settings.budgets_of(direction)}
         passes = sum(budget * epochs[budget] for budget in epochs)
         steps = sum(math.ceil(budget / chosen.batch_size) * epochs[budget] for budget in epochs)
         flops = passes * pass_flops + sum(epochs) * once
@@ -407,7 +403,7 @@ class _Stages:
     def generate(self) -> Row:
         """New pairs, and the annotator's label for each."""
         chosen, stack, model = self.settings.generate, self.teacher.decoder, self.teacher
-        jobs = len(self.budgets("generate"))
+        jobs = len(self.settings.budgets_of("generate"))
         pairs = jobs * chosen.pairs
         new = min(
             chosen.max_new_tokens, self.texts.input + (0 if self.texts.labels else self.texts.output) + 1
@@ -552,7 +548,7 @@ class _Stages:
                 base, activations=kept, logits=logits, gathered=gathered(model, self.size, shape.gpus)
             )
 
-        generated = self.budgets("generate")
+        generated = self.settings.budgets_of("generate")
         there = {
             budget: {"annotated": number} | ({"generated": self.settings.generate.pairs} if budget in generated else {})
             for budget, number in self.annotated().items()

@@ -317,7 +317,7 @@ class Run:
         contents["workflow.json"] = {
             "tasks": list(self.settings.tasks),
             "budgets": list(self.settings.budgets),
-            "generated": [budget for budget in self.settings.budgets if "generate" in self.settings.objectives(budget)],
+            "generated": self.settings.budgets_of("generate"),
             "notebooks": str(NOTEBOOKS),
             "python": sys.executable,
             "resources": {},

@@ -14,7 +14,7 @@ import pandas as pd
 from synthtune import statistics, task_list
 from synthtune.errors import StageError
 from synthtune.files import read_json
-from synthtune.task_list import SPECS
+from synthtune.task_list import SPECS, is_own_corpus
 
 GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "full"
 CONDITIONS = (GOLD, ANNOTATED, GENERATED, BOTH)
@@ -37,22 +37,14 @@ KIND_NAMES = {"classification": "classification", "nlg": "NLG"}
 
 def title(task: str, settings: Any) -> str:
     """Name of a task as figures and table print it; the package's own corpora are named as such."""
-    return task_list.title(task, is_own_corpus(task, settings))
-
-
-def is_own_corpus(task: str, settings: Any) -> bool:
-    """Whether the task's texts were written for this package, rather than being a corpus others collected.
-
-    The NLG tasks read the real corpora where the settings name a folder that holds them.
-    """
-    return SPECS[task].kind == "nlg" and not settings.data_root
+    return task_list.title(task, settings.data_root)
 
 
 def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
     """Say plainly which of `tasks` are real corpora and which are the package's own; empty for no task."""
     tasks = list(tasks)
-    real = [SPECS[task].title for task in tasks if not is_own_corpus(task, settings)]
-    own = [SPECS[task].title for task in tasks if is_own_corpus(task, settings)]
+    real = [SPECS[task].title for task in tasks if not is_own_corpus(task, settings.data_root)]
+    own = [SPECS[task].title for task in tasks if is_own_corpus(task, settings.data_root)]
     sentences = []
     if real:
         sentences.append(f"Real corpora: {_listed(real)}.")

@@ -308,6 +308,10 @@ class Settings(_Section):
         at = {"all": self.budgets, "ends": [self.budgets[0], self.budgets[-1]], "smallest": self.budgets[:1]}
         return ["annotate", "generate"] if budget in at[self.generate.budgets] or budget not in self.budgets else ["annotate"]
 
+    def budgets_of(self, objective: str) -> list[int]:
+        """Budgets at which a teacher is fine-tuned for an objective."""
+        return [budget for budget in self.budgets if objective in self.objectives(budget)]
+
     def steps(self, rows: int) -> int:
         """A student's optimizer steps on so many training examples."""
         return max(self.students.steps, math.ceil(self.students.passes * rows / self.students.batch_size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from synthtune.files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,18 @@ class Spec:
         return self.reader == "public"
 
 
-def _read() -> dict[str, Spec]:
-    entries = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
-    return {name: Spec(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
-            for name, entry in entries.items()}
-
-
-SPECS = _read()
+SPECS = {name: Spec(**entry) for name, entry in read_yaml(Path(__file__).with_suffix(".yaml")).items()}
 """Every task by its name."""
 
 
-def title(name: str, own_corpus: bool) -> str:
+def is_own_corpus(name: str, data_root: Path | None) -> bool:
+    """Whether a task's texts were written for this package, rather than being a corpus others collected.
+
+    The NLG tasks read the real corpora where the settings name a folder that holds them.
+    """
+    return SPECS[name].kind == "nlg" and not data_root
+
+
+def title(name: str, data_root: Path | None) -> str:
     """Name of a task as people read it; a corpus that this package wrote is named as such."""
-    return f"{SPECS[name].title} format, own corpus" if own_corpus else SPECS[name].title
+    return f"{SPECS[name].title} format, own corpus" if is_own_corpus(name, data_root) else SPECS[name].title

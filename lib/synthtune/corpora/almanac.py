@@ -9,10 +9,12 @@ sentences and not in triples); "-" means the table makes no claim.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
-from synthtune.corpora import tables
+from synthtune.files import read_yaml
 
-TABLES: dict[str, str] = tables.read("almanac")
+
+TABLES: dict[str, str] = read_yaml(Path(__file__).with_suffix(".yaml"))
 """A table of each domain: its columns' names, then a line for each entity."""
 
 

@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthtune.corpora import tables
 from synthtune.corpora.wording import article, capital, usual
 from synthtune.errors import CorpusError
-from synthtune.files import atomic_path
+from synthtune.files import atomic_path, read_yaml
 from synthtune.tasks import sgd
 
 SHORTEST, LONGEST = 4, 30
@@ -94,7 +93,7 @@ def _services(content: Mapping[str, Any]) -> dict[str, Service]:
             for name, service in content["services"].items()}
 
 
-_CONTENT = tables.read("dialogues")
+_CONTENT = read_yaml(Path(__file__).with_suffix(".yaml"))
 # Many values of each kind: 125 examples show a student few of them, and what it has not seen it must learn to copy.
 CITIES = _values("cities", _CONTENT["lists"])
 ADJECTIVES, MORE, GOODBYES = (_CONTENT[name] for name in ("adjectives", "more", "goodbyes"))

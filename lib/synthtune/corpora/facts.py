@@ -21,10 +21,10 @@ from typing import Any
 
 from lxml import etree
 
-from synthtune.corpora import almanac, tables
+from synthtune.corpora import almanac
 from synthtune.corpora.wording import article, capital, usual
 from synthtune.errors import CorpusError
-from synthtune.files import atomic_path
+from synthtune.files import atomic_path, read_yaml
 
 SHORTEST, LONGEST = 5, 28
 """Words a sentence may have."""
@@ -84,7 +84,7 @@ def _merge(verb: str, aside: str) -> Phrases:
     return Phrases((verb,), (aside or re.sub(r"^(is|was) ", "", verb),))
 
 
-_PHRASES = tables.read("facts")
+_PHRASES = read_yaml(Path(__file__).with_suffix(".yaml"))
 DOMAINS = _domains(_PHRASES["domains"])
 FOLLOWED = DOMAINS | _domains(_PHRASES["followed"])
 """The domains, and tables that only further triples are taken from."""

@@ -176,7 +176,7 @@ def load(name: str, settings: Settings) -> Task:
                                                      "digest": digest(contents)})
     stored = read_json(kept)
     read = [_read(folder / f"{split}.parquet") for split in ("pool", "dev", "test")]
-    title = title_of(name, kind == "nlg" and not settings.data_root)
+    title = title_of(name, settings.data_root)
     labels = tuple(sorted({example.target for example in read[0]})) if kind == "classification" else ()
     return Task(name, title, kind, labels, wording_of(name), *read, stored["report"], stored["digest"], spec.pair)
 
