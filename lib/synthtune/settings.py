@@ -334,23 +334,24 @@ class Settings(_Section):
             The task; needed for every stage but "figures".
         """
         if stage == "figures":
-            relevant = self.model_dump(mode="json", exclude={"run_dir", "jobs", "number_format", "plan", "cluster", "own_rows",
-                                                                "own_task"})
+            relevant = self.model_dump(mode="json", exclude_none=True, exclude={
+                "run_dir", "jobs", "number_format", "plan", "cluster", "own_rows", "own_task"})
             return {"figures": relevant}
-        mine = self.for_task(task).model_dump(mode="json")
+        # A setting that is null says nothing: one that a later version adds, null at first, voids no results.
+        mine = self.for_task(task).model_dump(mode="json", exclude_none=True)
         shared = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads",
                   "data_root")
         # The other budgets a run compares do not change what one budget's teacher is; the smallest decides how the
         # pool is ordered and which number of epochs a budget gets.
         relevant = {"task": task, "smallest_budget": mine["budgets"][0], "number_format": self.for_task(task).format}
-        relevant |= {name: mine[name] for name in shared}
+        relevant |= {name: mine[name] for name in shared if name in mine}
         chain = {"teacher": ("teacher", "endpoint"), "annotate": ("teacher", "annotate"),
                  "generate": ("teacher", "annotate", "generate"),
                  "students": ("teacher", "annotate", "generate", "students", "budgets")}
         if stage not in chain:
             raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, chain)}")
         without = {name: {key: value for key, value in mine[name].items() if key not in HOW}
-                   if isinstance(mine[name], dict) else mine[name] for name in chain[stage]}
+                   if isinstance(mine[name], dict) else mine[name] for name in chain[stage] if name in mine}
         if task is not None and task == self.own_task:
             # Of a user's own rows the pool is as large as they are many, and the annotated inputs have a digest of their own:
             # more unlabelled rows, or more of them annotated, change no pair that is generated.

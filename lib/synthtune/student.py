@@ -262,7 +262,7 @@ def steps(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) -> in
 def depends_on(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
     """All that a cell's result depends on, as plain JSON: the same again, and it need not be run again."""
     return {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
-            "settings": settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL),
+            "settings": settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL, exclude_none=True),
             "steps": steps(task, cell, rows, settings), "threads": settings.threads, "number_format": settings.format,
             "model": assets.digest(settings.students.model)}
 

@@ -144,7 +144,7 @@ def fine_tune(lm: LanguageModel, task: Task, budget: int, direction: Direction, 
 def _made_from(lm: LanguageModel, task: Task, budget: int, direction: Direction, settings: Settings) -> dict:
     return {"model_digest": lm.digest, "number_format": lm.format, "data_digest": task.digest, "budget": budget,
             "direction": direction,
-            "teacher": settings.teacher.model_dump(mode="json", exclude=NO_MATTER),
+            "teacher": settings.teacher.model_dump(mode="json", exclude=NO_MATTER, exclude_none=True),
             "seed": settings.seed, "threads": settings.threads, "smallest_budget": settings.budgets[0]}
 
 
