@@ -1,4 +1,4 @@
-"""P(Y|X): the fine-tuned teacher's outputs for unlabelled inputs (Kaddour & Liu 2023, "annotation")."""
+"""P(Y|X): the fine-tuned teacher annotates unlabelled inputs (Kaddour & Liu 2023, "annotation")."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def log_probability(label: str) -> str:
 
 
 def by_label(task: Task, scores: torch.Tensor) -> dict[str, np.ndarray]:
-    """Log-probabilities, shape (texts, labels), as one column a label."""
+    """Log-probabilities, shape (texts, labels), as one column per label."""
     return {log_probability(label): scores[:, place].numpy() for place, label in enumerate(task.labels)}
 
 
 def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
-    """Annotate unlabelled inputs, or read back what this run annotated with the same settings.
+    """Annotate unlabelled inputs, or read the annotations of this run if they are cached with the same fingerprint.
 
-    Only `task.unlabelled(budget)` is read, which has no labels, and nothing at all where the whole pool is gold.
+    Only `task.unlabelled(budget)` is read, which has no labels. It is empty where the whole pool is gold.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
         The annotating teacher, its adapter merged (`teacher.with_adapter`).
     task : Task
     budget : int
-        The inputs annotated are the ones that follow this many gold examples in the pool.
+        Number of gold examples; the inputs that follow them in the pool are annotated.
     settings : Settings
 
     Returns
@@ -52,7 +52,7 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     DataFrame
         Columns id, text, output, log_probability (of the output given the input, in nats; for classification
         normalised over the labels), dropped (a reason not to train on it, or "") and, for classification, one column
-        `log P(label)` a label.
+        `log P(label)` per label.
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder_of(task.name, budget)
@@ -112,9 +112,9 @@ def _kept(folder: Path, made_from: dict) -> pd.DataFrame | None:
 
 
 def check(annotated: pd.DataFrame, lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
-    """Compare annotations with the true outputs, in the open and after the fact; write `annotation.json`.
+    """Compare annotations with the true outputs, and write `annotation.json`.
 
-    Nothing later reads what this finds out: it is for the reader. Without annotations there are no scores.
+    No later stage reads this report; it is for people. Without annotations there are no scores.
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder_of(task.name, budget)

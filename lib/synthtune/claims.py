@@ -46,11 +46,11 @@ SENTENCES = {
     "f": "A fine-tuned small teacher beats prompting. The paper prompts GPT-3.5; here the stand-in is the "
     "teacher's own language model before fine-tuning, prompted with 0 and with several gold examples, "
     "and an endpoint's model if the settings name one. This is a weaker opponent than the paper's.",
-    "g": "Synthetic data stands in for a large part of the labels: with the fewest gold examples and annotated ones a student is "
+    "g": "Synthetic data replaces a large part of the labels: with the fewest gold examples and annotated ones a student is "
     "as good as with many more gold examples alone. How many is read off the scores of gold at every budget and of all "
     "true labels, on a logarithmic scale; a student better than that of all true labels counts as the whole pool.",
 }
-"""Each claim in our words, by its letter."""
+"""Each claim in our own words, by its letter."""
 
 RULE = (
     "A claim *holds* if the {confidence} interval lies wholly on the claim's side of the threshold, "
@@ -144,8 +144,8 @@ def _row(results: Results, letter: str, kind: str, entry: dict) -> dict:
 def _entry(
     results: Results, task: str, scores: np.ndarray, quantity: str, at: str, cells: list[tuple], **more: Any
 ) -> dict:
-    """One number of one task: what it is, `at` which numbers of examples, and the (budget, condition, amount)
-    compared.
+    """One number of one task: its meaning, the numbers of examples (`at`), and the cells (budget, condition, amount)
+    that it compares.
     """
     rows = [results.rows(task, *cell) for cell in cells]
     record = statistics.examples_of(rows[0].kind.iloc[0], rows[0].per_example.iloc[0])
@@ -161,7 +161,7 @@ def _entry(
 
 
 def _gain(results: Results, task: str, budget: int, condition: str) -> tuple[np.ndarray, list[tuple]] | None:
-    """Gain of a condition over gold at its headline amount, with the cells compared; None if one was not run.
+    """Gain of a condition over gold at its headline amount, and the compared cells; None if one was not run.
     """
     condition_scores, gold = (
         results.resampled_cell(task, budget, condition),
@@ -200,7 +200,7 @@ def _scarcity(results: Results, condition: str) -> Iterator[dict]:
 
 
 def _sweep(results: Results, task: str) -> tuple[int, list[int]]:
-    """The budget with most amounts of annotated data, and those amounts."""
+    """The budget with the most amounts of annotated data, and those amounts."""
     swept = {budget: results.amounts(task, budget, ANNOTATED) for budget in results.budgets(task)}
     budget = max(swept, key=lambda budget: (len(swept[budget]), -budget), default=0)
     return budget, swept.get(budget, [])
@@ -231,8 +231,8 @@ def _returns_per_example(results: Results) -> Iterator[dict]:
 
 
 def _returns_per_doubling(results: Results) -> Iterator[dict]:
-    """The stronger sense, a curve that flattens even on a logarithmic axis: first step minus last step, per
-    doubling.
+    """The stronger form of the claim, a curve that flattens even on a logarithmic axis: first step minus last step,
+    per doubling.
     """
     for task in results.tasks("nlg"):
         budget, amounts = _sweep(results, task)
@@ -303,7 +303,7 @@ def _against(results: Results, system: str) -> Iterator[dict]:
 
 
 def _worth(results: Results) -> Iterator[dict]:
-    """Gold examples with which gold alone reaches what gold+annotated does at the smallest budget."""
+    """Number of gold examples with which gold alone reaches the score of gold+annotated at the smallest budget."""
     for task in results.tasks():
         budgets, full = results.budgets(task), results.ceiling(task)
         cells = [(budget, GOLD, 0) for budget in budgets]
@@ -331,7 +331,7 @@ def _worth(results: Results) -> Iterator[dict]:
 
 
 def markdown(checked: pd.DataFrame, results: Results) -> str:
-    """The claims as a page: the rule, the means of all claims at a glance, then every number."""
+    """The claims as a Markdown page: the rule, the means of all claims, then every number."""
     settings = results.settings
     lines = [
         "# The paper's claims, checked",

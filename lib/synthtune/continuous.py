@@ -62,7 +62,7 @@ def write(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_s
         while place:
             result = manager.get_result(timeout=POLL_SECONDS)
             if result is None and not manager.is_running():
-                raise StageError("Continuous batching ended before its texts did. Run again with generate.engine=batches.")
+                raise StageError("Continuous batching ended before all texts were finished. Run again with generate.engine=batches.")
             if result is None or not (result.is_finished() or result.error):
                 continue
             if result.error:

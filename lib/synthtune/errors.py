@@ -23,7 +23,7 @@ class CorpusError(SynthtuneError):
 
 
 class RowsError(SynthtuneError):
-    """A file of the user's own rows cannot be read or written; the message names the file and the row."""
+    """A file of a custom task cannot be read or written; the message names the file and the row."""
 
 
 class StageError(SynthtuneError):

@@ -46,8 +46,8 @@ WIDTH = 6.9
 
 TEACHER = "teacher"
 
-# Okabe and Ito's palette, which stays apart in all common kinds of colour blindness; the marker and the line
-# style say the same again for print without colour.
+# Okabe and Ito's palette, whose colours differ in all common kinds of colour blindness. Markers and line styles
+# differ as well, for print without colour.
 STYLES = {
     GOLD: {"color": "#E69F00", "marker": "o", "linestyle": "-"},
     ANNOTATED: {"color": "#0072B2", "marker": "s", "linestyle": "-"},
@@ -71,7 +71,7 @@ _LABELS = {FULL: "full (all true labels)", TEACHER: "teacher"}
 
 CAPTIONS = {
     1: "The method in three steps. A language model is fine-tuned on a few gold examples (the teacher). It "
-    "then labels texts that have no label, P(Y|X), or writes whole new pairs, P(X,Y), which are filtered. "
+    "then labels texts that have no label, P(Y|X), or generates new pairs, P(X,Y), which are filtered. "
     "A small student is trained on gold and synthetic examples together.",
     2: "Classification: accuracy on the test set against the number of labelled examples. Points are means "
     "over seeds, bars {bars}. Dashed: the fine-tuned teacher itself. Dotted: a student trained on the "
@@ -87,7 +87,7 @@ CAPTIONS = {
     "trained on all true pairs. {corpora}",
     6: "Annotation, generation, and half of each, at equal amounts of synthetic data (the number beside each "
     "task) added to {budget} gold examples: gain over gold alone, in points. In classification "
-    "students learn the teacher's distribution over the labels, with hard labels its first choice alone. Bars are {confidence} "
+    "students learn the teacher's distribution over the labels; with hard labels they learn its most probable label. Bars are {confidence} "
     "intervals of a paired bootstrap over seeds and test examples. {corpora}",
     7: "What a score costs: its mean over seeds against the price of labels and machine time together "
     "({cost_per_label} dollars a label, {cost_per_hour} a machine hour; both are settings). Along a line "
@@ -143,7 +143,7 @@ def draw_all(run_dir: str | Path, settings: Any) -> list[Path]:
 
 
 def table_of(number: int, results: Results) -> pd.DataFrame:
-    """What figure `number` shows, one row per mark; empty if the results hold nothing for it."""
+    """The table behind figure `number`, one row per mark; empty if the results have nothing for it."""
     return FIGURES[number][0](results)
 
 
@@ -154,7 +154,7 @@ def draw(number: int, shown: pd.DataFrame) -> Figure:
 
 
 def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
-    """Write a figure as PDF, SVG and PNG (300 dpi) and its table as CSV; no file holds a date or a random id.
+    """Write a figure as PDF, SVG and PNG (300 dpi) and its table as CSV; no file has a date or a random id.
     """
     written = []
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None}), ("png", {})):
@@ -170,7 +170,7 @@ def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of all figures, while they are drawn and saved."""
+    """Style of all figures, while they are drawn and saved."""
     fonts = {
         "font.size": 8,
         "axes.titlesize": 8,
@@ -200,7 +200,7 @@ def style() -> Iterator[None]:
 
 
 def method(results: Results) -> pd.DataFrame:
-    """The three steps of the method: what goes in, which model works, what comes out."""
+    """The three steps of the method: their input, model and output."""
     return pd.DataFrame(
         [
             ("1 fine-tune", "gold (x, y)", "teacher, a large language model", "fine-tuned teacher"),
@@ -213,7 +213,7 @@ def method(results: Results) -> pd.DataFrame:
 
 
 def draw_method(shown: pd.DataFrame) -> Figure:
-    """Draw the method as boxes and arrows; the words are fixed, whatever `shown` holds."""
+    """Draw the method as boxes and arrows; the text does not depend on `shown`."""
     height = 2.55
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -289,7 +289,7 @@ def draw_method(shown: pd.DataFrame) -> Figure:
     arrow((1.78, 0.80), (2.19, 1.60))
     arrow((1.78, 0.72), (2.19, 0.72))
     axes.text(2.72, 1.22, "labels them: P(Y|X)", fontsize=7.5, ha="center", va="center", color=blue)
-    axes.text(2.72, 0.28, "writes them: P(X,Y)", fontsize=7.5, ha="center", va="center", color=green)
+    axes.text(2.72, 0.28, "generates them: P(X,Y)", fontsize=7.5, ha="center", va="center", color=green)
     box(5.9, 1.72, 1.56, 0.56, "data", gold, "Gold + synthetic\nexamples together")
     box(5.9, 0.72, 1.56, 0.56, "model", red, "Student\nsmall, quick to run")
     arrow((4.74, 1.72), (5.12, 1.72))
@@ -386,8 +386,8 @@ def _unit(rows: pd.DataFrame) -> str:
 def _panels(
     shown: pd.DataFrame, columns: int, height: float
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A grid with a panel for each task and its rows, `height` inches a row; places without a task are
-    removed.
+    """A grid with one panel per task, and the task's rows; a row of panels is `height` inches high, and empty places
+    are removed.
     """
     groups = [shown[shown.task == task] for task in dict.fromkeys(shown.task)]
     columns = min(columns, len(groups))
@@ -400,19 +400,19 @@ def _panels(
 
 
 def _label_lowest(panels: list[tuple[Axes, pd.DataFrame]], label: str) -> None:
-    """Name the x axis, which all panels share in meaning, under the lowest panel of each column."""
+    """Label the x axis, which means the same in all panels, under the lowest panel of each column."""
     columns = panels[0][0].get_gridspec().ncols
     for axes, _ in panels[-columns:]:
         axes.set_xlabel(label)
 
 
 def _log_axis(axes: Axes, places: list[int]) -> None:
-    """Logarithmic x axis with a tick at every place that was measured, and room for marks set side by side.
+    """Logarithmic x axis with a tick at every measured place, and room for marks side by side.
     """
     axes.set_xscale("log")
     room = 1.25 if len(places) > 1 else 1.6
     axes.set_xlim(min(places) / room, max(places) * room)
-    # 169 and 170 would be printed over each other, and so would 430 and 500 on an axis of more than a decade.
+    # The labels of 169 and 170 would overlap, and so would 430 and 500 on an axis of more than a decade.
     apart: list[int] = []
     gap = max(1.1, (max(places) / min(places)) ** 0.09)
     for place in places:
@@ -427,8 +427,8 @@ def _log_axis(axes: Axes, places: list[int]) -> None:
 
 
 def _dodge(places: Iterable[float], position: int, count: int) -> np.ndarray:
-    """Set the marks of `count` series side by side on a logarithmic axis, so that their bars can be told
-    apart.
+    """Place the marks of `count` series side by side on a logarithmic axis, so that their bars do not
+    overlap.
     """
     return np.asarray(list(places), dtype=float) * 1.035 ** (position - (count - 1) / 2)
 
@@ -469,7 +469,7 @@ def _reference_lines(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _score_limits(axes: Axes) -> None:
-    """A little air around the marks, but no axis below 0 or above 100 unless an interval reaches there."""
+    """Margins around the marks; no axis goes below 0 or above 100 unless an interval does."""
     bottom, top = axes.dataLim.intervaly
     air = max(0.06 * (top - bottom), 0.5)
     axes.set_ylim(
@@ -651,7 +651,7 @@ _ROUTES = (ANNOTATED, HARD, GENERATED, BOTH)
 
 
 def by_route(results: Results) -> pd.DataFrame:
-    """Gain over gold alone of each kind of synthetic data, at one amount and the smallest budget, by task."""
+    """Gain over gold alone of each kind of synthetic data, at equal amounts and the smallest budget, by task."""
     marks = []
     for kind in METRIC:
         sums: dict[str, list[np.ndarray]] = {}
@@ -678,7 +678,7 @@ def by_route(results: Results) -> pd.DataFrame:
 
 
 def equal_amount(results: Results, task: str, budget: int) -> int | None:
-    """The largest amount with which all of a task's kinds of synthetic data were run; None if there is none."""
+    """The largest amount that was run with every kind of synthetic data of a task; None if there is none."""
     amounts = [set(results.amounts(task, budget, route)) for route in (ANNOTATED, GENERATED, BOTH)]
     common = set.intersection(*(there for there in amounts if there)) if any(amounts) else set()
     return max(common, default=None)
@@ -763,11 +763,11 @@ def by_cost(results: Results) -> pd.DataFrame:
 
 
 def machine_hours(results: Results, task: str, budget: int, rows: pd.DataFrame) -> float:
-    """Machine hours behind one student: its own training, and its share of the teacher's work.
+    """Machine hours of one student: its own training, and its share of the teacher's work.
 
-    Fine-tuning is counted as the minutes of the teacher's notebook, its evaluation included, and at least as
-    the seconds that the systems' rows add up to (a notebook that was run again and reused its teacher took
-    less); annotating and generating as their seconds in proportion to the examples the student used.
+    Fine-tuning counts as the minutes of the teacher's notebook, including its evaluation, and at least as the sum of
+    the seconds in the systems' rows (a notebook that was run again and reused its teacher took less). Annotation and
+    generation count as their seconds, in proportion to the examples that the student used.
     """
     seconds = float(rows.train_seconds.mean())
     used = {"annotated": rows.n_annotated.mean(), "generated": rows.n_generated.mean()}
@@ -807,7 +807,7 @@ def draw_by_cost(shown: pd.DataFrame) -> Figure:
                 )
         axes.set(title=rows.title.iloc[0], ylabel=f"{rows.metric.iloc[0]} ({_unit(rows)})")
         low, high = rows.cost.min(), rows.cost.max()
-        # Settings may make labels and hours free; a logarithmic axis has no place for nothing.
+        # Settings may make labels and hours free; a logarithmic axis has no place for 0.
         if low > 0:
             axes.set_xscale("log")
             axes.set_xlim(low / 1.35, high * 1.35)
@@ -837,4 +837,4 @@ FIGURES: dict[int, tuple[Callable[[Results], pd.DataFrame], Callable[[pd.DataFra
     6: (by_route, draw_by_route),
     7: (by_cost, draw_by_cost),
 }
-"""For each figure: what it shows, and how that is drawn."""
+"""For each figure, the function that makes its table and the one that draws it."""

@@ -147,7 +147,7 @@ def claimed(folder: str | Path, advice: str) -> Iterator[None]:
         except OSError as error:
             handle.seek(0)
             process = handle.read().decode().strip() or "unknown"
-            raise StageError(f"Another run is working in {as_typed(folder)} (process {process}): wait for it, or end it.") from error
+            raise StageError(f"Another run is working in {as_typed(folder)} (process {process}): wait for it, or stop it.") from error
         try:
             handle.truncate(0)
             handle.write(f"{os.getpid()}\n".encode())
@@ -175,7 +175,7 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise StageError(f"{path} is missing: run the stage that writes it first.") from error
     except ValueError as error:
-        raise StageError(f"{path} is damaged ({error}): delete it and run again to make it anew.") from error
+        raise StageError(f"{path} is damaged ({error}): delete it and run again to compute it anew.") from error
 
 
 def read_yaml(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""P(X,Y): whole new pairs from the fine-tuned teacher, filtered and audited (Kaddour & Liu 2023, "generation")."""
+"""P(X,Y): the fine-tuned teacher generates new pairs, which are filtered and audited (Kaddour & Liu 2023, "generation")."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ FEWEST_WORDS = 2
 
 def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, budget: int,
              settings: Settings) -> pd.DataFrame:
-    """Sample new pairs, or read back what this run sampled with the same settings.
+    """Sample new pairs, or read the pairs of this run if they are cached with the same fingerprint.
 
-    Classification: equally many for every label, the text after the label. NLG: the input, then the output.
+    In classification every label is requested equally often, and the text is generated after the label. In NLG the input is
+    generated first, and the output after it.
 
     Parameters
     ----------
@@ -39,22 +40,22 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
     task : Task
     budget : int
     settings : Settings
-        `settings.generate.labels` says which output a kept pair has: the sampled one ("raw"), the sampled one of
-        pairs whose label the annotator shares ("filtered"), or the annotator's ("relabelled"). With
-        `settings.annotate.outputs` "complete", NLG outputs are to mention every value of their input: relabelled ones
-        that do not give way to the sampled ones, and pairs with neither are dropped.
+        `settings.generate.labels` says which output a kept pair has: the sampled one ("raw"), the sampled one where
+        the annotator agrees ("filtered"), or the annotator's ("relabelled"). With `settings.annotate.outputs`
+        "complete", an NLG output with missing slots is not used: the sampled output replaces the annotator's if it is
+        complete, and the pair is dropped if neither is.
 
     Returns
     -------
     DataFrame
         Every sampled pair, in the order of sampling: text, sampled (the generator's output), relabelled (the
         annotator's), output (the one to train on), log_probability (of the sample, in nats), agreement (annotator's
-        log-probability of its own output), dropped (a reason, or "") and, for classification, one column `log P(label)` a
+        log-probability of its own output), dropped (a reason, or "") and, for classification, one column `log P(label)` per
         label: the annotator's distribution.
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder_of(task.name, budget)
-    # The labels stand there for the columns they have: a table of an earlier version, without them, is made again.
+    # The labels void tables of an earlier version, which lack the columns of label probabilities.
     made_from = {"generator_digest": generator.digest, "annotator_digest": annotator.digest,
                  "data_digest": task.digest, "budget": budget, "labels": list(task.labels),
                  "settings": settings.for_stage("generate", task.name)}
@@ -64,7 +65,7 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
         if stored["made_from"] == made_from:
             return pd.read_parquet(kept)
         if _but_for_labels(stored["made_from"]) == _but_for_labels(made_from):
-            # What was sampled, and what the annotator says of it, does not depend on which of the two is used.
+            # Sampled and annotated outputs do not depend on which of the two is used.
             table, seconds = _labelled(pd.read_parquet(kept), task, settings), stored["seconds"]
             write_table(kept, table, {"made_from": made_from, "seconds": seconds})
             return table
@@ -83,7 +84,7 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
 
 
 def generate_share(stage: workers.Stage, task: Task, budget: int, settings: Settings, rank: int, processes: int) -> None:
-    """One process's share of sampling or of relabelling, with the teachers that this run has fine-tuned."""
+    """Do one process's share of sampling or relabelling, with the teachers that this run has fine-tuned."""
     settings = settings.check(task.name, budget)
     lm = language_model.load(settings.teacher.model, settings.format)
     generating = teacher.fine_tune(lm, task, budget, "generate", settings)
@@ -92,7 +93,7 @@ def generate_share(stage: workers.Stage, task: Task, budget: int, settings: Sett
         _sampled(generator, task, budget, settings).do(rank, processes)
         return
     annotating = teacher.fine_tune(lm, task, budget, "annotate", settings)
-    # Of the generator only its digest matters now: what it wrote is there.
+    # Only the generator's digest matters here: its texts are already on disk.
     table = _sampled(replace(lm, digest=generating.digest), task, budget, settings).union()
     table["dropped"] = _malformed(table, task, budget)
     annotator = teacher.with_adapter(lm, annotating, copied=False)
@@ -123,7 +124,7 @@ def _but_for_labels(made_from: dict) -> dict:
 
 
 def _labelled(table: pd.DataFrame, task: Task, settings: Settings) -> pd.DataFrame:
-    """The output to train on, and the pairs dropped that the annotator does not agree with or that leave out a value."""
+    """Choose the output to train on; drop pairs that the annotator disagrees with, or that have missing slots."""
     labels = settings.generate.labels
     judged = table["relabelled"].notna()
     table["dropped"] = table["dropped"].replace([DISAGREES, NO_OUTPUT, INCOMPLETE], "")
@@ -145,7 +146,7 @@ def _sample(generator: LanguageModel, task: Task, budget: int, settings: Setting
 
 
 def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settings) -> Shards:
-    """What the generator writes: text, output, log-probability and whether it ended by itself."""
+    """The generator's samples: text, output, log-probability, and whether the model ended the text itself."""
     chosen = settings.generate
     seed = seed_for(settings, task.name, budget, "sample")
 
@@ -156,10 +157,10 @@ def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settin
             generator, prompts, chosen.max_new_tokens, batch_size=chosen.batch_size, temperature=chosen.temperature,
             top_p=chosen.top_p, seed=seed + number, engine=chosen.engine, description=doing)
         if task.kind == "classification":
-            # Several lines are the generator's sign that it went on to a next example.
+            # A line break means that the generator went on to another example.
             whole = [text.split("\n")[0].strip() for text in written]
             texts, outputs = [splits.cut(text, settings.max_characters) for text in whole], labels
-            # Where a task cuts its own texts, one that reaches that length is as good as ended.
+            # The task cuts its own texts at this length, so a sample that reaches it counts as finished.
             finished = [done or len(text) > settings.max_characters for done, text in zip(finished, whole, strict=True)]
         else:
             divided = [text.partition(f"\n{task.wording.output}:") for text in written]
@@ -206,8 +207,8 @@ def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
 def audit(generated: pd.DataFrame, generator: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
     """Count what was dropped and measure diversity, novelty and label agreement; write `generation.json`.
 
-    Distinct-n (Li et al. 2016) and self-BLEU (Zhu et al. 2018) describe diversity, for the same number of gold texts
-    too; the longest run of words that a text shares with any gold text describes novelty.
+    Distinct-n (Li et al. 2016) and self-BLEU (Zhu et al. 2018) measure diversity, on equally many generated and gold
+    texts. The longest sequence of words that a text shares with a gold text measures novelty.
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder_of(task.name, budget)
@@ -237,7 +238,7 @@ def audit(generated: pd.DataFrame, generator: LanguageModel, task: Task, budget:
 
 
 def examples_of(table: pd.DataFrame, per_output: int = 3, seed: int = 0) -> pd.DataFrame:
-    """A few kept pairs to look at: the teacher's own words, some for every label."""
+    """A few kept pairs to show in a notebook, some for every label."""
     kept = table[table["dropped"] == ""].assign(words=lambda rows: rows["text"].str.split().str.len())
     kept = kept[kept["words"].between(4, 30)]
     if kept["output"].nunique() > max(10, len(kept) // 10):

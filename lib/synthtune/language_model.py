@@ -342,7 +342,7 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
     with progress(total=len(rows), desc=description, unit="text") as bar:
         if engine == "continuous":
             if placement.is_spread(lm.model):
-                raise StageError("generate.engine: transformers' continuous batching cannot write with a model that is laid out "
+                raise StageError("generate.engine: transformers' continuous batching cannot decode with a model that is laid out "
                                  "over several GPUs. Set generate.engine=batches, or use GPUs that hold it whole.")
             new, sums, finished = continuous.write(lm, [common + row for row in rows], **chosen, done=bar.update)
         elif engine == "vllm":

@@ -1,8 +1,7 @@
-"""What a prediction is worth, and how varied and how new a generated text is.
+"""Scores of predictions, and measures of the diversity and novelty of generated texts.
 
-All scores are percentages, 0 to 100. Next to each corpus score stands one small record per test example from
-which the score can be computed again on any resample of the test set: that is what `synthtune.statistics`
-bootstraps.
+All scores are percentages, 0 to 100. Each corpus score comes with a small record per test example, from which the
+score can be computed on any resample of the test set; `synthtune.statistics` does that.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def classification(truth: Sequence[str], predicted: Sequence[str]) -> dict:
     Parameters
     ----------
     truth, predicted : sequence of str, length N
-        A prediction that is no label of the task (a prompted model may answer anything) counts as wrong.
+        A prediction that is not a label of the task (a prompted model may answer anything) counts as wrong.
 
     Returns
     -------
@@ -127,7 +126,7 @@ def chrf_of_each(references: Sequence[Sequence[str]], predicted: Sequence[str]) 
 
 def bleu_statistics(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> np.ndarray:
     """Sufficient statistics of lower-cased BLEU, one row per example, int array of shape (N, 10)."""
-    # effective_order changes a sentence's score, which nobody reads here, and not its counts.
+    # effective_order changes a sentence's score, which is not used here, but not its counts.
     scorer = BLEU(lowercase=True, effective_order=True)
     rows = []
     for texts, guess in zip(references, predicted):
@@ -139,8 +138,8 @@ def bleu_statistics(references: Sequence[Sequence[str]], predicted: Sequence[str
 def bleu_from(statistics: np.ndarray) -> float:
     """Corpus BLEU from the statistics of its examples: exactly what sacrebleu gives for the texts themselves.
 
-    Where no text has as many as four words, only the shorter n-grams count (sacrebleu's effective order): BLEU would else be 0
-    whatever was written.
+    If no text has four words, only the shorter n-grams count (sacrebleu's effective order); otherwise BLEU would always
+    be 0.
 
     Parameters
     ----------
@@ -175,7 +174,7 @@ def _ngrams(words: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Different n-grams as a share of all n-grams in `texts`, 0 to 1; 0 if no text is long enough.
+    """Number of different n-grams divided by the number of all n-grams in `texts`, 0 to 1; 0 if no text is long enough.
 
     Source
     ------
@@ -254,7 +253,7 @@ def self_bleu(texts: Sequence[str], seed: int, sample: int = 200) -> float:
 
 
 def longest_copied_ngram(texts: Sequence[str], gold_texts: Sequence[str]) -> list[int]:
-    """Length in tokens of the longest run that each text shares with any single gold text.
+    """Length in tokens of the longest sequence that each text shares with a single gold text.
 
     Parameters
     ----------

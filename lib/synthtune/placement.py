@@ -100,7 +100,7 @@ def layout(model: PreTrainedModel, memory: Mapping[Device, int]) -> dict[str, De
     if not set(found.values()) <= set(memory):  # accelerate would keep the rest on disk and read it again for every word
         raise StageError(f"The model's weights ({_bytes(model) / 1e9:,.1f} GB) and room to work, half as much again, do not fit on "
                          f"{len(memory)} GPUs of {min(memory.values()) / 1e9:,.1f} GB. Use more, or larger ones: ./run_all.sh "
-                         "--plan says how many. Fewer annotate.processes and generate.processes give each more of them.")
+                         "--plan says how many. With fewer annotate.processes and generate.processes each process gets more GPUs.")
     return found
 
 

@@ -1,12 +1,11 @@
-"""Put what a finished run drew where readers see it: `figures/`, and the outputs of `notebooks/`.
+"""Copy the results of a finished run into the repository: `figures/`, and the outputs of `notebooks/`.
 
     python -m synthtune.publish runs/laptop
 
-Executed notebooks of a run hold parameters that were put in, and a history. Here only their outputs are
-taken, into the notebooks as they are in the repository (their prose may have changed since); a notebook that
-the run does not execute, the tour, is executed for this. It is refused if that would show something a reader
-cannot get by running the notebook as it stands: other code, other parameters, an error, a warning, or a path
-of this machine.
+Executed notebooks of a run have injected parameters and a history. Only their outputs are copied, into the notebooks of
+the repository, whose prose may have changed since. The tour, which no run executes, is executed here. Publishing is
+refused if the outputs are not what a reader gets by running the notebook as it is: if the code or the parameters differ,
+or an output is an error, a warning, or a path of this machine.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from synthtune.files import atomic_path
 from synthtune.settings import ROOT
 
 TEXTS = {".csv", ".html", ".md", ".svg", ".tex"}
-"""Formats of figures that are read as text when paths are looked for."""
+"""Formats of figures that are searched for paths of this machine."""
 
 PICTURE = re.compile(r"[A-Za-z0-9+/=]{500,}")
-"""Bytes in base64, which may spell anything."""
+"""Bytes in base64, which may look like a path."""
 
 DECIDED = re.compile(r"(number_format|\w+\.processes)=")
 """Settings that a run decides for its machine and hands to its notebooks; its results say in which format they were computed."""
 
 
 def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
-    """Copy a run's figures to `figures/` and its outputs into `notebooks/`, once all of it is checked.
+    """Copy a run's figures to `figures/` and its outputs into `notebooks/`, after checking all of them.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
     Raises
     ------
     StageError
-        If the run is not finished or does not fit the notebooks; nothing has been written then.
+        If the run is not finished or does not match the notebooks; then nothing is written.
     """
     run_dir, root = Path(run_dir).resolve(), Path(root).resolve()
     figures = run_dir / "figures"
@@ -86,7 +85,7 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
 
 
 def machine_paths(run_dir: Path, root: Path) -> list[str]:
-    """Beginnings of absolute paths that mean something on this machine only."""
+    """Prefixes of absolute paths that exist on this machine only."""
     folders = {
         run_dir,
         run_dir.parent.parent,
@@ -106,7 +105,7 @@ def _refuse_paths(text: str, forbidden: list[str], where: str) -> None:
         if found:
             raise StageError(
                 f"{where} shows a path of this machine, {found[0]}: find the cell or the setting that prints "
-                "it, mend that, and run again."
+                "it, correct that, and run again."
             )
 
 
@@ -117,7 +116,7 @@ def parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
 
 
 def _executed(path: Path, notebook: nbformat.NotebookNode, run_dir: Path) -> nbformat.NotebookNode:
-    """The notebook as this run executed it; executed now if no run does that."""
+    """The notebook as this run executed it; a notebook that runs do not execute is executed now."""
     values = parameters(notebook)
     prefixes = [f"{values.get('task')}-{values.get('budget')}-", f"{values.get('task')}-", ""]
     for prefix in prefixes:
@@ -134,12 +133,12 @@ def _executed(path: Path, notebook: nbformat.NotebookNode, run_dir: Path) -> nbf
 def with_outputs(
     notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: str
 ) -> nbformat.NotebookNode:
-    """A copy of a notebook with the outputs that it had when it was executed.
+    """A copy of a notebook with the outputs of its executed copy.
 
     Raises
     ------
     StageError
-        If the code or the parameters were others (the run's folder apart), or an output is an error or a
+        If the code or the parameters differ (apart from the run's folder), or an output is an error or a
         warning.
     """
     injected = [cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", [])]
@@ -166,7 +165,7 @@ def with_outputs(
 
 
 def _is_empty(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is what a finished progress bar leaves behind."""
+    """Whether an output is the empty one that a finished progress bar leaves."""
     return (
         output.output_type == "display_data"
         and set(output.data) == {"text/plain"}
@@ -178,8 +177,8 @@ def _checked(output: nbformat.NotebookNode, count: int, name: str) -> nbformat.N
     if output.output_type == "error" or output.get("name") == "stderr":
         said = (output.get("text") or output.get("evalue", "")).strip().partition("\n")[0]
         raise StageError(
-            f"{name}: the output of code cell {count} holds an error or a warning ({said}): "
-            "mend its cause and run again."
+            f"{name}: the output of code cell {count} is an error or a warning ({said}): "
+            "remove its cause and run again."
         )
     if output.output_type == "execute_result":
         output.execution_count = count

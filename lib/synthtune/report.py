@@ -1,4 +1,4 @@
-"""One self-contained page with every figure, the table, the claims and where they come from."""
+"""One self-contained page with every figure, the table, the claims and their provenance."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ PACKAGES = (
     "papermill",
     "snakemake",
 )
-"""Packages whose versions the page names: those that numbers, figures or their order of making depend on."""
+"""Packages whose versions the page lists: those that numbers and figures, or the order of the stages, depend on."""
 
 _INTRODUCTION = (
     "A language model fine-tuned on a few labelled examples annotates further texts or "
-    "generates whole new pairs, and a small model is trained on all of them: a reproduction of "
+    "generates new pairs, and a small model is trained on all of them: a reproduction of "
     "the method of Kaddour and Liu, arXiv 2310.01119, on a small scale and with other models. "
     "Figures 1, 2, 3, 5 and 6 follow the paper's captions; figures 4 and 7 and table 1 are our reading."
 )
@@ -79,7 +79,7 @@ _ALTS = {
 def write(run_dir: str | Path, settings: Any) -> Path:
     """Write `run_dir`/figures/report.html from the figures, table and claims beside it; return its path.
 
-    Everything on the page but its section "Provenance" depends on the results alone.
+    Everything on the page except its section "Provenance" depends on the results only.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def write(run_dir: str | Path, settings: Any) -> Path:
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A template of this package, filled in; what values hold is shown, and not read as HTML."""
+    """Render a template of this package; values are escaped, not interpreted as HTML."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -139,7 +139,7 @@ def _figures(folder: Path, results: Results) -> list[dict]:
 
 
 def _html(path: Path) -> Markup:
-    """A Markdown page of ours as HTML, its headings one level down to stand below the page's own."""
+    """A Markdown page of this package as HTML, with its headings one level lower than in the file."""
     if not path.exists():
         raise StageError(f"{path} is missing: write the table and the claims before the report.")
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -153,7 +153,7 @@ def _html(path: Path) -> Markup:
 
 
 def _provenance(results: Results) -> dict[str, Any]:
-    """What the section "Provenance" says; tables are lists of rows, the header first."""
+    """Contents of the section "Provenance"; tables are lists of rows, the header first."""
     settings = results.settings
     minutes = results.minutes
     stages = notebooks = None

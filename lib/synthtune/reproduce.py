@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 (a notebook or a download failed, own rows have errors), 2 (bad usage), 130 (interrupted).
+        Exit status: 0, 1 (a notebook or a download failed, the user's data has errors), 2 (bad usage), 130 (interrupted).
     """
     parser = _parser()
     chosen = parser.parse_args(arguments)
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished work is kept: run the same command again to go on.", file=sys.stderr)
+        print("\nInterrupted. Finished work is kept: run the same command again to continue.", file=sys.stderr)
         return 130
 
 
@@ -110,13 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         "--plan", action="store_true", help="say what memory, GPUs, hours and money the profile would take, and stop"
     )
     parser.add_argument("--gpu", metavar="NAME", help='with --plan: kind of GPU, such as "H100 80GB", or cpu')
-    parser.add_argument("--gpus", metavar="N", help="with --plan: how many there are")
-    parser.add_argument("--price", metavar="DOLLARS", help="with --plan: of one for an hour")
-    own = parser.add_argument_group("your own rows")
-    own.add_argument("--task", metavar="FILE", help="a few lines of YAML that say where they are; see README.md")
-    own.add_argument("--out", metavar="DIR", help="where its results go; beside the task file if not given")
-    own.add_argument("--check", action="store_true", help="read and check them, and train nothing")
-    own.add_argument("--fix", action="store_true", help="check them, and write repaired copies beside the files")
+    parser.add_argument("--gpus", metavar="N", help="with --plan: number of GPUs")
+    parser.add_argument("--price", metavar="DOLLARS", help="with --plan: price of one GPU for an hour")
+    own = parser.add_argument_group("your data, a custom task")
+    own.add_argument("--task", metavar="FILE", help="task file: a few lines of YAML that say where your data is; see docs/your_data.md")
+    own.add_argument("--out", metavar="DIR", help="folder for the results; beside the task file by default")
+    own.add_argument("--check", action="store_true", help="read and check your data, and train nothing")
+    own.add_argument("--fix", action="store_true", help="check your data, and write repaired copies beside the files")
     return parser
 
 
@@ -128,8 +128,8 @@ def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     other = next((name for name, value in vars(chosen).items() if name not in mine and value != parser.get_default(name)),
                  None)
     if other is not None:
-        raise SettingsError(f"--{other.replace('_', '-')} is about the package's own tasks and cannot stand beside --task: "
-                            "leave it out, or say it in the task file if it has such a line.")
+        raise SettingsError(f"--{other.replace('_', '-')} is about the package's own tasks and cannot be combined with --task: "
+                            "leave it out, or put it into the task file if there is a line for it.")
     _end_in_order()
     return command.run(chosen.task, chosen.check, chosen.fix, chosen.out, chosen.overrides)
 
@@ -428,10 +428,10 @@ class Run:
         if not board.failures:
             raise StageError(
                 _last_words("The run stopped", log.read_text(errors="replace"))
-                + f" Everything it said: {as_typed(log)}"
+                + f" Its whole output: {as_typed(log)}"
             )
         print("\n" + "\n".join(board.failures), file=sys.stderr)
-        print("Finished work is kept: run the same command again to go on.", file=sys.stderr)
+        print("Finished work is kept: run the same command again to continue.", file=sys.stderr)
         return 1
 
     def _board(self, place: Path, screen: Any, pending: list[str]) -> Any:

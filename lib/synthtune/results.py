@@ -1,4 +1,4 @@
-"""What a run has measured so far, read from its files for the figures, the table and the claims."""
+"""The results of a run, read from its files for the figures, the table and the claims."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from synthtune.task_list import SPECS, is_own_corpus
 
 GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "full"
 CONDITIONS = (GOLD, ANNOTATED, GENERATED, BOTH)
-"""What a student may train on besides the ceiling `full`, in the order figures and table show them."""
+"""What a student may be trained on, besides the ceiling `full`, in the order of the figures and the table."""
 
 HARD = "gold+annotated, hard labels"
 """Annotated examples with the teacher's label alone, where `students.synthetic_labels` is "soft"; only figure 6 shows it."""
@@ -41,7 +41,7 @@ def title(task: str, settings: Any) -> str:
 
 
 def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
-    """Say plainly which of `tasks` are real corpora and which are the package's own; empty for no task."""
+    """A sentence that says which of `tasks` are real corpora and which are the package's own; empty for no task."""
     tasks = list(tasks)
     real = [SPECS[task].title for task in tasks if not is_own_corpus(task, settings.data_root)]
     own = [SPECS[task].title for task in tasks if is_own_corpus(task, settings.data_root)]
@@ -62,7 +62,7 @@ def _listed(names: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything the stages of a run wrote that figures need.
+    """What the stages of a run wrote and the figures need.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Results:
 
     @classmethod
     def read(cls, run_dir: str | Path, settings: Any) -> Results:
-        """Read the results of all tasks of the settings that have any.
+        """Read the results of those tasks of the settings that have any.
 
         Raises
         ------
@@ -144,11 +144,11 @@ class Results:
         return self.students.loc[self.students.task == task, "kind"].iloc[0]
 
     def title(self, task: str) -> str:
-        """Name of the task for people."""
+        """Name of the task in figures and tables."""
         return title(task, self.settings)
 
     def budgets(self, task: str) -> list[int]:
-        """Budgets at which the task has students, the ceiling left out, ascending."""
+        """Budgets at which the task has students, ascending, without the ceiling."""
         rows = self.students[(self.students.task == task) & (self.students.condition != FULL)]
         return sorted(int(budget) for budget in rows.budget.unique())
 
@@ -161,7 +161,7 @@ class Results:
         return sorted(int(amount) for amount in rows.amount.unique())
 
     def headline_amount(self, task: str, budget: int, condition: str) -> int | None:
-        """The amount of synthetic data that stands for the condition wherever only one is shown: the largest.
+        """The largest amount of synthetic data, which represents the condition where only one amount is shown.
 
         None if the condition was not run.
         """
@@ -195,7 +195,7 @@ class Results:
         return rows[(rows.task == task) & (rows.condition == FULL)].sort_values("seed")
 
     def teacher(self, task: str, budget: int, system: str = FINE_TUNED) -> pd.DataFrame:
-        """The row of one system at one budget; no row if it was not tried."""
+        """The row of one system at one budget; no row if it was not run."""
         rows = self.teachers
         return rows[(rows.task == task) & (rows.budget == budget) & (rows.system == system)]
 
@@ -239,10 +239,10 @@ class Results:
         return statistics.resample(cells, self.settings.figures.resamples, self.settings.seed, task)
 
     def resampled_systems(self, task: str, budget: int, systems: Iterable[str]) -> dict[str, np.ndarray]:
-        """Bootstrap scores of teachers and prompted models on the test examples that all of them were asked.
+        """Bootstrap scores of teachers and prompted models on the test examples that all of them answered.
 
-        An endpoint may be asked fewer examples than the teacher; every system answers the test set from its
-        start, so what they have in common is the start of it.
+        An endpoint may answer fewer examples than the teacher. Every system answers the first examples of the
+        test set, so the common ones are the first ones too.
         """
         rows = {system: self.teacher(task, budget, system).iloc[0] for system in systems}
         records = {system: statistics.examples_of(row.kind, row.per_example) for system, row in rows.items()}
@@ -252,7 +252,7 @@ class Results:
     def resampled_cell(
         self, task: str, budget: int, condition: str, amount: int | None = None
     ) -> np.ndarray | None:
-        """Bootstrap scores of one condition at an amount (its headline amount if left out); None if it was
+        """Bootstrap scores of one condition at an amount (by default its headline amount); None if it was
         not run.
         """
         if amount is None:
@@ -261,7 +261,7 @@ class Results:
 
 
 def deployed(students: pd.DataFrame, teachers: pd.DataFrame) -> pd.DataFrame:
-    """Size and speed of what can be deployed: the fine-tuned teacher and the students of a task.
+    """Size and speed of the fine-tuned teacher and of the students of a task.
 
     Returns
     -------
@@ -283,5 +283,5 @@ def _parquet(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise StageError(
-            f"{path} cannot be read ({error}): delete it and run again to make it anew."
+            f"{path} cannot be read ({error}): delete it and run again to compute it anew."
         ) from error

@@ -1,4 +1,4 @@
-"""What notebooks show: tables whose texts are shown and not run as HTML, and small pictures."""
+"""What notebooks display: tables, whose texts are escaped and not interpreted as HTML, and small plots."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def table(rows: pd.DataFrame | list[dict], digits: int = 1) -> None:
 
 
 def _html_row(tag: str, cells: Iterable[str], right: list[bool]) -> str:
-    """A row of a table; numbers on the right. Viewers put texts there as well unless told otherwise."""
+    """A row of a table, numbers aligned right. Some viewers also align text right unless told otherwise."""
     return (
         "<tr>"
         + "".join(
@@ -92,7 +92,7 @@ def facts(record: dict[str, Any], digits: int = 1) -> None:
 
 
 def picture(figure: Figure, alt: str) -> Image:
-    """A figure as a PNG at its print size, which every viewer shows, with words for who cannot see it."""
+    """A figure as a PNG at its print size, which every viewer can display, with alternative text."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=200, bbox_inches="tight", facecolor="white")
     return Image(png.getvalue(), width=int(110 * figure.get_size_inches()[0]), alt=alt)
@@ -173,10 +173,10 @@ def words(texts: dict[str, pd.Series]) -> Image:
 
 
 def confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) -> Image:
-    """Quality of annotations in groups of equal size, from those the teacher was least sure of to the surest.
+    """Quality of annotations in groups of equal size, from the least to the most confident.
 
     Classification: accuracy against the mean probability of the chosen label, with the line on which they are
-    equal (a reliability diagram). NLG: the task's metric against the mean log-probability a word, which has
+    equal (a reliability diagram). NLG: the task's metric against the mean log-probability per word, which has
     no such line.
     """
     figure, axes = _small_axes()
@@ -205,7 +205,7 @@ def confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) 
 def _quality_by_confidence(
     annotated: pd.DataFrame, task: Task, budget: int, bins: int
 ) -> tuple[list[float], list[float]]:
-    """Mean log-probability a word and the task's metric, in groups of equal size."""
+    """Mean log-probability per word and the task's metric, in groups of equal size."""
     true = {example.id: example for example in task.pool[budget:]}
     a_word = annotated["log_probability"] / annotated["output"].str.split().str.len().clip(lower=1)
     x, y = [], []
@@ -236,7 +236,7 @@ def outputs(sets: dict[str, pd.Series], task: Task) -> Image:
 
 
 def directions(task: Task) -> None:
-    """An example of our own as the teacher reads and learns it, in both directions, as a table."""
+    """An example of our own as the teacher is trained on it, for both objectives, as a table."""
     ours = Example("ours", SPECS[task.name].sentences[0], SPECS[task.name].answer)
     rows = []
     for direction in get_args(teacher.Direction):
@@ -246,7 +246,7 @@ def directions(task: Task) -> None:
 
 
 def diversity(report: dict[str, Any]) -> None:
-    """How varied generated texts are, and as many gold texts, from the report of `generate.audit`."""
+    """Diversity of generated texts and of equally many gold texts, from the report of `generate.audit`."""
     names = {"distinct-1": "distinct_1", "distinct-2": "distinct_2", "self-BLEU": "self_bleu"}
     table(
         [
@@ -258,7 +258,7 @@ def diversity(report: dict[str, Any]) -> None:
 
 
 def answers(models: dict[str, LanguageModel], task: Task, settings: Settings, prefix: str = "") -> None:
-    """What models answer to our own sentences for a task, and with which probability, as a table.
+    """Models' answers to our own sentences for a task, with their probabilities, as a table.
 
     Classification: the probability of each label among the labels. NLG: the text and its log-probability in
     nats.
@@ -296,7 +296,7 @@ def figure(number: int, settings: Settings) -> Image | Markdown:
 
 
 def markdown(path: Path) -> Markdown:
-    """A Markdown file of this run without its title, its headings a level down, to stand under a heading."""
+    """A Markdown file of this run without its title and with its headings one level lower."""
     text = re.sub(r"\A# .*\n", "", path.read_text("utf-8"))
     return Markdown(re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE))
 

@@ -1,8 +1,8 @@
-"""How sure a number is: intervals over seeds, and a paired bootstrap over seeds and test examples.
+"""Uncertainty of a number: intervals over seeds, and a paired bootstrap over seeds and test examples.
 
-Two things make a student's score vary: the seed it was trained with and the test examples it happened to be
-asked. The bootstrap draws both again, thousands of times, and gives every condition the same draw, so that
-what is hard for all of them cancels in their difference.
+A student's score varies with the seed it was trained with and with the test examples. The bootstrap draws both again,
+thousands of times, and uses the same draw for every condition, so that examples which are hard for all conditions cancel
+in their difference.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Cells = Mapping[Hashable, Mapping[int, np.ndarray]]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, the interval around it, and how often the bootstrap found it above zero.
+    """A number, its interval, and how often the bootstrap found it above zero.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     Returns
     -------
     tuple
-        mean, low, high; low and high are NaN for a single value, which says nothing about its own spread.
+        mean, low, high; low and high are NaN for a single value.
     """
     values = np.asarray(values, dtype=float)
     mean = float(values.mean())
@@ -66,7 +66,7 @@ def bleu_of_totals(totals: np.ndarray) -> np.ndarray:
     Returns
     -------
     array of shape (...)
-        BLEU in percent, exponential smoothing, of the n-grams that the texts are long enough for (effective order).
+        BLEU in percent, with exponential smoothing, of those orders of n-grams for which the texts are long enough (effective order).
     """
     totals = np.asarray(totals, dtype=float)
     matched, total = totals[..., :ORDERS], totals[..., ORDERS : 2 * ORDERS]
@@ -89,7 +89,7 @@ def score(examples: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray
     examples : array of shape (N,) or (N, 10)
         Right or wrong, or BLEU statistics.
     weights : array of shape (R, N), optional
-        How often each example was drawn in each of R resamples; once each if left out.
+        How often each example was drawn in each of R resamples; once each by default.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[
 
     Each resample draws N test examples with replacement, the same for all cells; and, of a cell's S seeds, S
     with replacement, the same for all cells trained with the same seeds. With few seeds this understates the
-    spread between them (by a factor of sqrt(2/3) for three); with one seed the test examples alone vary.
+    spread between them (by a factor of sqrt(2/3) for three); with one seed only the test examples vary.
 
     Parameters
     ----------
@@ -166,9 +166,9 @@ def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[
 
 
 def of_the_best(cells: Cells, baseline: Hashable, resamples: int, seed: int) -> float:
-    """What the best cell gains over the baseline, estimated without the optimism of choosing and measuring on the same examples.
+    """Gain of the best cell over the baseline, corrected for choosing and measuring it on the same examples.
 
-    Each resample chooses the best cell on the examples that it drew, and measures it on those that it did not draw.
+    Each resample chooses the best cell on the examples that it drew, and measures it on the examples that it did not draw.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def table_1(results: Results) -> pd.DataFrame:
 
 
 def notes(results: Results) -> str:
-    """What a reader of the table must know: budget, interval, which corpora are real."""
+    """The notes below the table: budget, interval, which corpora are real."""
     tasks = results.tasks()
     budgets = sorted({min(results.budgets(task)) for task in tasks if results.budgets(task)})
     return (
@@ -71,7 +71,7 @@ def notes(results: Results) -> str:
 
 
 def _sizes(results: Results) -> str:
-    """How large the student is and how long it takes, beside the teacher: the medians over tasks; "" if that was not measured."""
+    """A sentence on the size and speed of student and teacher (medians over tasks); "" if they were not measured."""
     each = pd.concat([deployed(results.students[results.students.task == task], results.teachers[results.teachers.task == task])
                       for task in results.tasks()])
     if not len(each) or set(each["system"]) != {"teacher", "student"}:

@@ -169,8 +169,8 @@ def share(stage: Stage, task: str, budget: int, settings: Settings, processes: i
         failed = failed or [rank for rank, process in enumerate(started) if process.returncode]
         if failed:
             said = reason(Path(folder, f"{failed[0]}").read_text("utf-8"), started[failed[0]].returncode)
-            raise StageError(f"{task}, {stage} in {processes} processes failed: {said} Correct that and run again; the "
-                             "shards that are done are kept.")
+            raise StageError(f"{task}, {stage} in {processes} processes failed: {said} Correct that and run again; "
+                             "finished shards are reused.")
 
 
 def _own_gpus(rank: int, processes: int) -> dict[str, str]:

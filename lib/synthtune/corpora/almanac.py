@@ -1,9 +1,9 @@
-"""The tables of facts that the package's own fact corpus talks about.
+"""The tables of facts behind the package's own fact corpus.
 
-Every row is a true, public and undated fact or an old one: cities, rivers, chemical elements, books long out
-of copyright, buildings, animals, dishes. The tables were compiled by hand for this package from general
-knowledge; nothing is copied from a data set. A lower-case "the " before a name is grammar (it appears in
-sentences and not in triples); "-" means the table makes no claim.
+Every row is a true and public fact that does not change with time, or an old one: cities, rivers, chemical elements,
+books long out of copyright, buildings, animals, dishes. The tables were compiled by hand for this package from general
+knowledge; nothing is copied from a data set. A lower-case "the " before a name is grammar (it appears in sentences and not
+in triples); "-" means that the table has no value.
 """
 
 from __future__ import annotations

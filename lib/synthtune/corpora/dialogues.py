@@ -1,13 +1,13 @@
 """The package's own service dialogues, written in the Schema-Guided Dialogue format from a seeded grammar.
 
-The services, their catalogues and every phrase (dialogues.yaml) were written for this package. A seeded planner leads a user
-and a system through the services, each with a schema, an invented catalogue, and an intent to find and, but for the weather,
-one to book. System turns have one to three actions; their wordings differ in phrases, in order and in how facts are joined.
-The usual wording is drawn more often than the others, and services differ in what is usual. Each dialogue of the development
-and test sets is told five or six times in other words, which gives every input three references or more. No input is in two
+The services, their catalogues and every phrase (dialogues.yaml) were written for this package. A seeded planner simulates
+a user and a system. Each service has a schema, an invented catalogue, an intent to find and, except for the weather, an intent
+to book. System turns have one to three actions. Their texts differ in phrases, in order and in how facts are joined. The usual
+phrase is drawn more often than the others, and services differ in which phrase is usual. Each dialogue of the development and
+test sets is told five or six times in different words, which gives every input three references or more. No input is in two
 splits, about half of the test inputs combine acts and slots in a way that training never does, and some names are offered in
-the test set only. Being made from a grammar it is easier and more regular than what people write: scores on it say how
-methods compare, not how well a model would do on the real corpus. `write` makes it.
+the test set only. A corpus from a grammar is easier and more regular than what people write: scores on it compare methods, and
+do not say how well a model would do on the real corpus. `write` creates it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SHORTEST, LONGEST = 4, 30
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot of the schema and how to speak of it.
+    """A slot of the schema and its phrases.
 
-    `verbs` are predicates of what is offered, `noun` names the slot, `ask` are questions for it, `piece` is
-    how a value stands in a request or booking ("in Paris"). `{v}` stands for the value.
+    `verbs` are predicates of the offered item, `noun` names the slot, `ask` are questions for it, `piece` is
+    a value as part of a request or booking ("in Paris"). `{v}` is replaced by the value.
     """
 
     description: str
@@ -50,9 +50,9 @@ class Slot:
 class Service:
     """A service: what it finds and books, and which slots serve which purpose.
 
-    `names` are the nouns of its catalogue's names and `name` is the slot that holds them; a service without
-    them only informs. `booking` is what is booked, with its article. `style` says which wording is usual:
-    services speak differently, so that what is learnt from one does not carry over to all.
+    `names` are the nouns of its catalogue's names and `name` is the slot that has them; a service without
+    them only informs. `booking` is what is booked, with its article. `style` says which phrase is usual:
+    services differ in it, so that what a model learns from one does not transfer to all.
     """
 
     style: int
@@ -82,7 +82,7 @@ def _values(given: Any, lists: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _services(content: Mapping[str, Any]) -> dict[str, Service]:
-    """Services as dialogues.yaml has them, where a slot may be the name of one that several services share."""
+    """The services of dialogues.yaml, where a slot may be the name of one that several services share."""
 
     def slot(given: Any) -> Slot:
         if isinstance(given, str):
@@ -910,7 +910,7 @@ def _write_split(folder: Path, plans: list[tuple[str, list[Turn]]], split: str, 
     for service_name, turns in plans:
         for _ in range(rng.randint(*TELLINGS[split])):
             dialogues.append({"services": [service_name], "turns": _tell(rng, service_name, turns, used)})
-    # The tellings of one plan should not follow each other.
+    # Different texts of one plan should not follow each other.
     rng.shuffle(dialogues)
     folder.mkdir(parents=True, exist_ok=True)
     _dump(folder / "schema.json", _schema())

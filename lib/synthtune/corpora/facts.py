@@ -3,10 +3,10 @@
 The facts come from the tables of `almanac`, the sentences from the phrases in facts.yaml, all written for this package.
 An entry has one to three triples, in any order, about one subject, sometimes with a further triple about an object. Its
 texts differ in the choice of phrases, in the order of the facts and in how they are merged: one noun phrase or verb for two
-facts, asides, relative clauses, coordination, pronouns. The usual wording is drawn more often than the others. No set of
+facts, asides, relative clauses, coordination, pronouns. The usual phrase is drawn more often than the others. No set of
 triples is in two splits, half of the test entries combine predicates in a way that training never does, and some entities
-are the subject of test entries only. Being made from a grammar it is easier and more regular than what people write: scores
-on it say how methods compare, not how well a model would do on WebNLG. `write` makes it.
+are the subject of test entries only. A corpus from a grammar is easier and more regular than what people write:
+scores on it compare methods, and do not say how well a model would do on WebNLG. `write` creates it.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def _facts(rng: random.Random, category: str, name: str, combination: frozenset[
         further = next(
             (row for row in almanac.rows(FOLLOWED[target].table) if row["name"] == facts[-1].value), {}
         )
-        # A landmark that is the subject itself would make the sentence go round in a circle.
+        # A landmark that is the subject itself would make the sentence circular.
         if predicate not in further or further[predicate] in {name, *(fact.value for fact in facts)}:
             return None
         facts.append(Fact(further["name"], predicate, further[predicate], link))

@@ -1,4 +1,4 @@
-"""What a task is: a data set, its text format and its metric, split into gold, unlabelled, development and test."""
+"""A task: a data set, its text format and its metric, split into gold, unlabelled, development and test examples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENOUGH = 0.9
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """An input whose output is hidden: there is no attribute to read it from."""
+    """An input whose output is hidden: it has no attribute with the output."""
 
     id: str
     text: str
@@ -109,7 +109,7 @@ class Task:
         return divided(self.pair, text) is not None if self._reader is None else self._reader.is_input(text)
 
     def values(self, text: str) -> list[str]:
-        """What the text of an NLG input is to mention; [] for other tasks."""
+        """Values that the output of an NLG input has to mention; [] for other tasks."""
         return [] if self._reader is None else self._reader.values(text)
 
     def left_out(self, text: str, output: str) -> list[str]:
@@ -123,7 +123,7 @@ class Task:
 
     @property
     def _reader(self) -> ModuleType | None:
-        """What knows the form of the inputs of an NLG task of the study."""
+        """The module that reads the inputs of an NLG task of the study."""
         return _reader(self.name) if self.name in SPECS and SPECS[self.name].kind == "nlg" else None
 
     @property
@@ -142,9 +142,9 @@ def seed_for(settings: Settings, *parts: object) -> int:
 
 
 def load(name: str, settings: Settings) -> Task:
-    """Prepare a task, or read it back if this run prepared it before.
+    """Prepare a task, or read it if this run has prepared it before.
 
-    Fetches the corpus if it is not in the cache, drops duplicates, splits by the run's seed, and keeps the result in
+    Fetches the corpus if it is not in the cache, drops duplicates, splits by the run's seed, and stores the result in
     the run folder under `<task>/data`.
 
     Raises
@@ -187,7 +187,7 @@ def wording_of(name: str) -> Wording:
 
 
 def prepare(name: str, settings: Settings) -> None:
-    """Have the official files of a task at hand, fetched if that is what `data_root` says.
+    """Make sure that the official files of a task exist; fetch them if `data_root` says so.
 
     Raises
     ------
@@ -273,7 +273,7 @@ def _nlg(name: str, settings: Settings) -> tuple[list, list, list, dict]:
 
 
 def _own_corpus(name: str, settings: Settings) -> Path:
-    """Write the package's own corpus in the official format, once a run."""
+    """Write the package's own corpus in the official format, once per run."""
     from synthtune.corpora import dialogues, facts  # the grammars are large tables; readers of real corpora skip them
 
     root = settings.folder / name / "corpus"

@@ -1,4 +1,4 @@
-"""The one row every task is made of."""
+"""The example, the row that every task consists of."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def joined(names: tuple[str, ...], texts: tuple[str, ...]) -> str:
 
 
 def divided(names: tuple[str, ...], line: str) -> tuple[str, ...] | None:
-    """The texts that `joined` put on a line, or None if it does not have that form."""
+    """The texts that `joined` put on a line, or None if the line does not have that form."""
     if not names:
         return (line,)
     head, between, rest = line.partition(f" {names[1]}: ")

@@ -1,6 +1,6 @@
-"""Public corpora from where they are published, checked by digest, kept in the cache.
+"""Download public corpora from their publishers into the cache, and check them by digest.
 
-`official.yaml` says what is fetched. The corpora stay their authors'; nothing of them comes with this package.
+`official.yaml` says what is fetched. The corpora belong to their authors; nothing of them comes with this package.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def sources() -> dict[str, Source]:
 
 
 def fetch(name: str) -> Path:
-    """Give the folder of a corpus, fetching it if the cache lacks it. One process fetches, others wait.
+    """Return the folder of a corpus; fetch the corpus if it is not cached. One process fetches, others wait.
 
-    What was received of a file before a transfer broke is kept, and the next run asks for the rest.
+    If a transfer breaks, the received part of a file is kept, and the next run requests the rest.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def _take(name: str, file: File, folder: Path) -> None:
 
 
 def _download(name: str, file: File, received: Path) -> None:
-    """Receive a file, from where it broke off the last time."""
+    """Download a file, continuing an interrupted transfer."""
     complaint: object = ""
     for _ in range(TRIES):
         have = received.stat().st_size if received.exists() else 0
@@ -156,7 +156,7 @@ def _download(name: str, file: File, received: Path) -> None:
 
 
 def _checkout(name: str, repository: Repository, folder: Path) -> None:
-    """Take parts of a repository at its commit; Git checks every file against it."""
+    """Check out parts of a repository at its commit; Git verifies every file."""
     with tempfile.TemporaryDirectory(prefix=".git.", dir=official_corpora()) as work:
         def git(*arguments: str) -> None:
             subprocess.run(["git", "-C", work, *arguments], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 """Public classification corpora in their official files.
 
 RTE (Dagan et al. 2006, as distributed with GLUE, Wang et al. 2019), MRPC (Dolan and Brockett 2005), BoolQ (Clark et al.
-2019) and BANKING77 (Casanueva et al. 2020). The first three ask about a pair of texts. A pair is written on one line with
-a name before each text, the shorter one first, so that cutting a long line never takes the question away.
+2019) and BANKING77 (Casanueva et al. 2020). The first three ask about a pair of texts. A pair is put on one line with
+a name before each text, the shorter one first, so that cutting a long line never removes the question.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read(name: str, path: Path) -> list[Example]:
     Raises
     ------
     CorpusError
-        A row is not what it should be, or the file cannot be read.
+        A row is malformed, or the file cannot be read.
     """
     rows = {"rte": _rte, "mrpc": _mrpc, "boolq": _boolq, "banking77": _banking}[name]
     examples = []

@@ -1,9 +1,9 @@
-"""Reader of Schema-Guided Dialogue files: what the system decided to say, and how it said it.
+"""Reader of Schema-Guided Dialogue files: the actions of the system, and its utterance.
 
 Source: Rastogi, Zang, Sunkara, Gupta and Khaitan (2020), "Towards scalable multi-domain conversational
-agents: the Schema-Guided Dialogue dataset", AAAI. The task made of it is generation from actions: the
-system's dialogue acts, with the schema's descriptions of the service and of each slot, are the input; its
-utterance is the output.
+agents: the Schema-Guided Dialogue dataset", AAAI. The task is generation from actions: the input is the
+system's dialogue acts, with the schema's descriptions of the service and of each slot; the output is its
+utterance.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def read_schema(path: str | Path) -> dict[str, Service]:
 def linearise(name: str, service: Service, actions: list[dict[str, Any]]) -> str:
     """Put one service's actions on one line.
 
-    The line is `service, description && act slot = value`, one part per action. Slots and intents are told by
-    their descriptions: these say in words what their names abbreviate, and a line with both is a quarter
+    The line is `service, description && act slot = value`, one part per action. Slots and intents are given by
+    their descriptions, which spell out what their names abbreviate; a line with both would be a quarter
     longer. The number at the end of a service name is dropped, of its description only the first sentence is
     kept.
     """
@@ -135,7 +135,7 @@ def is_input(text: str) -> bool:
 
 
 def values(text: str) -> list[str]:
-    """The slot values of a linearised input: what its utterance is to mention, each once."""
+    """The slot values of a linearised input, each once; its utterance has to mention them."""
     given = [part.partition(" = ")[2] for part in text.split(" && ") if " = " in part]
     return list(dict.fromkeys(value for several in given for value in several.split(" or ")))
 
@@ -146,7 +146,7 @@ def find_split(folder: str | Path, split: str) -> Path:
     Raises
     ------
     CorpusError
-        If the split is not one of the three, or its folder is nowhere to be found.
+        If the split is not one of the three, or its folder is not found.
     """
     if split not in SPLITS:
         raise CorpusError(f"There is no SGD split '{split}': choose one of {', '.join(SPLITS)}.")
@@ -160,7 +160,7 @@ def find_split(folder: str | Path, split: str) -> Path:
 
 
 class _Place(NamedTuple):
-    """Where in a corpus something is wrong, told so that it can be found in an editor."""
+    """The place of an error in a corpus, described so that it can be found in an editor."""
 
     path: Path
     kind: str

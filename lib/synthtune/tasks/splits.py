@@ -84,8 +84,8 @@ def distinct(examples: Sequence[Example]) -> tuple[list[Example], int]:
 def ordered_for_budgets(pool: Sequence[Example], smallest: int, seed: int, least: int = 4) -> list[Example]:
     """Order a pool so that its first `smallest` examples hold at least `least` of each label.
 
-    Budgets are prefixes of this order, so they are nested. The order is random but for that promise: someone who
-    labels 125 examples goes on until every class has a few.
+    Budgets are prefixes of this order, so they are nested. Apart from that the order is random. It is what
+    someone does who labels examples until every class has a few.
     """
     order = list(pool)
     random.Random(seed).shuffle(order)

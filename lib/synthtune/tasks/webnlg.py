@@ -1,4 +1,4 @@
-"""Reader of WebNLG release files: sets of facts, and the sentences people wrote to say them.
+"""Reader of WebNLG release files: sets of triples, and texts that express them.
 
 Source: Gardent, Shimorina, Narayan and Perez-Beltrachini (2017), "Creating training corpora for NLG
 micro-planners", ACL. The reader takes the XML of the official releases (v2 and later) and any corpus in that
@@ -66,7 +66,7 @@ def count(folder: str | Path, split: str, max_triples: int = 3) -> Counts:
 def linearise(triples: list[tuple[str, str, str]]) -> str:
     """Put triples on one line: `subject | predicate | object`, joined by ` && `, in plain words.
 
-    Underscores become spaces, camelCase predicates become words, quotation marks around literals go.
+    Underscores become spaces, camelCase predicates become words, quotation marks around literals are removed.
     """
     return " && ".join(
         f"{_plain(subject)} | {_words(predicate)} | {_plain(value)}" for subject, predicate, value in triples
@@ -80,7 +80,7 @@ def is_input(text: str) -> bool:
 
 
 def values(text: str) -> list[str]:
-    """The subjects and objects of a linearised input: what its text is to mention, each once."""
+    """The subjects and objects of a linearised input, each once; its text has to mention them."""
     triples = [part.split(" | ") for part in text.split(" && ")]
     return list(dict.fromkeys(name for triple in triples if len(triple) == 3 for name in (triple[0], triple[2])))
 
@@ -91,7 +91,7 @@ def find_split(folder: str | Path, split: str) -> Path:
     Raises
     ------
     CorpusError
-        If the split is not one of the three, or its folder is nowhere to be found.
+        If the split is not one of the three, or its folder is not found.
     """
     if split not in SPLITS:
         raise CorpusError(f"There is no WebNLG split '{split}': choose one of {', '.join(SPLITS)}.")
