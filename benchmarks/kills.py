@@ -1,4 +1,4 @@
-"""Kill a run on a user's own rows at random moments, let it go on, and compare what it leaves with one that was let alone.
+"""Kill a run of a custom task at random moments, let it continue, and compare its results with those of an undisturbed run.
 
     benchmarks/kills --kills 50
 

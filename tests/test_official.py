@@ -114,7 +114,7 @@ def test_a_later_run_goes_on_as_well(server, rte):
 def test_other_bytes_are_refused_and_deleted(server, rte):
     right = server.files["RTE.zip"]
     server.files["RTE.zip"] = right[:-1] + b"!"
-    with pytest.raises(AssetError, match="RTE.zip is not the file it was .* it was deleted. Run again; .* --data-root"):
+    with pytest.raises(AssetError, match="RTE.zip is not the file that was expected .* it was deleted. Run again; .* --data-root"):
         official.fetch("rte")
     assert not rte.exists() and not list((settings.official_corpora() / ".partial").iterdir())
     server.files["RTE.zip"] = right
@@ -123,7 +123,7 @@ def test_other_bytes_are_refused_and_deleted(server, rte):
 
 def test_a_file_that_was_moved_is_explained(server, rte):
     server.files.clear()
-    with pytest.raises(AssetError, match=r"RTE.zip is not given \(404 Not Found\). Its publisher may have moved it: .* --data-root"):
+    with pytest.raises(AssetError, match=r"RTE.zip was refused \(404 Not Found\). Its publisher may have moved it: .* --data-root"):
         official.fetch("rte")
 
 

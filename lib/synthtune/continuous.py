@@ -1,4 +1,4 @@
-"""Writing texts with transformers' continuous batching: at every step a text that waits takes the place of one that is done."""
+"""Generate texts with transformers' continuous batching: at every step a waiting text replaces a finished one."""
 
 from __future__ import annotations
 

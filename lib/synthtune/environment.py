@@ -40,7 +40,7 @@ def requirements(text: str) -> tuple[str, list[str]]:
 
 
 def set_up() -> None:
-    """Install everything into a fresh .venv. One interrupted, or with another list, is made anew."""
+    """Install everything into a fresh .venv. An interrupted one, or one with another list, is created anew."""
     (ROOT / ".cache").mkdir(exist_ok=True)
     with open(ROOT / ".cache" / "environment.lock", "w") as lock:
         try:

@@ -294,11 +294,11 @@ def model_of(
     ----------
     name : str
     role : "teacher", "classifier" or "writer"
-        A writer is an encoder–decoder: the model itself, or one made from the lowest layers of an encoder.
+        A writer is a seq2seq student: an encoder–decoder, or a model built from the lowest layers of an encoder.
     labels : int
         Of a classifier.
     encoder_layers, decoder_layers : int
-        Of a writer made from an encoder.
+        Of a seq2seq student built from an encoder.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a run has made so far, and how to make what a later stage lacks."""
+"""Which results of a run exist, and how to compute those that a later stage needs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FILES = {"teacher": "teacher.parquet", "annotated": "annotation.json", "generate
 
 
 def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
-    """Annotate and generate at every budget where this run has not done so with these settings.
+    """Annotate and generate at every budget where this run has no results with these settings.
 
-    In a reproduction the notebooks before the students' have done it, and no language model is loaded here.
-    Alone, the students' notebook then still has all it needs.
+    In a reproduction the earlier notebooks have done it, and no language model is loaded here. If the students' notebook
+    is run on its own, this computes everything it needs.
 
     Returns
     -------
@@ -72,13 +72,13 @@ def _make(lm: language_model.LanguageModel, task: Task, budget: int, settings: S
 
 
 def finished(settings: Settings) -> pd.DataFrame:
-    """Which stages of each task have left results in the run's folder.
+    """Which stages of each task have results in the run's folder.
 
     Returns
     -------
     DataFrame
         One row per task: the budgets at which the teacher, the annotated and the generated examples are done,
-        and whether the students are; "missing" where there is nothing.
+        and whether the students are; "missing" where there are no results.
     """
     rows = []
     for task in settings.tasks:
@@ -95,7 +95,7 @@ def finished(settings: Settings) -> pd.DataFrame:
 
 
 def deployed(task: Task, settings: Settings) -> pd.DataFrame:
-    """Size and speed of a task's students beside the teacher's, where notebook 01 has tested it; see `results.deployed`."""
+    """Size and speed of a task's students, and of the teacher if notebook 01 has tested it; see `results.deployed`."""
     folder = settings.folder / task.name
     teachers = [pd.read_parquet(path) for path in sorted(folder.glob(f"budget-*/{FILES['teacher']}"))]
     return results.deployed(pd.read_parquet(folder / "results.parquet"), pd.concat(teachers) if teachers else pd.DataFrame())

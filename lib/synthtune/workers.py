@@ -1,7 +1,7 @@
-"""Work on many inputs cut into shards, which several processes of one machine share.
+"""Work on many inputs, divided into shards that several processes of one machine share.
 
-Each shard is a file that does not depend on which process made it or how many there were, so the union does not
-either, and what a killed run loses is the shard in flight.
+Each shard is a file that does not depend on which process made it or how many there are, so neither does the union. A
+killed run loses only the shards in progress.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STARTER_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Shards:
-    """Tables that are made one by one and kept until their union is.
+    """Tables that are computed one by one, and stored until their union is.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Shards:
 
 
 def number_of(processes: int | None) -> int:
-    """How many processes a setting means: null is one for each GPU, and one where there is none."""
+    """Number of processes for a setting: null means one for each GPU, or one if there is none."""
     return processes or max(1, torch.cuda.device_count())
 
 
@@ -142,7 +142,7 @@ def share(stage: Stage, task: str, budget: int, settings: Settings, processes: i
     Raises
     ------
     StageError
-        If one of them fails; the others are ended, and the shards that are done are kept.
+        If one of them fails; the others are ended, and finished shards are kept.
     """
     placement.rest_all()
     started: list[subprocess.Popen] = []
@@ -187,7 +187,7 @@ def _own_gpus(rank: int, processes: int) -> dict[str, str]:
 
 
 def reason(said: str, status: int) -> str:
-    """Why a process failed, in a sentence, from what it wrote to standard error and its exit status."""
+    """Why a process failed, in a sentence, from its standard error and its exit status."""
     if GPU_FULL in said:
         return SAVE_GPU_MEMORY
     rank, line = r"^(?:\[rank\d+\]: ?)?", r"[\w.]*(?:Error|Exception): (.+)"

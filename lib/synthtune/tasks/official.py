@@ -116,7 +116,7 @@ def _take(name: str, file: File, folder: Path) -> None:
     _download(name, file, received)
     if digest(received) != file.sha256:
         received.unlink()
-        raise AssetError(f"'{name}': {file.url} is not the file it was (its SHA-256 is another); it was deleted. Run again; "
+        raise AssetError(f"'{name}': {file.url} is not the file that was expected (its SHA-256 differs); it was deleted. Run again; "
                          f"if that does not help, put the official files of {name} into a folder and give it as --data-root.")
     if not file.members:
         shutil.copyfile(received, folder / file.name)
@@ -146,13 +146,13 @@ def _download(name: str, file: File, received: Path) -> None:
                         bar.update(len(chunk))
             complaint = "it ended too early"
         except urllib.error.HTTPError as error:
-            raise AssetError(f"'{name}': {file.url} is not given ({error.code} {error.reason}). Its publisher may have moved it: "
+            raise AssetError(f"'{name}': {file.url} was refused ({error.code} {error.reason}). Its publisher may have moved it: "
                              f"put the official files of {name} into a folder and give it as --data-root.") from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             complaint = getattr(error, "reason", None) or error
     if not received.exists() or received.stat().st_size < file.bytes:
-        raise AssetError(f"'{name}': {file.url} cannot be fetched ({complaint}). Check the network and run again, which goes on "
-                         f"where this ended; or put the official files of {name} into a folder and give it as --data-root.")
+        raise AssetError(f"'{name}': {file.url} cannot be fetched ({complaint}). Check the network and run again, which "
+                         f"continues the transfer; or put the official files of {name} into a folder and give it as --data-root.")
 
 
 def _checkout(name: str, repository: Repository, folder: Path) -> None:
