@@ -124,6 +124,8 @@ class StudentSettings(_Section):
     steps: int = Field(150, ge=1, description="fewest optimizer steps, on however few examples")
     passes: float = Field(1.0, ge=0, description="fewest passes over all examples that a student trains on; many take more steps")
     frozen_layers: int = Field(3, ge=0, description="lowest encoder layers kept as pretrained, embeddings included")
+    pooling: Literal["mean"] | None = Field(
+        None, description="classification: the head reads the mean over all tokens, or the first token if null")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
     synthetic_labels: Literal["hard", "soft"] = Field(

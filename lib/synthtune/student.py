@@ -463,6 +463,37 @@ class _Given(nn.Module):
         return inputs_embeds
 
 
+class _Mean(nn.Module):
+    """After the last layer: LayerNorm of the mean over all tokens, where the classification head looks; see `averaging`."""
+
+    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any) -> torch.Tensor:
+        if attention_mask is None:  # no padding
+            mean = hidden.float().mean(1)
+        else:
+            mask = attention_mask[:, 0, 0]
+            read = (mask if mask.dtype == torch.bool else mask == 0).float()[..., None]
+            mean = (hidden.float() * read).sum(1) / read.sum(1)
+        return functional.layer_norm(mean, mean.shape[-1:])[:, None]
+
+
+@torch.no_grad()
+def averaging(layer: nn.Module) -> nn.Module:
+    """Turn a transformer layer of BERT's kind into one that gives the LayerNorm of the mean over all tokens.
+
+    So a student with mean pooling is saved in its architecture's own form. Queries and keys are zero: attention is uniform. The
+    mean is scaled until the token's own state, which a layer adds to it, is lost in the normalisation. The feed-forward part
+    adds nothing.
+    """
+    for weight in layer.parameters():
+        nn.init.zeros_(weight)
+    for product in (layer.attention.self.value, layer.attention.output.dense):
+        nn.init.eye_(product.weight)
+        product.weight.mul_(1e3)
+    for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm):
+        nn.init.ones_(norm.weight)
+    return layer
+
+
 class _Classifier(Bench):
     """A pretrained encoder (MiniLM, RoBERTa) with a classification head; its lowest layers frozen."""
 
@@ -482,6 +513,8 @@ class _Classifier(Bench):
         encoder = model.base_model
         encoder.embeddings = _Given()
         encoder.encoder.layer = encoder.encoder.layer[self.chosen.frozen_layers:]
+        if self.chosen.pooling == "mean":
+            encoder.encoder.layer.append(_Mean())
         model.to(self.device)
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -508,8 +541,10 @@ class _Classifier(Bench):
     def whole(self, trained: Trained) -> PreTrainedModel:
         model = self._pretrained()
         merged, encoder = copy.deepcopy(trained.model).cpu(), model.base_model
-        lowest = encoder.encoder.layer[: self.chosen.frozen_layers]
-        encoder.encoder.layer = nn.ModuleList([*lowest, *merged.base_model.encoder.layer])
+        layers = [*encoder.encoder.layer[: self.chosen.frozen_layers], *merged.base_model.encoder.layer]
+        if self.chosen.pooling == "mean":
+            layers[-1] = averaging(encoder.encoder.layer[-1])
+        encoder.encoder.layer, model.config.num_hidden_layers = nn.ModuleList(layers), len(layers)
         encoder.pooler, model.classifier = merged.base_model.pooler, merged.classifier
         model.config.id2label = dict(enumerate(self.task.labels))
         model.config.label2id = {label: number for number, label in enumerate(self.task.labels)}
