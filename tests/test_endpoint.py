@@ -13,31 +13,26 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
 from synthtune import assets, endpoint
 from synthtune.endpoint import NO_ANSWER, answer, classify, draw_shots, read_label, realise
 from synthtune.errors import SettingsError, StageError
+from synthtune.settings import EndpointSettings, load
 from synthtune.tasks import Example
 
+TEXTS = [
+    "A warm, funny film that I will watch again.", "Two hours of my life that nobody will give back.",
+    "Great acting and a story with a heart."]
 LABELS = ["negative", "positive"]
-REVIEWS = [Example("1", "A warm, funny film that I will watch again.", "positive"),
-           Example("2", "Two hours of my life that nobody will give back.", "negative"),
-           Example("3", "Great acting and a story with a heart.", "positive")]
 GOLD = [Example(f"g{i}", f"Worked example {i}.", LABELS[i % 2]) for i in range(10)]
 QUESTION = "Is this review positive or negative?"
 
 
-@dataclass(frozen=True)
-class Settings:
-    base_url: str
-    name: str = "local"
-    model: str = "some-model"
-    api_key_env: str | None = None
-    max_concurrency: int = 2
-    timeout_seconds: float = 60.0
+def at(base_url: str, **changes) -> EndpointSettings:
+    return EndpointSettings(**{"name": "local", "base_url": base_url, "model": "some-model", "max_concurrency": 2, **changes})
 
 
 def free_port() -> int:
@@ -73,26 +68,26 @@ def transformers_serve(model: str, folder):
 def test_a_real_server_answers_and_the_cache_outlives_it(tmp_path, monkeypatch):
     monkeypatch.setattr(endpoint, "RETRIES", 0)
     model = str(assets.model_path("smollm2-135m-instruct"))
-    fact = Example("n", "Kestrel | wingspan | 75 centimetres", "")
+    fact = "Kestrel | wingspan | 75 centimetres"
     shots = [Example("s", "Oak | height | 20 metres", "The oak is 20 metres high.")]
     cache = tmp_path / "cache"
 
     def ask(settings):
-        return (classify(REVIEWS, LABELS, GOLD[:2], QUESTION, settings, cache),
+        return (classify(TEXTS, LABELS, GOLD[:2], QUESTION, settings, cache),
                 realise([fact], shots, "Say the fact in a sentence.", settings, cache, max_tokens=24))
 
     with transformers_serve(model, tmp_path) as base_url:
-        settings = Settings(base_url, model=model)
+        settings = at(base_url, model=model)
         labels, texts = ask(settings)
         with pytest.raises(StageError, match="refused model 'another' .*pinned to.*endpoint.model"):
-            ask(replace(settings, model="another"))
+            ask(settings.model_copy(update={"model": "another"}))
     assert len(labels) == 3 and set(labels) <= {*LABELS, NO_ANSWER}
     assert set(labels) & set(LABELS), "the instruction-tuned model names no label at all"
     assert "kestrel" in texts[0].lower() and "\n" not in texts[0]
 
     assert ask(settings) == (labels, texts)  # the server is gone: these come from the disk
     with pytest.raises(StageError, match="cannot be reached.*start the server.*3 of 4 answers are kept"):
-        classify([*REVIEWS, Example("4", "New.", "positive")], LABELS, GOLD[:2], QUESTION, settings, cache)
+        classify([*TEXTS, "New."], LABELS, GOLD[:2], QUESTION, settings, cache)
 
 
 # A scripted server, for answers that a healthy one does not give.
@@ -188,14 +183,14 @@ def echo(body: dict) -> Reply:
 def test_answers_keep_the_order_and_equal_prompts_are_asked_once(scripted, tmp_path):
     server = scripted(echo)
     prompts = [question(text) for text in ("a", "b", "a", "c", "d", "e")]
-    assert answer(prompts, Settings(server.base_url + "/"), tmp_path, max_tokens=7, seed=3) == list("ABACDE")
+    assert answer(prompts, at(server.base_url + "/"), tmp_path, max_tokens=7, seed=3) == list("ABACDE")
     assert len(server.bodies) == 5
     del server.bodies[0]["messages"]
     assert server.bodies[0] == {"model": "some-model", "temperature": 0, "max_tokens": 7, "seed": 3}
-    assert answer(prompts, Settings(server.base_url), tmp_path, max_tokens=7, seed=3) == list("ABACDE")
+    assert answer(prompts, at(server.base_url), tmp_path, max_tokens=7, seed=3) == list("ABACDE")
     assert len(server.bodies) == 5
-    answer(prompts[:1], Settings(server.base_url, model="other"), tmp_path, max_tokens=7, seed=3)
-    answer(prompts[:1], Settings(server.base_url), tmp_path, max_tokens=8, seed=3)
+    answer(prompts[:1], at(server.base_url, model="other"), tmp_path, max_tokens=7, seed=3)
+    answer(prompts[:1], at(server.base_url), tmp_path, max_tokens=8, seed=3)
     assert len(server.bodies) == 7
 
 
@@ -205,13 +200,13 @@ def test_no_more_requests_at_a_time_than_the_settings_allow(scripted, tmp_path):
         return echo(body)
 
     server = scripted(slow)
-    answer([question(str(i)) for i in range(12)], Settings(server.base_url, max_concurrency=3), tmp_path)
+    answer([question(str(i)) for i in range(12)], at(server.base_url, max_concurrency=3), tmp_path)
     assert server.most_under_way == 3
 
 
 def test_a_damaged_cache_entry_is_asked_again(scripted, tmp_path):
     server = scripted(echo)
-    settings = Settings(server.base_url)
+    settings = at(server.base_url)
     answer([question("a")], settings, tmp_path)
     [entry] = tmp_path.rglob("*.json")
     whole = entry.read_text()
@@ -224,7 +219,7 @@ def test_a_damaged_cache_entry_is_asked_again(scripted, tmp_path):
 
 def test_it_waits_as_long_as_the_server_asks_and_tries_again(scripted, tmp_path):
     server = scripted(failure(429, "slow down", retry_after="1"), failure(503, "busy"), completion("fine"))
-    assert answer([question("a")], Settings(server.base_url), tmp_path) == ["fine"]
+    assert answer([question("a")], at(server.base_url), tmp_path) == ["fine"]
     assert server.times[1] - server.times[0] >= 1
     assert len(server.bodies) == 3
 
@@ -233,7 +228,7 @@ def test_an_interrupted_run_pays_for_no_answer_twice(scripted, tmp_path, monkeyp
     monkeypatch.setattr(endpoint, "RETRIES", 0)
     server = scripted(echo, echo, failure(500, "out of memory"), echo)
     prompts = [question(text) for text in "abcde"]
-    settings = Settings(server.base_url, max_concurrency=1)
+    settings = at(server.base_url, max_concurrency=1)
     with pytest.raises(StageError, match=r"status 500.*out of memory.*answers are kept"):
         answer(prompts, settings, tmp_path)
     kept = len(list(tmp_path.rglob("*.json")))
@@ -241,7 +236,7 @@ def test_an_interrupted_run_pays_for_no_answer_twice(scripted, tmp_path, monkeyp
     asked = len(server.bodies)
     assert answer(prompts, settings, tmp_path) == list("ABCDE")
     assert len(server.bodies) - asked == 5 - kept
-    assert not [path for path in tmp_path.rglob(".*")]
+    assert [path.name for path in tmp_path.rglob(".*")] == [".lock"]
 
 
 def test_the_key_goes_to_the_endpoint_and_nowhere_else(scripted, tmp_path, monkeypatch, caplog, capfd):
@@ -251,10 +246,10 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(scripted, tmp_path, monke
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Other: belongs-elsewhere")
     monkeypatch.setenv("MY_KEY", "s3cret-key")
     server = scripted(completion("yes"), completion("yes"), failure(400, "bad request with s3cret-key"))
-    answer([question("a")], Settings(server.base_url), tmp_path)
-    answer([question("b")], Settings(server.base_url, api_key_env="MY_KEY"), tmp_path)
+    answer([question("a")], at(server.base_url), tmp_path)
+    answer([question("b")], at(server.base_url, api_key_env="MY_KEY"), tmp_path)
     with pytest.raises(StageError) as caught:
-        answer([question("c")], Settings(server.base_url, api_key_env="MY_KEY"), tmp_path)
+        answer([question("c")], at(server.base_url, api_key_env="MY_KEY"), tmp_path)
     assert "s3cret" not in str(caught.value)
     assert [headers.get("authorization") for headers in server.headers] == [None, *["Bearer s3cret-key"] * 2]
     assert "belongs-elsewhere" not in str(server.headers)
@@ -280,10 +275,10 @@ def test_each_failure_is_one_sentence_that_says_what_to_do(reply, words, scripte
     monkeypatch.setattr(endpoint, "RETRIES", 0)
     server = scripted(reply, models=("some-model-2", "other"))
     with pytest.raises(StageError, match=words) as caught:
-        answer([question("a")], Settings(server.base_url, api_key_env="MY_KEY"), tmp_path)
+        answer([question("a")], at(server.base_url, api_key_env="MY_KEY"), tmp_path)
     assert "Endpoint 'local' (http://127.0.0.1" in str(caught.value) and "\n" not in str(caught.value)
     assert caught.value.__suppress_context__
-    assert len(server.bodies) == 1 and not list(tmp_path.rglob("*"))
+    assert len(server.bodies) == 1 and not list(tmp_path.rglob("*.json"))
 
 
 def test_timeouts(scripted, tmp_path, monkeypatch):
@@ -295,27 +290,27 @@ def test_timeouts(scripted, tmp_path, monkeypatch):
 
     server = scripted(late)
     with pytest.raises(StageError, match=r"no answer within 0.2 s in 2 tries: raise endpoint.timeout"):
-        answer([question("a")], Settings(server.base_url, timeout_seconds=0.2), tmp_path)
+        answer([question("a")], at(server.base_url, timeout_seconds=0.2), tmp_path)
     assert len(server.bodies) == 2
 
 
 def test_settings_that_cannot_work(tmp_path, monkeypatch):
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(SettingsError, match="environment variable MY_KEY, which is not set"):
-        answer([question("a")], Settings("http://127.0.0.1:9/v1", api_key_env="MY_KEY"), tmp_path)
+        answer([question("a")], at("http://127.0.0.1:9/v1", api_key_env="MY_KEY"), tmp_path)
     with pytest.raises(SettingsError, match="'localhost:8000/v1', which is not a URL"):
-        answer([question("a")], Settings("localhost:8000/v1"), tmp_path)
+        answer([question("a")], at("localhost:8000/v1"), tmp_path)
 
 
 def test_a_prompt_shows_the_labels_the_worked_examples_and_the_text(scripted, tmp_path):
     server = scripted(completion("Positive."), completion(None))
-    settings = Settings(server.base_url, max_concurrency=1)
-    assert classify(REVIEWS[:2], LABELS, GOLD[:2], QUESTION, settings, tmp_path) == ["positive", NO_ANSWER]
+    settings = at(server.base_url, max_concurrency=1)
+    assert classify(TEXTS[:2], LABELS, GOLD[:2], QUESTION, settings, tmp_path) == ["positive", NO_ANSWER]
     system, *turns = server.bodies[0]["messages"]
     assert system["role"] == "system"
     assert QUESTION in system["content"] and "negative, positive" in system["content"]
     assert [turn["content"] for turn in turns] == [
-        "Worked example 0.", "negative", "Worked example 1.", "positive", REVIEWS[0].text]
+        "Worked example 0.", "negative", "Worked example 1.", "positive", TEXTS[0]]
     assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
 
 
