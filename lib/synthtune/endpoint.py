@@ -427,9 +427,10 @@ def _dollars(endpoint: EndpointSettings, read: int, written: int) -> float:
     return (read * (endpoint.input_price or 0) + written * (endpoint.output_price or 0)) / 1e6
 
 
-def _in_words(endpoint: EndpointSettings, read: int, written: int) -> str:
+def _in_words(endpoint: EndpointSettings, read: int, written: int, at_most: str = "") -> str:
     priced = endpoint.input_price is not None or endpoint.output_price is not None
-    return f"{read:,} tokens read, {written:,} written" + (f", ${_dollars(endpoint, read, written):.4f}" if priced else "")
+    dollars = f", {at_most}${_dollars(endpoint, read, written):.4f}" if priced else ""
+    return f"{read:,} tokens read, {at_most}{written:,} written{dollars}"
 
 
 def _ask(wanted: dict[str, dict], endpoint: EndpointSettings, base_url: str, cache_dir: str | Path) -> None:
@@ -449,7 +450,7 @@ def _ask(wanted: dict[str, dict], endpoint: EndpointSettings, base_url: str, cac
     most = {key: _dollars(endpoint, sum(len(message["content"].encode()) + 16 for message in request["messages"]),
                           request["parameters"]["max_tokens"]) for key, request in waiting.items()}
     estimate = _in_words(endpoint, sum(map(_to_read, waiting.values())),
-                         sum(request["parameters"]["max_tokens"] for request in waiting.values()))
+                         sum(request["parameters"]["max_tokens"] for request in waiting.values()), "at most ")
 
     def ask_one(key: str) -> dict:
         request = waiting[key]
@@ -462,7 +463,7 @@ def _ask(wanted: dict[str, dict], endpoint: EndpointSettings, base_url: str, cac
         return entry
 
     there = f" ({len(known):,} answers are there already)" if known else ""
-    print(f"Sending {len(waiting):,} prompts to {endpoint.model} at {base_url}{there}. Estimated, at most: {estimate}.", flush=True)
+    print(f"Sending {len(waiting):,} prompts to {endpoint.model} at {base_url}{there}. Estimated: {estimate}.", flush=True)
     # Threads rather than asyncio: a notebook already runs an event loop.
     pool = ThreadPoolExecutor(max_workers=endpoint.max_concurrency)
     try:
@@ -489,7 +490,7 @@ def _ask(wanted: dict[str, dict], endpoint: EndpointSettings, base_url: str, cac
         client.close()
         came = _known(waiting, cache_dir).values()
         uncounted = sum(not entry["usage"] for entry in came)
-        print(f"{len(came):,} answers: {_in_words(endpoint, *_used(came))} (at most {estimate} were estimated)."
+        print(f"{len(came):,} answers: {_in_words(endpoint, *_used(came))} (estimated: {estimate})."
               f"{f' The server sent no counts for {uncounted:,}: theirs are estimated.' if uncounted else ''}"
               f"{' It takes no JSON schema: answers are read as text.' if plain.is_set() else ''}", flush=True)
 

@@ -190,7 +190,7 @@ def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
     seen, reasons = set(), []
     for text, output, finished in zip(table["text"], table["sampled"], table["finished"], strict=True):
         form = splits.normalised(text)
-        if output is None:  # of a prompted model
+        if pd.isna(output):  # of a prompted model
             reasons.append("malformed")
         elif len(form.split()) < FEWEST_WORDS or not output:
             reasons.append("empty" if finished else "unfinished")
