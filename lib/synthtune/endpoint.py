@@ -134,8 +134,8 @@ class Prompted:
         Returns
         -------
         DataFrame
-            One row a pair asked for: text; sampled, its output, None if the answer or this pair of it cannot be read;
-            log_probability, NaN; finished, False if the answer ended before it came to this pair.
+            One row a pair asked for, labels in turn: text; sampled, its output, None if the answer or this pair of it cannot
+            be read; log_probability, NaN; finished, False if the answer ended before it came to this pair.
         """
         chosen, labels = self.settings.generate, self.task.labels or ("",)
         wanted = [labels[place % len(labels)] for place in range(number)]
@@ -149,12 +149,11 @@ class Prompted:
                       form=_form(examples={"type": "array", "items": item}), read=_examples)
         rows: dict[str, list[tuple]] = {label: [] for label in labels}
         for (label, count), examples in zip(asked, said, strict=True):
-            missing = ("", "", False) if examples else ("", None, True)
+            missing = ("", "", math.nan, False) if examples else ("", None, math.nan, True)
             found = [self._pair(label, example) for example in examples or []]
             rows[label] += (found + [missing] * count)[:count]
         turns = {label: iter(each) for label, each in rows.items()}
-        table = pd.DataFrame([next(turns[label]) for label in wanted], columns=["text", "sampled", "finished"])
-        return table.astype({"sampled": object}).assign(log_probability=math.nan)
+        return pd.DataFrame([next(turns[label]) for label in wanted], columns=["text", "sampled", "log_probability", "finished"])
 
     def _request(self, label: str, count: int, seed: int) -> list[Message]:
         gold = [example for example in self.task.gold(self.budget) if label in ("", example.target)]
@@ -168,12 +167,12 @@ class Prompted:
         instruction = f"You write examples for a data set. Its task: {self.task.wording.instruction}"
         return [{"role": "system", "content": instruction}, {"role": "user", "content": "\n".join(lines)}]
 
-    def _pair(self, label: str, example: Any) -> tuple[str, str | None, bool]:
+    def _pair(self, label: str, example: Any) -> tuple[str, str | None, float, bool]:
         given = {"text": example, "output": label} if label else example
         if not isinstance(given, dict) or not all(isinstance(given.get(name), str) for name in ("text", "output")):
-            return "", None, True
+            return "", None, math.nan, True
         text, output = (" ".join(given[name].split()) for name in ("text", "output"))
-        return splits.cut(text, self.settings.max_characters) if label else text, output, True
+        return splits.cut(text, self.settings.max_characters) if label else text, output, math.nan, True
 
 
 def answer(prompts: Sequence[list[Message]], endpoint: EndpointSettings, cache_dir: str | Path, *, max_tokens: int = 128,
