@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,13 @@ from synthtune.settings import Settings
 from synthtune.tasks import Task, Unlabelled
 from synthtune.workers import Shards
 
+if TYPE_CHECKING:
+    from synthtune.endpoint import Prompted
 
 NO_OUTPUT = "no output"
+NO_LABEL = "no label"
 INCOMPLETE = "leaves out a value"
-"""Why an output is dropped: it is empty, or does not mention every value of its input."""
+"""Why an output is dropped: it is empty, a prompted model's answer names no label, or not every value of the input is in it."""
 
 
 def log_probability(label: str) -> str:
@@ -33,15 +37,15 @@ def by_label(task: Task, scores: torch.Tensor) -> dict[str, np.ndarray]:
     return {log_probability(label): scores[:, place].numpy() for place, label in enumerate(task.labels)}
 
 
-def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
+def annotate(lm: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
     """Annotate unlabelled inputs, or read the annotations of this run if they are cached with the same fingerprint.
 
     Only `task.unlabelled(budget)` is read, which has no labels. It is empty where the whole pool is gold.
 
     Parameters
     ----------
-    lm : LanguageModel
-        The annotating teacher, its adapter merged (`teacher.with_adapter`).
+    lm : LanguageModel or Prompted
+        The annotating teacher (`teacher.ready`).
     task : Task
     budget : int
         Number of gold examples; the inputs that follow them in the pool are annotated.
@@ -51,8 +55,8 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     -------
     DataFrame
         Columns id, text, output, log_probability (of the output given the input, in nats; for classification
-        normalised over the labels), dropped (a reason not to train on it, or "") and, for classification, one column
-        `log P(label)` per label.
+        normalised over the labels; NaN from a prompted model), dropped (a reason not to train on it, or "") and, for
+        classification, one column `log P(label)` per label. A prompted model gives all of the probability to its label.
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder_of(task.name, budget)
@@ -66,8 +70,8 @@ def annotate(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     else:  # all of the pool is gold
         table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
         table = table.assign(**{log_probability(label): 0.0 for label in task.labels})
-    complete = settings.annotate.outputs == "complete"
-    table.insert(4, "dropped", [NO_OUTPUT if not output.strip() else INCOMPLETE if complete and task.left_out(text, output) else ""
+    complete, nothing = settings.annotate.outputs == "complete", NO_LABEL if task.labels else NO_OUTPUT
+    table.insert(4, "dropped", [nothing if not output.strip() else INCOMPLETE if complete and task.left_out(text, output) else ""
                                 for text, output in zip(table["text"], table["output"], strict=True)])
     write_table(folder / "annotated.parquet", table,
                 {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
@@ -84,7 +88,7 @@ def annotate_share(task: Task, budget: int, settings: Settings, rank: int, proce
     _shards(annotator, task, budget, settings).do(rank, processes)
 
 
-def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> Shards:
+def _shards(lm: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> Shards:
     inputs = task.unlabelled(budget)[: settings.annotate.inputs]
 
     def make(_number: int, part: Sequence[Unlabelled], doing: str) -> pd.DataFrame:
@@ -94,11 +98,12 @@ def _shards(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> S
                               "output": outputs, "log_probability": log_probabilities})
         return table if scores is None else table.assign(**by_label(task, scores))
 
-    return Shards.of(inputs, settings.annotate.shard_size, settings.folder_of(task.name, budget), "annotated",
+    size = settings.annotate.shard_size if isinstance(lm, LanguageModel) else None
+    return Shards.of(inputs, size, settings.folder_of(task.name, budget), "annotated",
                      _made_from(lm, task, budget, settings), make, "annotate")
 
 
-def _made_from(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
+def _made_from(lm: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> dict:
     inputs = [[item.id, item.text] for item in task.unlabelled(budget)[: settings.annotate.inputs]]
     return {"model_digest": lm.digest, "data_digest": task.digest, "inputs": digest(inputs), "budget": budget,
             "smallest_budget": settings.budgets[0], "settings": settings.for_stage("annotate", task.name)}
@@ -111,7 +116,7 @@ def _kept(folder: Path, made_from: dict) -> pd.DataFrame | None:
     return None
 
 
-def check(annotated: pd.DataFrame, lm: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
+def check(annotated: pd.DataFrame, lm: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> dict:
     """Compare annotations with the true outputs, and write `annotation.json`.
 
     No later stage reads this report; it is for people. Without annotations there are no scores.
@@ -121,10 +126,11 @@ def check(annotated: pd.DataFrame, lm: LanguageModel, task: Task, budget: int, s
     true = {example.id: example for example in task.pool[budget:]}
     scores = task.score([true[name] for name in annotated["id"]], list(annotated["output"])) if len(annotated) else {}
     scores.pop("per_example", None)
+    mean = float(annotated["log_probability"].mean())
     report = {"task": task.name, "budget": budget, "n": len(annotated),
               "kept": int((annotated["dropped"] == "").sum()), "metric": task.metric,
               "value": scores.get(task.metric), "scores": scores,
-              "mean_logprob": float(annotated["log_probability"].mean()) if len(annotated) else None,
+              "mean_logprob": None if np.isnan(mean) else mean,
               "seconds": read_json(folder / "annotated.json")["seconds"], "model_digest": lm.digest,
               "data_digest": task.digest, "settings_digest": settings.stage_digest("annotate", task.name, budget)}
     write_json(folder / "annotation.json", report)

@@ -1,36 +1,55 @@
-"""Prompted models behind an OpenAI-compatible endpoint, to compare the fine-tuned teacher with.
+"""Prompted models behind an OpenAI-compatible endpoint: to compare the fine-tuned teacher with, or in its place.
 
 Every answer is written to disk as soon as it arrives, so an interrupted run pays for no question twice and a
-second run needs no server at all.
+second run needs no server at all. What is sent is said before it is sent, and what it cost afterwards.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
 import string
-from collections.abc import Sequence
+import threading
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import zip_longest
+from dataclasses import dataclass
+from itertools import accumulate, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any
 
 import openai
+import pandas as pd
+import torch
+from pydantic_core import from_json
 
 from synthtune.errors import SettingsError, StageError, nearest
-from synthtune.files import digest, read_json, write_json
+from synthtune.files import digest, locked, read_json, write_json
 from synthtune.progress import progress
+from synthtune.settings import EndpointSettings, Settings
+from synthtune.tasks import Example, Task, seed_for, splits
 
-if TYPE_CHECKING:
-    from synthtune.tasks import Example
-
-NO_ANSWER = "no answer"
-"""What `classify` returns for an answer that names no label, or several: always wrong."""
+NO_ANSWER = ""
+"""The label of an answer that names none, or several: always wrong."""
 
 RETRIES = 4
 """How often a request is sent again after a 408, 409, 429 or 5xx answer, a lost connection or a timeout."""
+
+TRIES = 3
+"""How often a model is asked at most for an answer that can be read."""
+
+PAIRS_AT_ONCE = 5
+"""New examples that one request asks for."""
+
+LONGEST_ANSWER = 50_000
+"""Characters of an answer that are kept, whatever a server sends."""
+
+JSON_TOKENS = 16
+"""Tokens that the form of an answer takes at most, besides what it says."""
 
 # The client library also sends the operating system, the Python version and whatever OPENAI_ORG_ID,
 # OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS hold. None of it is needed, and the last three may belong to
@@ -45,75 +64,207 @@ class _NotACompletion(Exception):
     """The endpoint answered with something other than a chat completion."""
 
 
-class Endpoint(Protocol):
-    """What this module reads of the `endpoint` section of the settings."""
-
-    name: str
-    base_url: str
-    model: str
-    api_key_env: str | None
-    max_concurrency: int
-    timeout_seconds: float
+class _LimitReached(Exception):
+    """The next request could cost more than may be spent."""
 
 
-def answer(prompts: Sequence[list[Message]], endpoint: Endpoint, cache_dir: str | Path, *,
-           max_tokens: int = 128, seed: int = 0) -> list[str]:
-    """Ask a model for one greedy answer to each prompt, or take the answer from the cache.
+@dataclass(frozen=True)
+class Prompted:
+    """A prompted model in the place of a fine-tuned teacher: it sees a few gold examples and learns nothing.
+
+    Attributes
+    ----------
+    task : Task
+    budget : int
+        The examples it is shown are drawn from this many gold ones.
+    settings : Settings
+        With an `endpoint`.
+    shots : int, optional
+        How many it is shown; the most of `endpoint.shots` if not given.
+    """
+
+    task: Task
+    budget: int
+    settings: Settings
+    shots: int | None = None
+
+    @property
+    def server(self) -> EndpointSettings:
+        return self.settings.endpoint
+
+    @property
+    def digest(self) -> str:
+        """What its answers depend on, besides the task. What the server does with the model's name cannot be seen."""
+        return digest([self.server.base_url, self.server.model, self._shots])
+
+    @property
+    def cache(self) -> Path:
+        """The folder of its answers."""
+        return self.settings.folder / "endpoint-answers"
+
+    @property
+    def _shots(self) -> int:
+        return max(self.server.shots, default=0) if self.shots is None else self.shots
+
+    def answers(self, texts: Sequence[str]) -> tuple[list[str], list[float], torch.Tensor | None]:
+        """Outputs for input texts, in the form of `teacher.answers`.
+
+        Returns
+        -------
+        outputs : list of str
+            `NO_ANSWER` where no try gave an answer that can be read.
+        log_probabilities : list of float
+            NaN: a server says labels and texts, not how likely they are.
+        label_log_probabilities : Tensor of shape (texts, labels), or None for NLG
+            0 for the label that was given and minus infinity for the others: as a soft label, that label alone.
+        """
+        task, instruction = self.task, self.task.wording.instruction
+        shots = draw_shots(task.gold(self.budget), self._shots, seed_for(self.settings, task.name, "shots"), task.labels)
+        unknown = [math.nan] * len(texts)
+        if task.kind == "classification":
+            outputs = classify(texts, task.labels, shots, instruction, self.server, self.cache, seed=self.settings.seed)
+            scores = [[0.0 if label == output else -math.inf for label in task.labels] for output in outputs]
+            return outputs, unknown, torch.tensor(scores).reshape(len(texts), len(task.labels))
+        return realise(texts, shots, instruction, self.server, self.cache, max_tokens=self.settings.annotate.max_new_tokens,
+                       seed=self.settings.seed), unknown, None
+
+    def pairs(self, number: int) -> pd.DataFrame:
+        """New pairs, as many for each label, several to a request; each request shows other gold examples.
+
+        Returns
+        -------
+        DataFrame
+            One row a pair asked for, labels in turn: text; sampled, its output, None if the answer or this pair of it cannot
+            be read; log_probability, NaN; finished, False if the answer ended before it came to this pair.
+        """
+        chosen, labels = self.settings.generate, self.task.labels or ("",)
+        wanted = [labels[place % len(labels)] for place in range(number)]
+        asked = [(label, min(PAIRS_AT_ONCE, count - start)) for label, count in Counter(wanted).items()
+                 for start in range(0, count, PAIRS_AT_ONCE)]
+        first = seed_for(self.settings, self.task.name, self.budget, "sample")
+        item = {"type": "string"} if self.task.labels else _object(text={"type": "string"}, output={"type": "string"})
+        said = answer([self._request(label, count, first + place) for place, (label, count) in enumerate(asked)], self.server,
+                      self.cache, max_tokens=PAIRS_AT_ONCE * (chosen.max_new_tokens + JSON_TOKENS),
+                      seed=range(first, first + len(asked)), temperature=chosen.temperature,
+                      form=_form(examples={"type": "array", "items": item}), read=_examples)
+        rows: dict[str, list[tuple]] = {label: [] for label in labels}
+        for (label, count), examples in zip(asked, said, strict=True):
+            missing = ("", "", math.nan, False) if examples else ("", None, math.nan, True)
+            found = [self._pair(label, example) for example in examples or []]
+            rows[label] += (found + [missing] * count)[:count]
+        turns = {label: iter(each) for label, each in rows.items()}
+        return pd.DataFrame([next(turns[label]) for label in wanted], columns=["text", "sampled", "log_probability", "finished"])
+
+    def _request(self, label: str, count: int, seed: int) -> list[Message]:
+        gold = [example for example in self.task.gold(self.budget) if label in ("", example.target)]
+        shown = random.Random(seed).sample(gold, min(self._shots, len(gold)))
+        examples = [example.text if label else {"text": example.text, "output": example.target} for example in shown]
+        form = {"examples": ["…"] if label else [{"text": "…", "output": "…"}]}
+        lines = [f"All of them have the {self.task.wording.output}: {label}"] if label else []
+        lines += [f"The data set has these:\n{json.dumps({'examples': examples}, ensure_ascii=False)}"] if examples else []
+        lines += [f"Write {count} new ones, of the same kind and length, that differ from these and from each other.",
+                  f"Answer with JSON and nothing else: {json.dumps(form, ensure_ascii=False)}"]
+        instruction = f"You write examples for a data set. Its task: {self.task.wording.instruction}"
+        return [{"role": "system", "content": instruction}, {"role": "user", "content": "\n".join(lines)}]
+
+    def _pair(self, label: str, example: Any) -> tuple[str, str | None, float, bool]:
+        given = {"text": example, "output": label} if label else example
+        if not isinstance(given, dict) or not all(isinstance(given.get(name), str) for name in ("text", "output")):
+            return "", None, math.nan, True
+        text, output = (" ".join(given[name].split()) for name in ("text", "output"))
+        return splits.cut(text, self.settings.max_characters) if label else text, output, math.nan, True
+
+
+def answer(prompts: Sequence[list[Message]], endpoint: EndpointSettings, cache_dir: str | Path, *, max_tokens: int = 128,
+           seed: int | Sequence[int] = 0, temperature: float = 0, form: dict[str, Any] | None = None,
+           read: Callable[[str], Any] | None = None) -> list[Any]:
+    """Ask a model for one answer to each prompt, or take the answer from the cache.
 
     Parameters
     ----------
     prompts : sequence of list of dict
         Chat messages, each with a `role` and a `content`. Equal prompts are asked once.
-    endpoint : Endpoint
-        Where to ask, which model, how many requests at a time and how long to wait for one.
+    endpoint : EndpointSettings
+        Where to ask, which model, how many requests at a time, how long to wait for one, and what may be spent.
     cache_dir : path
         Holds one JSON file per answer, named by the digest of the URL, the model, the messages and the
-        parameters. Delete it if the model behind the same name has changed.
+        parameters. Delete it if the model behind the same name has changed. One process at a time asks for what it lacks.
     max_tokens : int
         Longest answer, in tokens.
-    seed : int
-        Sent with each request; matters only where a server draws at random even at temperature 0.
+    seed : int or sequence of int
+        Sent with each request, one for all or one for each; at temperature 0 few servers draw at random.
+    temperature : float
+        0 is greedy.
+    form : dict, optional
+        The `response_format` that answers are to have. A server that refuses it is asked without.
+    read : callable, optional
+        Reads an answer. Where what it returns is empty, the model is told so and asked again, `TRIES` times in all.
 
     Returns
     -------
-    list of str
-        As many as there are prompts, in their order. A refusal without text is an empty string.
+    list
+        As many as there are prompts, in their order: what `read` makes of each answer, or without it the answer, a string. A
+        refusal without text is an empty string.
 
     Raises
     ------
     SettingsError
         If the URL is not one, or the environment variable with the API key is not set.
     StageError
-        If the endpoint cannot be reached, refuses, or sends something that is not a chat completion.
+        If the endpoint cannot be reached, refuses, or sends something that is not a chat completion; or if the next request
+        could pass `endpoint.max_dollars`.
     """
     base_url = endpoint.base_url.rstrip("/")
     if not re.match(r"https?://[^/\s]+", base_url):
         raise SettingsError(f"endpoint.base_url is '{endpoint.base_url}', which is not a URL: write it like "
                             "http://127.0.0.1:8000/v1.")
-    parameters = {"temperature": 0, "max_tokens": max_tokens, "seed": seed}
-    requests = [{"base_url": base_url, "model": endpoint.model, "messages": messages,
-                 "parameters": parameters} for messages in prompts]
+    seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
+    parameters = {"temperature": temperature, "max_tokens": max_tokens, **({"response_format": form} if form else {})}
+    requests = [{"base_url": base_url, "model": endpoint.model, "messages": messages, "parameters": {**parameters, "seed": one}}
+                for messages, one in zip(prompts, seeds, strict=True)]
+    said = _answers(requests, endpoint, base_url, cache_dir)
+    if read is None:
+        return said
+    found = [read(text) for text in said]
+    for _ in range(TRIES - 1):
+        again = [place for place, value in enumerate(found) if not value]
+        for place in again:
+            requests[place] = _once_more(requests[place], said[place])
+        texts = _answers([requests[place] for place in again], endpoint, base_url, cache_dir)
+        for place, text in zip(again, texts, strict=True):
+            said[place], found[place] = text, read(text)
+    if unread := sum(not value for value in found):
+        print(f"{unread:,} of {len(found):,} answers could not be read, after {TRIES} tries.", flush=True)
+    return found
+
+
+def _once_more(request: dict, said: str) -> dict:
+    """The request that follows an answer that cannot be read."""
+    asked = "That is not an answer of the form that was asked for. Give it in that form, and nothing else."
+    return {**request, "messages": [*request["messages"], {"role": "assistant", "content": said[:500].strip() or "…"},
+                                    {"role": "user", "content": asked}]}
+
+
+def _answers(requests: Sequence[dict], endpoint: EndpointSettings, base_url: str, cache_dir: str | Path) -> list[str]:
+    """The answer to each request, from the cache or else from the endpoint."""
     keys = [digest(request) for request in requests]
-    answers, waiting = {}, {}
-    for key, request in zip(keys, requests, strict=True):
-        known = _cached(cache_dir, key, request)
-        if known is None:
-            waiting[key] = request
-        else:
-            answers[key] = known
-    if waiting:
-        _ask(waiting, answers, endpoint, base_url, cache_dir)
-    return [answers[key] for key in keys]
+    wanted = dict(zip(keys, requests, strict=True))
+    known = _known(wanted, cache_dir)
+    if len(known) < len(wanted):
+        # Notebooks and folds run side by side: what may be under way at once, and be spent, holds for all of them.
+        with locked(cache_dir):
+            _ask(wanted, endpoint, base_url, cache_dir)
+        known = _known(wanted, cache_dir)
+    return [known[key]["answer"] for key in keys]
 
 
-def classify(examples: Sequence[Example], labels: Sequence[str], gold_shots: Sequence[Example],
-             instruction: str, endpoint: Endpoint, cache_dir: str | Path, *, seed: int = 0) -> list[str]:
+def classify(texts: Sequence[str], labels: Sequence[str], gold_shots: Sequence[Example],
+             instruction: str, endpoint: EndpointSettings, cache_dir: str | Path, *, seed: int = 0) -> list[str]:
     """Label texts by prompting.
 
     Parameters
     ----------
-    examples : sequence of Example
-        Only `text` is read.
+    texts : sequence of str
     labels : sequence of str
         All labels of the task; the prompt lists them.
     gold_shots : sequence of Example
@@ -124,24 +275,24 @@ def classify(examples: Sequence[Example], labels: Sequence[str], gold_shots: Seq
     Returns
     -------
     list of str
-        A label for each example, or `NO_ANSWER` where the answer names none or more than one.
+        A label for each text, or `NO_ANSWER` where every answer names none or more than one.
     """
     instruction = f"{instruction}\nAnswer with one of these labels and nothing else: {', '.join(labels)}."
     # A label never has more tokens than characters.
-    room = max(16, *(len(label) for label in labels))
-    prompts = [_prompt(instruction, gold_shots, example.text) for example in examples]
-    texts = answer(prompts, endpoint, cache_dir, max_tokens=room, seed=seed)
-    return [read_label(text, labels) for text in texts]
+    room = max(16, *(len(label) for label in labels)) + JSON_TOKENS
+    prompts = [_prompt(instruction, gold_shots, text) for text in texts]
+    return answer(prompts, endpoint, cache_dir, max_tokens=room, seed=seed,
+                  form=_form(label={"type": "string", "enum": list(labels)}), read=lambda text: read_label(text, labels))
 
 
-def realise(examples: Sequence[Example], gold_shots: Sequence[Example], instruction: str, endpoint: Endpoint,
+def realise(texts: Sequence[str], gold_shots: Sequence[Example], instruction: str, endpoint: EndpointSettings,
             cache_dir: str | Path, *, max_tokens: int = 128, seed: int = 0) -> list[str]:
     """Write the text for linearised data by prompting.
 
     Parameters
     ----------
-    examples : sequence of Example
-        Only `text`, the linearised input, is read.
+    texts : sequence of str
+        Linearised inputs.
     gold_shots : sequence of Example
         Worked examples to show first (see `draw_shots`); empty for 0-shot.
     instruction : str
@@ -150,11 +301,10 @@ def realise(examples: Sequence[Example], gold_shots: Sequence[Example], instruct
     Returns
     -------
     list of str
-        One line of text for each example.
+        One line of text for each input; `NO_ANSWER` where every answer is empty.
     """
-    prompts = [_prompt(instruction, gold_shots, example.text) for example in examples]
-    texts = answer(prompts, endpoint, cache_dir, max_tokens=max_tokens, seed=seed)
-    return [" ".join(text.split()) for text in texts]
+    prompts = [_prompt(instruction, gold_shots, text) for text in texts]
+    return answer(prompts, endpoint, cache_dir, max_tokens=max_tokens, seed=seed, read=lambda text: " ".join(text.split()))
 
 
 def draw_shots(gold: Sequence[Example], count: int, seed: int, labels: Sequence[str] = ()) -> list[Example]:
@@ -179,10 +329,11 @@ def draw_shots(gold: Sequence[Example], count: int, seed: int, labels: Sequence[
 
 
 def read_label(text: str, labels: Sequence[str]) -> str:
-    """Find the label that a free-text answer gives.
+    """Find the label that an answer gives, in JSON or in words.
 
-    Tried in order, ignoring case and surrounding punctuation: the whole answer is a label; its first line is
-    one; exactly one label occurs in it as a whole word (an occurrence inside a longer label does not count).
+    In JSON it is what stands after `label`. Tried in order, ignoring case and surrounding punctuation: the whole
+    answer is a label; its first line is one; exactly one label occurs in it as a whole word (an occurrence inside a
+    longer label does not count).
 
     Returns
     -------
@@ -190,7 +341,8 @@ def read_label(text: str, labels: Sequence[str]) -> str:
         One of `labels`, or `NO_ANSWER`.
     """
     by_folded = {label.casefold(): label for label in labels}
-    text = text.casefold().strip()
+    label = _json(text).get("label")
+    text = (label if isinstance(label, str) else text).casefold().strip()
     for part in (text, text.partition("\n")[0].strip()):
         label = by_folded.get(part) or by_folded.get(part.strip(string.whitespace + string.punctuation))
         if label is not None:
@@ -207,61 +359,157 @@ def _prompt(instruction: str, gold_shots: Sequence[Example], text: str) -> list[
     return [*messages, {"role": "user", "content": text}]
 
 
+def _object(**properties: dict) -> dict[str, Any]:
+    """JSON schema of an object that has these and nothing else."""
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+def _form(**properties: dict) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": _object(**properties)}}
+
+
+def _json(text: str) -> dict:
+    """The JSON object in an answer, without what stands around it and as far as it goes if it was cut; {} if there is none."""
+    start, end = text.find("{"), text.rfind("}")
+    if start < 0:
+        return {}
+    try:
+        found = from_json(text[start: end + 1] if end > start else text[start:], allow_partial=True)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _examples(text: str) -> list:
+    """The first list in an answer's JSON object, whatever the model calls it; [] if there is none."""
+    return next((value for value in _json(text).values() if isinstance(value, list)), [])
+
+
 def _entry(cache_dir: str | Path, key: str) -> Path:
     return Path(cache_dir) / key[:2] / f"{key}.json"
 
 
-def _cached(cache_dir: str | Path, key: str, request: dict) -> str | None:
-    path = _entry(cache_dir, key)
-    if not path.exists():
-        return None
+def _read(path: Path) -> dict | None:
+    """What the cache has of a request: request, answer and usage; None if there is nothing, or it is damaged."""
     try:
         entry = read_json(path)
-        if entry["request"] == request and isinstance(entry["answer"], str):
-            return entry["answer"]
-    except (StageError, KeyError, TypeError):
-        pass
-    return None  # a damaged entry is asked again and replaced
+    except StageError:
+        return None
+    return entry if isinstance(entry, dict) and entry.get("request") and isinstance(entry.get("answer"), str) else None
 
 
-def _ask(waiting: dict[str, dict], answers: dict[str, str], endpoint: Endpoint, base_url: str,
-         cache_dir: str | Path) -> None:
-    """Send the requests, `max_concurrency` at a time; each answer is on disk before it enters `answers`."""
+def _known(wanted: dict[str, dict], cache_dir: str | Path) -> dict[str, dict]:
+    """What the cache has of these requests, by key."""
+    read = {key: _read(_entry(cache_dir, key)) for key in wanted}
+    return {key: entry for key, entry in read.items() if entry and entry["request"] == wanted[key]}
+
+
+def _tokens(text: str) -> int:
+    """About how many tokens a text has; every model divides it in a way of its own."""
+    return math.ceil(len(text) / 4)
+
+
+def _to_read(request: dict) -> int:
+    return sum(_tokens(message["content"]) + 4 for message in request["messages"])
+
+
+def _used(entries: Iterable[dict]) -> tuple[int, int]:
+    """Tokens read and written for answers: as the server counted them, or estimated if it did not."""
+    read = written = 0
+    for entry in entries:
+        counted = entry.get("usage") or (_to_read(entry["request"]), _tokens(entry["answer"]))
+        read, written = read + counted[0], written + counted[1]
+    return read, written
+
+
+def _dollars(endpoint: EndpointSettings, read: int, written: int) -> float:
+    return (read * (endpoint.input_price or 0) + written * (endpoint.output_price or 0)) / 1e6
+
+
+def _in_words(endpoint: EndpointSettings, read: int, written: int, at_most: str = "") -> str:
+    priced = endpoint.input_price is not None or endpoint.output_price is not None
+    dollars = f", {at_most}${_dollars(endpoint, read, written):.4f}" if priced else ""
+    return f"{read:,} tokens read, {at_most}{written:,} written{dollars}"
+
+
+def _ask(wanted: dict[str, dict], endpoint: EndpointSettings, base_url: str, cache_dir: str | Path) -> None:
+    """Send the requests that the cache has no answer to, `max_concurrency` at a time; each answer is on disk when it is there."""
+    known = _known(wanted, cache_dir)
+    waiting = {key: request for key, request in wanted.items() if key not in known}
+    if not waiting:
+        return
     api_key = _api_key(endpoint)
     client = _client(endpoint, base_url, api_key)
+    plain = threading.Event()
+    limit = math.inf if endpoint.max_dollars is None else endpoint.max_dollars
+    spent = 0.0
+    if endpoint.max_dollars is not None:
+        spent = _dollars(endpoint, *_used(filter(None, map(_read, Path(cache_dir).glob("??/*.json")))))
+    # A token has at least one byte, of the text or of what the server puts around it.
+    most = {key: _dollars(endpoint, sum(len(message["content"].encode()) + 16 for message in request["messages"]),
+                          request["parameters"]["max_tokens"]) for key, request in waiting.items()}
+    estimate = _in_words(endpoint, sum(map(_to_read, waiting.values())),
+                         sum(request["parameters"]["max_tokens"] for request in waiting.values()), "at most ")
 
-    def ask_one(key: str) -> str:
+    def ask_one(key: str) -> dict:
         request = waiting[key]
         try:
-            completion = client.chat.completions.create(model=request["model"], messages=request["messages"],
-                                                        **request["parameters"])
+            completion = _completion(client, request, plain)
         except json.JSONDecodeError as error:
             raise _NotACompletion(f"not JSON: {error}") from error
-        text = _text_of(completion)
-        write_json(_entry(cache_dir, key), {"request": request, "answer": text})
-        return text
+        entry = {"request": request, "answer": _text_of(completion)[:LONGEST_ANSWER], "usage": _usage_of(completion)}
+        write_json(_entry(cache_dir, key), entry)
+        return entry
 
+    there = f" ({len(known):,} answers are there already)" if known else ""
+    print(f"Sending {len(waiting):,} prompts to {endpoint.model} at {base_url}{there}. Estimated: {estimate}.", flush=True)
     # Threads rather than asyncio: a notebook already runs an event loop.
     pool = ThreadPoolExecutor(max_workers=endpoint.max_concurrency)
     try:
-        futures = {pool.submit(ask_one, key): key for key in waiting}
-        for future in progress(as_completed(futures), f"asking {endpoint.name}", len(futures)):
-            answers[futures[future]] = future.result()
-    except (openai.OpenAIError, _NotACompletion) as error:
+        left = list(waiting)
+        while left:
+            # As many as are within the limit if each costs the most it can. They cost less, so more may follow.
+            now = left[: bisect_right(list(accumulate(most[key] for key in left)), limit - spent)]
+            if not now:
+                raise _LimitReached(f"The next request could pass endpoint.max_dollars={limit:g}, of which ${spent:.4f} are spent "
+                                    "in this run's folder: raise it to go on.")
+            futures = [pool.submit(ask_one, key) for key in now]
+            for future in progress(as_completed(futures), f"asking {endpoint.name}", len(futures)):
+                spent += _dollars(endpoint, *_used([future.result()]))
+            left = left[len(now):]
+    except (openai.OpenAIError, _NotACompletion, _LimitReached) as error:
         # What is under way is paid for: let it end and be cached before saying what went wrong.
         pool.shutdown(cancel_futures=True)
-        kept = sum(_entry(cache_dir, key).exists() for key in waiting) + len(answers.keys() - waiting.keys())
-        total = len(answers.keys() | waiting.keys())
         # `from None`: the library's own error quotes parts of the request.
-        sentence = _sentence(error, endpoint, base_url, api_key, client)
-        raise StageError(f"{sentence} {kept} of {total} answers are kept; the next run asks for the others "
-                         "only.") from None
+        sentence = str(error) if isinstance(error, _LimitReached) else _sentence(error, endpoint, base_url, api_key, client)
+        raise StageError(f"{sentence} {len(_known(wanted, cache_dir))} of {len(wanted)} answers are kept; the next run asks for "
+                         "the others only.") from None
     finally:
         pool.shutdown(cancel_futures=True)
         client.close()
+        came = _known(waiting, cache_dir).values()
+        uncounted = sum(not entry["usage"] for entry in came)
+        print(f"{len(came):,} answers: {_in_words(endpoint, *_used(came))} (estimated: {estimate})."
+              f"{f' The server sent no counts for {uncounted:,}: theirs are estimated.' if uncounted else ''}"
+              f"{' It takes no JSON schema: answers are read as text.' if plain.is_set() else ''}", flush=True)
 
 
-def _api_key(endpoint: Endpoint) -> str | None:
+def _completion(client: openai.OpenAI, request: dict, plain: threading.Event) -> object:
+    """A completion, without a form if the server refuses it: `plain` is set once it has."""
+    parameters = dict(request["parameters"])
+    if plain.is_set():
+        parameters.pop("response_format", None)
+    try:
+        return client.chat.completions.create(model=request["model"], messages=request["messages"], **parameters)
+    except (openai.BadRequestError, openai.UnprocessableEntityError):
+        if parameters.pop("response_format", None) is None:
+            raise
+    completion = client.chat.completions.create(model=request["model"], messages=request["messages"], **parameters)
+    plain.set()
+    return completion
+
+
+def _api_key(endpoint: EndpointSettings) -> str | None:
     if not endpoint.api_key_env:
         return None
     key = os.environ.get(endpoint.api_key_env, "").strip()
@@ -272,7 +520,7 @@ def _api_key(endpoint: Endpoint) -> str | None:
     return key
 
 
-def _client(endpoint: Endpoint, base_url: str, api_key: str | None) -> openai.OpenAI:
+def _client(endpoint: EndpointSettings, base_url: str, api_key: str | None) -> openai.OpenAI:
     def send_only_what_is_needed(request) -> None:
         for name in list(request.headers):
             if name.lower() not in _SENT_HEADERS:
@@ -297,7 +545,14 @@ def _text_of(completion: object) -> str:
     return text or ""
 
 
-def _sentence(error: Exception, endpoint: Endpoint, base_url: str, api_key: str | None,
+def _usage_of(completion: object) -> tuple[int, int] | None:
+    """Tokens read and written, by the server's count; None if it does not say."""
+    usage = getattr(completion, "usage", None)
+    counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    return counts if all(isinstance(count, int) and count >= 0 for count in counts) else None
+
+
+def _sentence(error: Exception, endpoint: EndpointSettings, base_url: str, api_key: str | None,
               client: openai.OpenAI) -> str:
     """Say what went wrong and what to do, for the person who wrote the settings."""
     who = f"Endpoint '{endpoint.name}' ({base_url})"

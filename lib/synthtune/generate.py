@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ from synthtune.settings import Settings
 from synthtune.tasks import Task, seed_for, splits
 from synthtune.workers import Shards
 
+if TYPE_CHECKING:
+    from synthtune.endpoint import Prompted
+
 DISAGREES = "teacher disagrees"
 REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES, NO_OUTPUT, INCOMPLETE)
 """Why a sampled pair is dropped, in the order in which it is checked."""
@@ -26,7 +30,7 @@ REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", 
 FEWEST_WORDS = 2
 
 
-def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, budget: int,
+def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Prompted, task: Task, budget: int,
              settings: Settings) -> pd.DataFrame:
     """Sample new pairs, or read the pairs of this run if they are cached with the same fingerprint.
 
@@ -35,8 +39,8 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
 
     Parameters
     ----------
-    generator, annotator : LanguageModel
-        The teacher fine-tuned on P(X,Y) and the one fine-tuned on P(Y|X), adapters merged.
+    generator, annotator : LanguageModel or Prompted
+        The teacher of P(X,Y) and that of P(Y|X) (`teacher.ready`).
     task : Task
     budget : int
     settings : Settings
@@ -50,7 +54,8 @@ def generate(generator: LanguageModel, annotator: LanguageModel, task: Task, bud
     DataFrame
         Every sampled pair, in the order of sampling: text, sampled (the generator's output), relabelled (the
         annotator's), output (the one to train on), log_probability (of the sample, in nats), agreement (annotator's
-        log-probability of its own output), dropped (a reason, or "") and, for classification, one column `log P(label)` per
+        log-probability of its own output; both NaN from a prompted model), dropped (a reason, or "") and, for
+        classification, one column `log P(label)` per
         label: the annotator's distribution.
     """
     settings = settings.check(task.name, budget)
@@ -87,7 +92,8 @@ def generate_share(stage: workers.Stage, task: Task, budget: int, settings: Sett
     """Do one process's share of sampling or relabelling, with the teachers that this run has fine-tuned."""
     settings = settings.check(task.name, budget)
     lm = language_model.load(settings.teacher.model, settings.format)
-    generating = teacher.fine_tune(lm, task, budget, "generate", settings)
+    prompted = settings.generate.source == "endpoint"
+    generating = (teacher.ready if prompted else teacher.fine_tune)(lm, task, budget, "generate", settings)
     if stage == "sample":
         generator = teacher.with_adapter(lm, generating, copied=False)
         _sampled(generator, task, budget, settings).do(rank, processes)
@@ -100,7 +106,7 @@ def generate_share(stage: workers.Stage, task: Task, budget: int, settings: Sett
     _relabelled(annotator, table, task, budget, settings).do(rank, processes)
 
 
-def _relabelled(annotator: LanguageModel, table: pd.DataFrame, task: Task, budget: int, settings: Settings) -> Shards:
+def _relabelled(annotator: LanguageModel | Prompted, table: pd.DataFrame, task: Task, budget: int, settings: Settings) -> Shards:
     """The annotator's output for every pair that is well formed, and its log-probability."""
     texts = list(table.loc[table["dropped"] == "", "text"])
 
@@ -113,7 +119,7 @@ def _relabelled(annotator: LanguageModel, table: pd.DataFrame, task: Task, budge
         return judged if scores is None else judged.assign(**by_label(task, scores))
 
     made_from = {"annotator": annotator.digest, "texts": texts, "settings": settings.for_stage("generate", task.name)}
-    return Shards.of(texts, settings.generate.shard_size, settings.folder_of(task.name, budget), "relabelled",
+    return Shards.of(texts, _size(annotator, settings), settings.folder_of(task.name, budget), "relabelled",
                      made_from, make, "relabel")
 
 
@@ -140,17 +146,19 @@ def _labelled(table: pd.DataFrame, task: Task, settings: Settings) -> pd.DataFra
     return table
 
 
-def _sample(generator: LanguageModel, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
+def _sample(generator: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
     return _sampled(generator, task, budget, settings).done("sample", task.name, budget, settings,
                                                            settings.generate.processes)
 
 
-def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settings) -> Shards:
+def _sampled(generator: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> Shards:
     """The generator's samples: text, output, log-probability, and whether the model ended the text itself."""
     chosen = settings.generate
     seed = seed_for(settings, task.name, budget, "sample")
 
     def make(number: int, part: Sequence[int], doing: str) -> pd.DataFrame:
+        if not isinstance(generator, LanguageModel):
+            return generator.pairs(len(part))
         labels = [task.labels[place % len(task.labels)] for place in part] if task.labels else None
         prompts = [teacher.generation_prompt(task, label) for label in labels or [None] * len(part)]
         written, sums, finished = language_model.write(
@@ -169,8 +177,13 @@ def _sampled(generator: LanguageModel, task: Task, budget: int, settings: Settin
 
     made_from = {"generator": generator.digest, "task": task.digest, "budget": budget,
                  "settings": settings.for_stage("generate", task.name)}
-    return Shards.of(range(chosen.pairs), chosen.shard_size, settings.folder_of(task.name, budget), "sampled",
+    return Shards.of(range(chosen.pairs), _size(generator, settings), settings.folder_of(task.name, budget), "sampled",
                      made_from, make, "generate")
+
+
+def _size(lm: LanguageModel | Prompted, settings: Settings) -> int | None:
+    """Pairs a shard; all in one where answers are kept one by one."""
+    return settings.generate.shard_size if isinstance(lm, LanguageModel) else None
 
 
 def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
@@ -179,7 +192,9 @@ def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
     seen, reasons = set(), []
     for text, output, finished in zip(table["text"], table["sampled"], table["finished"], strict=True):
         form = splits.normalised(text)
-        if len(form.split()) < FEWEST_WORDS or not output:
+        if pd.isna(output):  # of a prompted model
+            reasons.append("malformed")
+        elif len(form.split()) < FEWEST_WORDS or not output:
             reasons.append("empty" if finished else "unfinished")
         elif not finished:
             reasons.append("unfinished")
@@ -204,7 +219,7 @@ def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
     return reasons
 
 
-def audit(generated: pd.DataFrame, generator: LanguageModel, task: Task, budget: int, settings: Settings) -> dict:
+def audit(generated: pd.DataFrame, generator: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> dict:
     """Count what was dropped and measure diversity, novelty and label agreement; write `generation.json`.
 
     Distinct-n (Li et al. 2016) and self-BLEU (Zhu et al. 2018) measure diversity, on equally many generated and gold

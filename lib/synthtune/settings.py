@@ -42,8 +42,11 @@ class _Section(BaseModel):
         return value
 
 
-HOW = {"processes", "sharding", "activations", "checkpoint_steps"}
-"""Settings that say how work is done, on which no result depends."""
+HOW = {"processes", "sharding", "activations", "checkpoint_steps", "api_key_env", "max_concurrency", "timeout_seconds",
+       "input_price", "output_price", "max_dollars"}
+"""Settings that say how work is done and what it costs, on which no result depends."""
+
+SOURCE = Field(None, description="the fine-tuned teacher if null; endpoint: the prompted model of the section endpoint")
 
 PROCESSES = Field(None, ge=1, description="processes that share the work; if null one for each GPU, or the cores that are spare")
 
@@ -81,6 +84,7 @@ class TeacherSettings(_Section):
 class AnnotateSettings(_Section):
     """P(Y|X) on unlabelled inputs (`02_annotate`)."""
 
+    source: Literal["teacher", "endpoint"] | None = SOURCE
     inputs: int | None = Field(None, ge=1, description="unlabelled inputs to annotate; all if null")
     batch_size: int = Field(32, ge=1, description="inputs per forward pass")
     processes: int | None = PROCESSES
@@ -93,6 +97,7 @@ class AnnotateSettings(_Section):
 class GenerateSettings(_Section):
     """P(X,Y): whole new pairs (`03_generate`)."""
 
+    source: Literal["teacher", "endpoint"] | None = SOURCE
     pairs: int = Field(1000, ge=1, description="pairs to sample, before any are dropped")
     budgets: Literal["all", "ends", "smallest"] = Field(
         "all", description="budgets at which pairs are generated: all, the smallest and the largest, or the smallest alone")
@@ -139,7 +144,7 @@ class StudentSettings(_Section):
 
 
 class EndpointSettings(_Section):
-    """A prompted model behind an OpenAI-compatible server, for figure 4."""
+    """A prompted model behind an OpenAI-compatible server: for figure 4, and wherever `source` is endpoint."""
 
     name: str = Field(description="how figures call it")
     base_url: str = Field(description="for example http://127.0.0.1:8000/v1")
@@ -148,7 +153,10 @@ class EndpointSettings(_Section):
     shots: list[int] = Field([0, 5], description="numbers of gold examples in the prompt")
     max_concurrency: int = Field(4, ge=1, description="requests under way at once")
     timeout_seconds: float = Field(60, gt=0, description="longest wait for one answer")
-    max_test_examples: int = Field(200, ge=1, description="test examples to ask about")
+    max_test_examples: int = Field(200, ge=1, description="test examples to ask about for figure 4")
+    input_price: float | None = Field(None, ge=0, description="US dollars for a million tokens that the model reads")
+    output_price: float | None = Field(None, ge=0, description="the same for tokens that it writes")
+    max_dollars: float | None = Field(None, ge=0, description="what may be spent in a run's folder; needs both prices")
 
 
 class PlanSettings(_Section):
@@ -257,6 +265,14 @@ class Settings(_Section):
         if alone:
             raise SettingsError(f"per_task.{alone[0]}: budgets are the same for all tasks of a run; a task that has a few examples "
                                 "less than the largest uses all it has. Set budgets outside per_task.")
+        for name, section in (("annotate", self.annotate), ("generate", self.generate)):
+            if section.source == "endpoint" and self.endpoint is None:
+                raise SettingsError(f"{name}.source: endpoint, but no endpoint is named; set endpoint.name, endpoint.base_url and "
+                                    "endpoint.model.")
+        if self.endpoint and self.endpoint.max_dollars is not None and None in (self.endpoint.input_price,
+                                                                                self.endpoint.output_price):
+            raise SettingsError("endpoint.max_dollars: what a token costs is not known; set endpoint.input_price and "
+                                "endpoint.output_price, in US dollars for a million tokens.")
         if self.generate.engine != "batches" and self.teacher.vocabulary is not None:
             raise SettingsError(f"generate.engine: {self.generate.engine} writes with all of the teacher's tokens; set "
                                 "teacher.vocabulary=null, or generate.engine=batches.")
@@ -336,8 +352,8 @@ class Settings(_Section):
             The task; needed for every stage but "figures".
         """
         if stage == "figures":
-            relevant = self.model_dump(mode="json", exclude_none=True, exclude={
-                "run_dir", "jobs", "number_format", "plan", "cluster", "own_rows", "own_task"})
+            left_out = ("run_dir", "jobs", "number_format", "plan", "cluster", "own_rows", "own_task")
+            relevant = self.model_dump(mode="json", exclude_none=True, exclude={**dict.fromkeys(left_out, True), "endpoint": HOW})
             return {"figures": relevant}
         # A setting that is null says nothing: one that a later version adds, null at first, voids no results.
         mine = self.for_task(task).model_dump(mode="json", exclude_none=True)
@@ -352,8 +368,11 @@ class Settings(_Section):
                  "students": ("teacher", "annotate", "generate", "students", "budgets")}
         if stage not in chain:
             raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, chain)}")
+        sections = chain[stage]
+        if any(mine[name].get("source") == "endpoint" for name in ("annotate", "generate") if name in sections):
+            sections += ("endpoint",)
         without = {name: {key: value for key, value in mine[name].items() if key not in HOW}
-                   if isinstance(mine[name], dict) else mine[name] for name in chain[stage] if name in mine}
+                   if isinstance(mine[name], dict) else mine[name] for name in sections if name in mine}
         if task is not None and task == self.own_task:
             # Of a user's own rows the pool is as large as they are many, and the annotated inputs have a digest of their own:
             # more unlabelled rows, or more of them annotated, change no pair that is generated.

@@ -180,9 +180,10 @@ def confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) 
     no such line.
     """
     figure, axes = _small_axes()
-    if annotated.empty:
-        axes.set_title("nothing was annotated: every input has its label")
-        return picture(figure, "Empty: nothing was annotated.")
+    if annotated["log_probability"].isna().all():
+        why = "the model does not say how sure it is" if len(annotated) else "nothing was annotated: every input has its label"
+        axes.set_title(why)
+        return picture(figure, f"Empty: {why}.")
     if task.kind == "classification":
         shown = annotate.reliability(annotated, task, budget, bins)
         x, y = 100 * shown["confidence"], shown["accuracy"]

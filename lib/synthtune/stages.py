@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from synthtune import annotate, generate, language_model, results, teacher
+from synthtune import annotate, generate, results, teacher
 from synthtune.files import read_json
+from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task
 
@@ -27,7 +28,7 @@ def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
     settings, lm, rows = settings.check(task.name), None, []
     for budget in settings.budgets:
         if not _is_made(task, budget, settings):
-            lm = lm or language_model.load(settings.teacher.model, settings.format)
+            lm = lm or teacher.base(settings)
             _make(lm, task, budget, settings)
         folder = settings.folder_of(task.name, budget)
         rows.append(
@@ -60,12 +61,12 @@ def _is_made(task: Task, budget: int, settings: Settings) -> bool:
     return True
 
 
-def _make(lm: language_model.LanguageModel, task: Task, budget: int, settings: Settings) -> None:
-    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "annotate", settings))
+def _make(lm: LanguageModel | None, task: Task, budget: int, settings: Settings) -> None:
+    annotator = teacher.ready(lm, task, budget, "annotate", settings)
     annotate.check(annotate.annotate(annotator, task, budget, settings), annotator, task, budget, settings)
     if "generate" not in settings.objectives(budget):
         return
-    generator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, budget, "generate", settings))
+    generator = teacher.ready(lm, task, budget, "generate", settings)
     generate.audit(
         generate.generate(generator, annotator, task, budget, settings), generator, task, budget, settings
     )

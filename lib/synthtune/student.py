@@ -122,7 +122,8 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
         wanted = [(GOLD, 0), (ANNOTATED, most["annotated"]), (GENERATED, most["generated"]), (BOTH, equal)]
         if budget == smallest:
             wanted.append((ANNOTATED, equal))
-            if kind == "classification" and chosen.synthetic_labels == "soft":
+            # A prompted model's labels are hard in any case.
+            if kind == "classification" and chosen.synthetic_labels == "soft" and settings.annotate.source != "endpoint":
                 wanted.append((HARD, equal))
         found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted
                   if amount or condition == GOLD]

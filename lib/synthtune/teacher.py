@@ -18,7 +18,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 import torch
@@ -36,6 +36,9 @@ from synthtune.number_format import device_name
 from synthtune.progress import progress
 from synthtune.settings import HOW, Settings, TeacherSettings, load as load_settings
 from synthtune.tasks import Example, Task, load as load_task, seed_for
+
+if TYPE_CHECKING:
+    from synthtune.endpoint import Prompted
 
 Direction = Literal["annotate", "generate"]
 """`annotate` is P(Y|X); `generate` is P(X,Y): the label and then the text, or the input and then the output."""
@@ -434,9 +437,37 @@ def with_adapter(lm: LanguageModel, adapter: Adapter, copied: bool = True) -> La
     return LanguageModel(model, lm.tokenizer, lm.name, adapter.digest, lm.vocabulary)
 
 
-def answers(lm: LanguageModel, task: Task, texts: list[str], settings: Settings, prefix: str = "",
+def base(settings: Settings) -> LanguageModel | None:
+    """The model that is fine-tuned; None where an endpoint does all that teachers do."""
+    if settings.annotate.source == settings.generate.source == "endpoint":
+        return None
+    return language_model.load(settings.teacher.model, settings.format)
+
+
+def ready(lm: LanguageModel | None, task: Task, budget: int, direction: Direction,
+          settings: Settings) -> LanguageModel | Prompted:
+    """The teacher that annotates or generates: fine-tuned on the gold examples of a budget, or prompted with a few of them.
+
+    Parameters
+    ----------
+    lm : LanguageModel or None
+        What `base` gives.
+    task, budget, direction, settings
+        As for `fine_tune`; `settings.annotate.source` and `settings.generate.source` say which it is.
+    """
+    settings = settings.check(task.name, budget)
+    if getattr(settings, direction).source != "endpoint":
+        return with_adapter(lm, fine_tune(lm, task, budget, direction, settings))
+    from synthtune.endpoint import Prompted  # its client library takes a second to import, and few ask
+
+    return Prompted(task, budget, settings)
+
+
+def answers(lm: LanguageModel | Prompted, task: Task, texts: list[str], settings: Settings, prefix: str = "",
             description: str = "answer") -> tuple[list[str], list[float], torch.Tensor | None]:
     """The model's output for each input text: the likeliest label, or the text it writes greedily.
+
+    A prompted model's log-probabilities are not known; see `endpoint.Prompted.answers`.
 
     Returns
     -------
@@ -445,6 +476,8 @@ def answers(lm: LanguageModel, task: Task, texts: list[str], settings: Settings,
         Of each output given its input. For classification it is normalised over the labels.
     label_log_probabilities : Tensor of shape (texts, labels), or None for NLG
     """
+    if not isinstance(lm, LanguageModel):
+        return lm.answers(texts)
     cut = [_cut_prompt(lm, task, text, settings.teacher.max_tokens) for text in texts]
     if task.kind == "classification":
         scores = language_model.score_labels(lm, cut, task.labels, prefix, settings.annotate.batch_size,
@@ -487,7 +520,7 @@ def prompted(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     settings = settings.check(task.name, budget)
     if budget != settings.budgets[0]:
         return []
-    from synthtune import endpoint  # its client library takes a second to import, and only this stage asks
+    from synthtune import endpoint  # its client library takes a second to import, and few ask
 
     shots = endpoint.draw_shots(task.gold(budget), settings.teacher.shots, seed_for(settings, task.name, "shots"),
                                 task.labels)
@@ -501,20 +534,12 @@ def _endpoint_rows(task: Task, budget: int, settings: Settings) -> list[dict]:
     server = settings.endpoint
     if server is None:
         return []
-    from synthtune import endpoint
+    from synthtune.endpoint import Prompted
 
     examples, rows = list(task.test[: server.max_test_examples]), []
-    cache = settings.folder / "endpoint-answers"
     for count in server.shots:
-        seed = seed_for(settings, task.name, "shots")
-        shots = endpoint.draw_shots(task.gold(budget), count, seed, task.labels)
         start = time.perf_counter()
-        if task.kind == "classification":
-            predicted = endpoint.classify(examples, task.labels, shots, task.wording.instruction, server, cache,
-                                          seed=settings.seed)
-        else:
-            predicted = endpoint.realise(examples, shots, task.wording.instruction, server, cache,
-                                         max_tokens=settings.annotate.max_new_tokens, seed=settings.seed)
+        predicted, _, _ = Prompted(task, budget, settings, count).answers([example.text for example in examples])
         rows.append(_row(task, budget, f"{server.name}, {count}-shot", settings, task.score(examples, predicted),
                          time.perf_counter() - start, server.model, ""))
     return rows

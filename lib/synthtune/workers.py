@@ -64,10 +64,11 @@ class Shards:
     doing: str
 
     @classmethod
-    def of(cls, items: Sequence[Any], size: int, place: Path, name: str, made_from: Any,
+    def of(cls, items: Sequence[Any], size: int | None, place: Path, name: str, made_from: Any,
            make: Callable[[int, Any, str], pd.DataFrame], doing: str) -> Shards:
-        """Consecutive parts of at most `size` items, one empty part if there is none, kept in the folder `place`."""
-        parts = [items[start: start + size] for start in range(0, max(len(items), 1), size)]
+        """Consecutive parts of at most `size` items, one part if it is None or there is none, kept in the folder `place`."""
+        number = max(len(items), 1)
+        parts = [items[start: start + (size or number)] for start in range(0, number, size or number)]
         return cls(place / f"{name}-{digest(made_from)[:12]}", parts, make, doing)
 
     def do(self, rank: int = 0, processes: int = 1) -> None:
@@ -82,7 +83,7 @@ class Shards:
     def done(self, stage: Stage, task: str, budget: int, settings: Settings, processes: int | None) -> pd.DataFrame:
         """All of them in their order, made by as many processes as a setting says."""
         number = number_of(processes)
-        if number > 1:
+        if number > 1 and len(self.parts) > 1:
             share(stage, task, budget, settings, number)
         self.do()
         return self.union()

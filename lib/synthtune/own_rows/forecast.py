@@ -73,10 +73,11 @@ def _seconds(part: Part, reference: Reference) -> float:
     large, small = models.get(chosen.teacher.model), models.get(chosen.students.model)
     layers = large.architecture.get("num_hidden_layers", 1) if large else 1
     tokens, inputs = chosen.teacher.max_tokens, len(part.task.unlabelled(part.budget)[: chosen.annotate.inputs])
-    learned = 2 * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
-    read = (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
-    written = chosen.generate.pairs * chosen.generate.max_new_tokens
-    if part.task.kind == "nlg":
+    annotates, generates = (section.source != "endpoint" for section in (chosen.annotate, chosen.generate))
+    learned = (annotates + generates) * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
+    read = annotates * (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
+    written = generates * chosen.generate.pairs * chosen.generate.max_new_tokens
+    if part.task.kind == "nlg" and annotates:
         written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
     seeds = len(chosen.students.seeds if part.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
     steps = seeds * len(CONDITIONS) * chosen.students.steps

@@ -16,7 +16,7 @@ from synthtune.own_rows import baselines
 from synthtune.own_rows.parts import WORK, Part
 from synthtune.own_rows.rows import OwnRows
 from synthtune.places import as_typed
-from synthtune.settings import Settings
+from synthtune.settings import HOW, Settings
 
 RECORD = "run.json"
 """In the work folder: what the last run works from and, once its results are whole, their digests."""
@@ -71,7 +71,8 @@ def made_from(own: OwnRows, settings: Settings) -> dict[str, str]:
     found["counts and warnings"] = digest(str(own.report))
     found["baselines"] = digest(list(baselines.systems(own.kind, settings)))
     # Budget and pool are the numbers of the rows themselves.
-    sections = settings.model_dump(mode="json", exclude={"run_dir", "per_task", "tasks", "budgets", "pool_size"})
+    sections = settings.model_dump(mode="json", exclude={
+        **dict.fromkeys(("run_dir", "per_task", "tasks", "budgets", "pool_size"), True), "endpoint": HOW})
     found |= {f"setting {name}": digest(value) for name, value in sections.items()}
     for model in (settings.teacher.model, settings.students.model):
         found[f"model {model}"] = assets.digest(model)

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from synthtune import annotate, generate, language_model, machine, metrics, statistics, student, teacher, workers
+from synthtune import annotate, generate, machine, metrics, statistics, student, teacher, workers
 from synthtune.errors import RowsError, StageError
 from synthtune.files import atomic_path, digest, remove
 from synthtune.language_model import LanguageModel
@@ -172,14 +172,14 @@ def _work(part: Part) -> None:
     """All that is kept of a part."""
     torch.set_num_threads(part.settings.threads)
     with record.offline(part.settings):
-        lm = language_model.load(part.settings.teacher.model, part.settings.format)
+        lm = teacher.base(part.settings)
         _synthetic(lm, part)
         if part.task.test:
             _answers(lm, part)
 
 
 def _measured(own: OwnRows, settings: Settings, each: list[Part]) -> Outcome:
-    lm = language_model.load(settings.teacher.model, settings.format)
+    lm = teacher.base(settings)
     made = {part.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
     tested = [part for part in each if part.task.test]
     there = conditions(each[0], tested)
@@ -213,19 +213,14 @@ def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
     return "helps" if scores.set_index("system").loc[winner, "gain_low"] > optimism else "not decided"
 
 
-def _synthetic(lm: LanguageModel, part: Part) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _synthetic(lm: LanguageModel | None, part: Part) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Annotated and generated examples of a part."""
-    annotator, generator = _teachers(lm, part)
+    annotator, generator = (teacher.ready(lm, part.task, part.budget, direction, part.settings)
+                            for direction in ("annotate", "generate"))
     annotated = pd.DataFrame()
     if part.task.unlabelled(part.budget):
         annotated = annotate.annotate(annotator, part.task, part.budget, part.settings)
     return annotated, generate.generate(generator, annotator, part.task, part.budget, part.settings)
-
-
-def _teachers(lm: LanguageModel, part: Part) -> tuple[LanguageModel, LanguageModel]:
-    annotator, generator = (teacher.with_adapter(lm, teacher.fine_tune(lm, part.task, part.budget, direction, part.settings))
-                            for direction in ("annotate", "generate"))
-    return annotator, generator
 
 
 def cells(part: Part) -> list[Cell]:
@@ -266,7 +261,7 @@ def seeds(part: Part) -> list[int]:
     return part.settings.students.seeds if part.name == WHOLE else part.settings.students.seeds_larger
 
 
-def _answers(lm: LanguageModel, part: Part) -> pd.DataFrame:
+def _answers(lm: LanguageModel | None, part: Part) -> pd.DataFrame:
     """Every system's outputs for the rows that a part holds out: system, seed, id, output, scores."""
     test, gold = list(part.task.test), part.task.gold(part.budget)
     texts = [example.text for example in test]
@@ -275,13 +270,15 @@ def _answers(lm: LanguageModel, part: Part) -> pd.DataFrame:
     for system, answer in baselines.systems(part.task.kind, part.settings).items():
         tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
                             lambda answer=answer: _table(answer(gold, texts))))
-    adapter = teacher.fine_tune(lm, part.task, part.budget, "annotate", part.settings)
+    prompted = part.settings.annotate.source == "endpoint"
+    taught = (teacher.ready if prompted else teacher.fine_tune)(lm, part.task, part.budget, "annotate", part.settings)
 
     def by_teacher() -> pd.DataFrame:
-        outputs, sums, scores = teacher.answers(teacher.with_adapter(lm, adapter), part.task, texts, part.settings)
+        annotator = taught if prompted else teacher.with_adapter(lm, taught)
+        outputs, sums, scores = teacher.answers(annotator, part.task, texts, part.settings)
         return _table(outputs, sums if scores is None else scores.tolist())
 
-    tables.append(_kept(part, TEACHER, {**about, "digest": adapter.digest,
+    tables.append(_kept(part, TEACHER, {**about, "digest": taught.digest,
                                         "settings": part.settings.for_stage("annotate", part.name)}, by_teacher))
     wanted = cells(part)
     rows = {cell: student.training_rows(part.task, cell, part.settings)[0] for cell in wanted}
