@@ -7,6 +7,7 @@ A profile (`workflow/profiles/<name>.yaml`) fixes a whole run. Single settings a
 from __future__ import annotations
 
 import math
+import zlib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,10 +18,8 @@ from synthtune import assets, number_format
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import digest, read_json
 from synthtune.number_format import NumberFormat
+from synthtune.places import PROFILES, ROOT, profiles, started_in
 from synthtune.task_list import SPECS
-
-ROOT = Path(__file__).resolve().parents[2]
-PROFILES = ROOT / "workflow" / "profiles"
 
 TASKS = tuple(name for name, spec in SPECS.items() if not spec.public)
 """Tasks that need nothing but a package index."""
@@ -385,14 +384,14 @@ class Settings(_Section):
         return self.for_task(task).resolved()
 
 
+def seed_for(settings: Settings, *parts: object) -> int:
+    """A seed that depends on the run's seed and on a name, the same in every process and on every machine."""
+    return (settings.seed * 1_000_003 + zlib.crc32("/".join(map(str, parts)).encode())) % 2**31
+
+
 def official_corpora() -> Path:
     """Folder of the cache that public corpora are fetched into: what `data_root: official` stands for."""
     return assets.cache_folder() / "corpora"
-
-
-def profiles() -> list[str]:
-    """Names of the profiles in workflow/profiles."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
 def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None = None,

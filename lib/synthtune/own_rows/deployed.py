@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from synthtune import student
 from synthtune.files import atomic_path, digest, read_json, remove, write_json
 from synthtune.language_model import by_length
-from synthtune.own_rows.parts import examples, pair_of
+from synthtune.own_rows.rows import examples, pair_of
 from synthtune.own_rows.study import Outcome, depends_on
 from synthtune.progress import progress
 

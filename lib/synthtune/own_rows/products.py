@@ -16,7 +16,7 @@ from synthtune.files import atomic_path, digest, remove
 from synthtune.own_rows import deployed, page, record
 from synthtune.own_rows.checks import runs
 from synthtune.own_rows.confidence import Confidence, OfLabels
-from synthtune.own_rows.parts import pair_of
+from synthtune.own_rows.rows import pair_of
 from synthtune.own_rows.study import TEACHER, Outcome
 from synthtune.tasks.example import divided
 

@@ -10,9 +10,8 @@ from synthtune import settings
 from synthtune.errors import RowsError
 from synthtune.own_rows import checks, gather, readers, task_file
 from synthtune.own_rows.gather import Columns, Gathered
-from synthtune.own_rows.parts import held_out, wording_of
 from synthtune.own_rows.report import Count, Guess, Problem, Report
-from synthtune.own_rows.rows import OwnRows
+from synthtune.own_rows.rows import OwnRows, held_out, wording_of
 from synthtune.own_rows.task_file import TaskFile
 
 FOLDS_LOOKED_AT = 2_000

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from synthtune.errors import SettingsError, nearest
-from synthtune.settings import profiles
+from synthtune.places import profiles
 
 BYTE_LIMIT = 16_384
 """Longest task file, in bytes; ten lines are the idea."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import random
-import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +14,13 @@ import pandas as pd
 from synthtune import metrics
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.files import atomic_path, digest, locked, read_json, write_json
-from synthtune.settings import Settings, official_corpora
+from synthtune.settings import Settings, official_corpora, seed_for
 from synthtune.task_list import SPECS
 from synthtune.task_list import title as title_of
 from synthtune.tasks import official, public, splits
-from synthtune.tasks.example import Example, divided
+from synthtune.tasks.example import Example, Wording, divided
 
-__all__ = ["Example", "Task", "Unlabelled", "load", "seed_for"]
+__all__ = ["Example", "Task", "Unlabelled", "Wording", "load", "seed_for"]
 
 
 ENOUGH = 0.9
@@ -34,15 +33,6 @@ class Unlabelled:
 
     id: str
     text: str
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a task is written down for a language model."""
-
-    instruction: str
-    input: str
-    output: str
 
 
 @dataclass(frozen=True)
@@ -134,11 +124,6 @@ class Task:
 
 def _reader(name: str) -> ModuleType:
     return importlib.import_module(f"synthtune.tasks.{SPECS[name].reader}")
-
-
-def seed_for(settings: Settings, *parts: object) -> int:
-    """A seed that depends on the run's seed and on a name, the same in every process and on every machine."""
-    return (settings.seed * 1_000_003 + zlib.crc32("/".join(map(str, parts)).encode())) % 2**31
 
 
 def load(name: str, settings: Settings) -> Task:
