@@ -8,7 +8,7 @@ import pandas as pd
 
 from synthtune import settings
 from synthtune.errors import RowsError
-from synthtune.own_rows import checks, gather, readers, task_file
+from synthtune.own_rows import checks, gather, hub, readers, task_file
 from synthtune.own_rows.gather import Columns, Gathered
 from synthtune.own_rows.report import Count, Guess, Problem, Report
 from synthtune.own_rows.rows import OwnRows, held_out, wording_of
@@ -38,7 +38,7 @@ def read(path: str | Path) -> OwnRows:
     columns = None
     for role, file in _files(task, report.guesses).items():
         try:
-            table = readers.open_table(
+            table = hub.open_table(task, role, file) if task.hub else readers.open_table(
                 task.located(file),
                 file,
                 split="test" if role == "test" else "train",

@@ -9,7 +9,7 @@ import re
 import reprlib
 import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -19,6 +19,9 @@ from synthtune.places import profiles
 
 BYTE_LIMIT = 16_384
 """Longest task file, in bytes; ten lines are the idea."""
+
+ROLES = ("rows", "unlabelled", "test")
+"""What files, or splits of a dataset, are for."""
 
 MOST_CLASSES = 100
 """Classes up to which the models here are meant."""
@@ -63,6 +66,14 @@ class TaskFile(BaseModel):
     rows: str = Field(
         min_length=1, description="labelled rows: CSV, TSV, JSONL, Parquet, .xlsx, or a datasets folder"
     )
+    hub: str | None = Field(
+        None, pattern=r"^[\w.-]+(/[\w.-]+)?$", description="in place of files: a dataset on the Hugging Face hub, as owner/name"
+    )
+    config: str | None = Field(None, description="hub: the dataset's configuration")
+    revision: str | None = Field(None, description="hub: a commit, tag or branch; the newest commit when first read if not given")
+    splits: dict[Literal[ROLES], str] = Field(
+        {"rows": "train"}, description="hub: the splits of the labelled rows, and of others: {rows: train, test: validation}"
+    )
     text: list[str] | None = Field(
         None, min_length=1, max_length=2, description="text column, or a pair of them"
     )
@@ -78,6 +89,22 @@ class TaskFile(BaseModel):
     )
     encoding: str | None = Field(None, description="of CSV, TSV and JSONL files, such as utf-8 or cp1252")
     sheet: str | None = Field(None, description="sheet of Excel files")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_or_splits(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Splits of a dataset on the hub stand where the names of files do."""
+        of_hub = [key for key in ("config", "revision", "splits") if key in values]
+        if not values.get("hub"):
+            if of_hub:
+                raise ValueError(f"{of_hub[0]} is for a dataset on the hub; name it with 'hub: owner/name', or leave {of_hub[0]} out")
+            return values
+        both = [key for key in ROLES if key in values]
+        splits = values.get("splits", {"rows": "train"})
+        if both or not isinstance(splits, dict) or "rows" not in splits:
+            raise ValueError("hub takes the place of files: leave rows, unlabelled and test out, and name the splits, as in 'splits: "
+                             "{rows: train, test: validation}'")
+        return {**values, **{role: f"{values['hub']}, split {split}" for role, split in splits.items() if role in ROLES}}
 
     @field_validator("text", mode="before")
     @classmethod
@@ -99,7 +126,7 @@ class TaskFile(BaseModel):
     @classmethod
     def _a_path(cls, value: str | None) -> str | None:
         if value and ("://" in value or value.startswith(("hf:", "s3:", "gs:"))):
-            raise ValueError("is an address; download it and give the path: nothing is fetched here")
+            raise ValueError("is an address; download it and give the path: nothing is fetched here but datasets on the Hugging Face hub (hub: owner/name)")
         if value and "\0" in value:
             raise ValueError("is no path: it has a NUL byte")
         return value
