@@ -129,6 +129,8 @@ class StudentSettings(_Section):
     frozen_layers: int = Field(3, ge=0, description="lowest encoder layers kept as pretrained, embeddings included")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
+    class_weight: Literal["balanced"] | None = Field(
+        None, description="classification: balanced weighs each class by n / (classes * n of the class) in the loss, alike if null")
     synthetic_labels: Literal["hard", "soft"] = Field(
         "soft", description="what a classifier learns of a synthetic example: its label, or the teacher's distribution over labels")
     temperature: float = Field(1.0, gt=0, description="divides the log-probabilities of soft labels; above 1 they are softer")

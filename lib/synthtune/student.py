@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -483,17 +485,28 @@ class _Classifier(Bench):
         encoder.embeddings = _Given()
         encoder.encoder.layer = encoder.encoder.layer[self.chosen.frozen_layers:]
         model.to(self.device)
+        weight = self.class_weight(rows)
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             states, mask = self.batch([row.text for row in batch])
             wanted = torch.tensor([row.soft or [float(label == row.output) for label in labels] for row in batch],
                                   device=self.device)
             each = functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits.float(), wanted,
-                                            reduction="none", label_smoothing=self.chosen.label_smoothing)
+                                            weight, reduction="none", label_smoothing=self.chosen.label_smoothing)
             return each, torch.ones_like(each)
 
         self.fit(model, rows, cell, loss)
         return Trained(model)
+
+    def class_weight(self, rows: Sequence[Row]) -> torch.Tensor | None:
+        """Weights of the labels in the loss, (labels,), as `students.class_weight` says; 1 for a label that no row has."""
+        if self.chosen.class_weight is None:
+            return None
+        outputs = [row.output for row in rows]
+        there = sorted(set(outputs))
+        weights = compute_class_weight(self.chosen.class_weight, classes=np.array(there), y=outputs)
+        found = dict(zip(there, weights, strict=True))
+        return torch.tensor([found.get(label, 1.0) for label in self.task.labels], dtype=torch.float32, device=self.device)
 
     def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
         self.read(texts)

@@ -202,10 +202,10 @@ def _labels(outcome: Outcome) -> list[list[Any]]:
     tested, labels = outcome.tested, list(outcome.own.labels)
     measured = {column: precision_recall_fscore_support(tested["truth"], tested[column], labels=labels, zero_division=0)
                 for column in ("predicted", "by_gold")}
-    rows = [[label, int(number), *(f"{100 * measured['predicted'][of][place]:.0f}" for of in range(3)),
+    rows = [[label, outcome.own.report.labels[label], int(number), *(f"{100 * measured['predicted'][of][place]:.0f}" for of in range(3)),
              f"{100 * measured['by_gold'][2][place]:.0f}"]
             for place, (label, number) in enumerate(zip(labels, measured["predicted"][3], strict=True))]
-    return _table(["label", "rows", "precision", "recall", "F1", "F1 of gold alone"], rows)
+    return _table(["label", "labelled rows", "rows held out", "precision", "recall", "F1", "F1 of gold alone"], rows)
 
 
 def _confused(outcome: Outcome) -> list[list[Any]]:
