@@ -211,7 +211,7 @@ def _no_problems(path: Path, problems: list[tuple[int, str]], task: TaskFile | N
 def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     """The keys with their lines, and the values. The loader builds texts, lists and mappings only."""
     if not path.is_file():
-        raise SettingsError(f"--task: there is no file {path}.")
+        raise SettingsError(f"{path.name}: there is no file {path}; correct the name of the task file.")
     try:
         with open(path, "rb") as handle:
             content = handle.read(BYTE_LIMIT + 1)
