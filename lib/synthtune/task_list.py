@@ -20,6 +20,8 @@ class Spec:
         Average length of an "input" and of an "output", in tokens: an assumption of the planner.
     rows : str
         Of a custom task the SHA-256 of all that its task file says of it; its spec is in no list (`synthtune.tasks.custom`).
+    separator : str
+        Of a custom task, what stands between several labels of an output; "" where it has one.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Spec:
     pair: tuple[str, ...] = ()
     labels: int = 0
     rows: str = ""
+    separator: str = ""
 
     @property
     def public(self) -> bool:

@@ -172,7 +172,8 @@ def _part(name: str, own: OwnRows, gold: list[Example], unlabelled: list[Example
     wording, names = wording_of(own), pair_of(own)
     # Teachers depend on the gold examples only: what else changes does not train them again.
     made_from = [own.labels, [wording.input, wording.output], names, [[each.id, each.text, each.target] for each in gold]]
+    made_from += [own.columns.separator] if own.columns.separator else []
     task = Task(name, own.task.name, own.kind, own.labels, wording, (*gold, *unlabelled), (), tuple(test), {},
-                digest(made_from), names)
+                digest(made_from), names, separator=own.columns.separator)
     changed = settings.model_copy(update={"own_task": name, "budgets": [len(gold)]})
     return Part(task, len(gold), changed)

@@ -31,7 +31,8 @@ class OwnRows:
     kind : str
         "classification" or "nlg"; "" if the labelled rows cannot be read.
     labels : tuple of str
-        The classes, sorted, by the names the task file gives them; empty for text-to-text generation.
+        The classes, sorted, by the names the task file gives them; empty for text-to-text generation. Where rows have several
+        labels, every set of labels that a row has.
     gold, unlabelled, test : DataFrame
         Columns text, text_pair (of pairs only), output (not of unlabelled rows) and row, the row's number in
         its file. No text is in two of them. Empty where the task file names no such file.
@@ -123,7 +124,8 @@ def held_out(own: OwnRows, settings: Settings) -> list[set[int]]:
     if len(set(groups)) == 1:
         raise RowsError(f"{rows}: all texts are nearly the same, so that no row can test what was learnt from the others. Label "
                         "rows that differ, or name a test file (test: …) in the task file.")
-    outputs = [example.target for example in gold] if own.kind == "classification" else [""] * len(gold)
+    one_label = own.kind == "classification" and not own.columns.separator  # sets of labels are too many to be balanced
+    outputs = [example.target for example in gold] if one_label else [""] * len(gold)
     counts = Counter(outputs)
     if max(counts.values()) == 1:
         raise RowsError(f"{rows}: no class has more than one row, so that none can be both learnt and tested. Label more rows of "

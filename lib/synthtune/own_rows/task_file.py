@@ -78,6 +78,9 @@ class TaskFile(BaseModel):
         None, min_length=1, max_length=2, description="text column, or a pair of them"
     )
     label: str | None = Field(None, description="classification: the column of labels")
+    label_separator: str | None = Field(
+        None, min_length=1, max_length=1, description="a row may have several labels: a list, or a cell with this between them"
+    )
     target: str | None = Field(None, description="text-to-text generation: the column of texts to be written")
     unlabelled: str | None = Field(None, description="more inputs, without labels")
     test: str | None = Field(None, description="labelled rows to measure with, in no other file")
@@ -142,8 +145,8 @@ class TaskFile(BaseModel):
     def _one_output(self) -> TaskFile:
         if self.label and self.target:
             raise ValueError("give label (classification) or target (text-to-text generation), not both")
-        if self.label_names and self.target:
-            raise ValueError("label_names are for classification; leave them out where there is a target")
+        if (self.label_names or self.label_separator) and self.target:
+            raise ValueError("label_names and label_separator are for classification; leave them out where there is a target")
         columns = [*(self.text or []), *filter(None, [self.label, self.target])]
         if len(set(columns)) < len(columns):
             raise ValueError("text, label and target must be different columns")

@@ -61,6 +61,8 @@ class Task:
         Inputs that notebooks show.
     answer : str
         The right output of the first of them.
+    separator : str
+        What stands between several labels of an output; "" where it has one. `labels` are then the sets of labels that are there.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Task:
     pair: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
     answer: str = ""
+    separator: str = ""
 
     def gold(self, budget: int) -> list[Example]:
         """The labelled examples of a budget: all of the pool, if it has a few less (`ENOUGH`).
@@ -97,7 +100,8 @@ class Task:
     def score(self, examples: list[Example], predicted: list[str]) -> dict:
         """Measure predictions against true outputs; see `synthtune.metrics`."""
         if self.kind == "classification":
-            return metrics.classification([example.target for example in examples], predicted)
+            truth = [example.target for example in examples]
+            return metrics.multi_label(truth, predicted, self.separator) if self.separator else metrics.classification(truth, predicted)
         return metrics.nlg([example.references or (example.target,) for example in examples], predicted)
 
     def is_input(self, text: str) -> bool:
@@ -121,6 +125,11 @@ class Task:
     def _reader(self) -> ModuleType | None:
         """What knows the form of the inputs of an NLG task of the study."""
         return _reader(self.name) if self.name in SPECS and SPECS[self.name].kind == "nlg" else None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The single labels, sorted."""
+        return metrics.classes_of(self.labels, self.separator)
 
     @property
     def metric(self) -> str:
@@ -174,7 +183,8 @@ def load(name: str, settings: Settings) -> Task:
     title = title_of(name, settings.data_root)
     labels = tuple(sorted({example.target for example in read[0]})) if kind == "classification" else ()
     wording = Wording(spec.instruction, spec.input, spec.output)
-    return Task(name, title, kind, labels, wording, *read, stored["report"], stored["digest"], spec.pair, spec.sentences, spec.answer)
+    return Task(name, title, kind, labels, wording, *read, stored["report"], stored["digest"], spec.pair, spec.sentences,
+                spec.answer, spec.separator)
 
 
 def spec_of(name: str, settings: Settings) -> Spec:

@@ -48,8 +48,8 @@ def spec(path: Path) -> Spec:
     return Spec(
         own.task.name, "custom", wording.instruction, wording.input, wording.output, tuple(tokens["input"][:2]), gold[0].target,
         {name: math.ceil(sum(map(len, texts)) / len(texts) / CHARACTERS) for name, texts in tokens.items()}, own.kind,
-        pair=names, labels=len(own.labels),
-        rows=digest([own.gold.to_dict("list"), own.test.to_dict("list"), asdict(wording), names, own.kind]))
+        pair=names, labels=len(own.labels), separator=own.columns.separator,
+        rows=digest([own.gold.to_dict("list"), own.test.to_dict("list"), asdict(wording), names, own.kind, own.columns.separator]))
 
 
 def corpus(path: Path) -> tuple[str, list[Example], list[Example] | None, dict[str, Any]]:
