@@ -23,7 +23,7 @@ TINY = {
 }
 
 
-LONGEST = ["test_hub_models.py", "test_own_training.py", "test_pipeline.py", "test_slurm.py", "test_reproduce.py",
+LONGEST = ["test_hub_models.py", "test_custom_tasks.py", "test_own_training.py", "test_pipeline.py", "test_slurm.py", "test_reproduce.py",
            "test_student.py", "test_notebooks.py"]
 """Begun first, so that at the end no process waits for another."""
 

@@ -213,6 +213,19 @@ def test_a_classifier_is_the_pretrained_model_with_a_new_head(bench, fitted):
     assert certain == pytest.approx(both, abs=1e-4) and uncertain == pytest.approx(both, abs=1e-4)
 
 
+def test_balanced_classes_weigh_alike_in_the_loss(bench, fitted):
+    task, settings = bench("tweets")
+    _, balanced = bench("tweets", "balanced", **{"students.class_weight": "balanced"})
+    all_rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
+    rare, common = ([row for row in all_rows if row.output == label] for label in task.labels)
+    rows = [*rare[:2], *common[:8]]
+    for chosen in (settings, balanced):
+        student.Bench.of(task, chosen).train(rows, Cell(32, "gold", 0, 7))
+    (_, (alike, _), _), (_, (weighed, _), _) = fitted
+    assert [each / other for each, other in zip(weighed, alike, strict=True)] == pytest.approx([10 / 4] * 2 + [10 / 16] * 4, rel=1e-4)
+    assert "class_weight" not in settings.for_stage("students", "tweets")["students"], "students of before stay what they are"
+
+
 def test_a_writer_reads_texts_side_by_side_as_one_by_one(bench, fitted):
     task, settings = bench("webnlg")
     rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)

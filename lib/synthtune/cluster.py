@@ -133,7 +133,7 @@ def _states(task: str, settings: Settings) -> float:
         return 0
     texts = settings.pool_size + max(settings.test_size, settings.nlg_test_size)
     texts += len(settings.budgets_of("generate")) * settings.generate.pairs
-    length = min(settings.students.max_tokens, planner.Texts.of(task).input + 2)
+    length = min(settings.students.max_tokens, planner.Texts.of(task, settings).input + 2)
     return 4.0 * texts * length * model_of(settings.students.model, "classifier").encoder.hidden
 
 

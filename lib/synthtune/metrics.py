@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
@@ -63,6 +63,42 @@ def classification(truth: Sequence[str], predicted: Sequence[str]) -> dict:
         "macro_f1": 100 * float(macro_f1),
         "per_example": [float(right == guess) for right, guess in zip(truth, predicted)],
     }
+
+
+def split_labels(output: str, separator: str) -> list[str]:
+    """The labels that an output names: several where a separator stands between them, otherwise the output itself."""
+    return output.split(f"{separator} ") if separator else [output]
+
+
+def joined_labels(labels: Iterable[str], separator: str) -> str:
+    """Several labels as one output: each once, in alphabetical order."""
+    return f"{separator} ".join(sorted(set(labels)))
+
+
+def classes_of(outputs: Iterable[str], separator: str) -> tuple[str, ...]:
+    """Every label that outputs name, sorted."""
+    return tuple(sorted({label for output in outputs for label in split_labels(output, separator)}))
+
+
+def label_sets(outputs: Sequence[str], classes: Sequence[str], separator: str) -> np.ndarray:
+    """1 where an output names a class and 0 elsewhere, of shape (outputs, classes)."""
+    return np.array([np.isin(classes, split_labels(output, separator)) for output in outputs], dtype=float).reshape(-1, len(classes))
+
+
+def multi_label(truth: Sequence[str], predicted: Sequence[str], separator: str) -> dict:
+    """Score predicted sets of labels: `classification`, where a set is right if it is the whole true one, with F1 of single labels.
+
+    Returns
+    -------
+    dict
+        As `classification`, `macro_f1` over the labels that occur in `truth`; and `micro_f1`, of all decisions, in percent.
+    """
+    classes = classes_of([*truth, *predicted], separator)
+    true, found = (label_sets(outputs, classes, separator) for outputs in (truth, predicted))
+    there = true.any(0)
+    return classification(truth, predicted) | {
+        "macro_f1": 100 * float(f1_score(true[:, there], found[:, there], average="macro", zero_division=0)),
+        "micro_f1": 100 * float(f1_score(true, found, average="micro", zero_division=0))}
 
 
 def nlg(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:

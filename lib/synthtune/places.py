@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+PROFILES = ROOT / "workflow" / "profiles"
+
 
 def started_in() -> Path:
     """The folder in which the command was typed; run_all.sh goes on from its own."""
@@ -15,3 +18,8 @@ def as_typed(path: Path) -> str:
     """A path as a person would type it from there."""
     home = started_in()
     return str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
+
+
+def profiles() -> list[str]:
+    """Names of the profiles in workflow/profiles."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))

@@ -1,7 +1,8 @@
 """What a profile would take, before anything is downloaded: memory, GPUs, hours, disk and money, stage by stage.
 
-`synthtune.model_cost` has the formulae of FLOPs and of memory, and their sources. Texts are not read: task_list.yaml states
-how long they are on average, which is good for sums of tokens; memory is that of the longest texts the settings allow.
+`synthtune.model_cost` has the formulae of FLOPs and of memory, and their sources. Texts are not read, but for those of custom
+tasks: task_list.yaml states how long they are on average, which is good for sums of tokens; memory is that of the longest
+texts the settings allow.
 
 Students are trained under autocast: weights, gradients and moments are float32, most activations of `number_format`. The hidden
 states that frozen layers give wait in the machine's memory, not on the GPU.
@@ -28,7 +29,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from synthtune import assets
+from synthtune import assets, tasks
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import atomic_path, write_json
 from synthtune.model_cost import LOGITS_AT_ONCE, Memory, activation_bytes, gathered, model_of, trained_memory, training_flops
@@ -36,7 +37,6 @@ from synthtune.number_format import BYTES
 from synthtune.results import FULL, GOLD
 from synthtune.settings import PlanSettings, Settings
 from synthtune.student import cells_given
-from synthtune.task_list import SPECS
 
 GIB = 2**30
 
@@ -92,9 +92,10 @@ class Texts:
     labels: int = 0
 
     @classmethod
-    def of(cls, task: str) -> Texts:
-        """Those of a task of the study."""
-        return cls(**SPECS[task].tokens, labels=SPECS[task].labels)
+    def of(cls, task: str, settings: Settings) -> Texts:
+        """Those of a task of the study; of a custom task they are counted."""
+        spec = tasks.spec_of(task, settings)
+        return cls(**spec.tokens, labels=spec.labels)
 
 
 CPU_TFLOPS = {"float32": 0.2, "bfloat16": 0.8}
@@ -256,7 +257,7 @@ class _Stages:
     """The rows of one task."""
 
     def __init__(self, task: str, settings: Settings, machine: Device) -> None:
-        self.task, self.texts, self.machine = task, Texts.of(task), machine
+        self.task, self.texts, self.machine = task, Texts.of(task, settings), machine
         self.settings = settings.for_task(task)
         self.plan = self.settings.plan
         self.size = BYTES[self.settings.planned_format]
@@ -645,7 +646,7 @@ class Plan:
                 "device": asdict(self.machine),
                 "gpus": self.gpus,
                 "assumptions": self.settings.plan.model_dump(mode="json"),
-                "tokens_per_text": {task: asdict(Texts.of(task)) for task in self.settings.tasks},
+                "tokens_per_text": {task: asdict(Texts.of(task, self.settings)) for task in self.settings.tasks},
                 "total": {name: float(value) for name, value in sums.items()},
                 "download_bytes": self.downloads,
                 "advice": self.advice,

@@ -135,13 +135,13 @@ def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 
 
 def _from_hub(chosen: argparse.Namespace) -> bool:
-    """Whether the profile of a task file takes models from the hub. What is wrong with either is said later."""
+    """Whether a task file takes rows from the hub, or its profile models. What is wrong with either is said later."""
     from synthtune import settings as settings_module
     from synthtune.own_rows import task_file
 
     with contextlib.suppress(SynthtuneError):
-        profile = task_file.load(started_in() / Path(chosen.task or "").expanduser()).profile
-        return bool(settings_module.load(profile, chosen.overrides).hub_models())
+        task = task_file.load(started_in() / Path(chosen.task or "").expanduser())
+        return bool(task.hub or settings_module.load(task.profile, chosen.overrides).hub_models())
     return False
 
 
@@ -150,11 +150,12 @@ def _reproduce(chosen: argparse.Namespace) -> int:
 
     overrides = list(chosen.overrides)
     if chosen.only:
-        known = settings_module.TASKS + settings_module.PUBLIC
-        unknown = next((task for task in chosen.only if task not in known), None)
+        files = settings_module.load(chosen.profile, overrides).task_files
+        known = (*settings_module.TASKS, *settings_module.PUBLIC, *files)
+        unknown = next((task for task in chosen.only if task not in known and not settings_module.is_task_file(task)), None)
         if unknown is not None:
             raise SettingsError(f"--only: unknown task '{unknown}': {nearest(unknown, known)}")
-        overrides.append(f"tasks=[{', '.join(dict.fromkeys(chosen.only))}]")
+        overrides += [f"tasks={json.dumps(list(dict.fromkeys(chosen.only)))}", _files_override(files)]
     if chosen.data_root == settings_module.OFFICIAL:
         overrides.append(f"data_root={chosen.data_root}")
     elif chosen.data_root is not None:
@@ -168,8 +169,10 @@ def _reproduce(chosen: argparse.Namespace) -> int:
         raise SettingsError(f"--{next(iter(given))} is an option of --plan: add --plan.")
     planned = [f"plan.{name}={value}" for name, value in given.items()]
     settings = settings_module.load(chosen.profile, overrides + jobs + planned)
+    if settings.task_files:  # notebooks start in other folders
+        overrides += [f"tasks={json.dumps(settings.tasks)}", _files_override(settings.task_files)]
     # The hub's client reads this when it is imported, here and in every notebook.
-    os.environ.setdefault("HF_HUB_OFFLINE", "0" if settings.hub_models() else "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if settings.hub_models() or settings.hub_datasets() else "1")
     if chosen.plan:
         from synthtune import planner
 
@@ -200,6 +203,10 @@ def _reproduce(chosen: argparse.Namespace) -> int:
             return run.execute(pending)
 
 
+def _files_override(files: dict[str, Path]) -> str:
+    return f"task_files={json.dumps({name: str(path) for name, path in files.items()})}"
+
+
 def _end_in_order() -> None:
     """Let a request to end, or a closed terminal, do what Ctrl-C does."""
 
@@ -224,7 +231,10 @@ class Run:
     """
 
     def __init__(self, settings: Settings, overrides: list[str], executor: list[str]):
+        from synthtune import tasks
+
         self.settings, self.executor = settings.resolved(), executor
+        self.specs = {task: tasks.spec_of(task, settings) for task in settings.tasks}
         self.folder = settings.folder
         self.division = self._division()
         default = settings.run_dir is None
@@ -310,7 +320,8 @@ class Run:
         contents: dict[str, Any] = {"settings.json": self.settings.model_dump(mode="json")}
         for task in self.settings.tasks:
             for stage in ("teacher", "annotate", "generate", "students"):
-                contents[f"settings/{task}/{stage}.json"] = self.settings.for_stage(stage, task)
+                rows = {"rows": self.specs[task].rows} if self.specs[task].rows else {}
+                contents[f"settings/{task}/{stage}.json"] = self.settings.for_stage(stage, task) | rows
         contents["settings/figures.json"] = self.settings.for_stage("figures")
         for job, parameters in self.jobs.items():
             contents[f"parameters/{job}.json"] = parameters
@@ -366,11 +377,10 @@ class Run:
     def fetch_assets(self) -> None:
         """Fetch the models and corpora that the settings name, before anything is computed."""
         from synthtune import assets, tasks
-        from synthtune.task_list import SPECS
 
         for task in self.settings.tasks:
             tasks.prepare(task, self.settings)  # the corpora first: they are small, and a missing one is found at once
-        corpora = {SPECS[task].asset for task in self.settings.tasks if SPECS[task].asset}
+        corpora = {spec.asset for spec in self.specs.values() if spec.asset}
         models = self.settings.models()
         for name in sorted(corpora | models.keys()):
             if name in models:
@@ -493,9 +503,7 @@ class Run:
         return found
 
     def _snakemake(self) -> list[str]:
-        from synthtune.task_list import SPECS
-
-        writing = [f"{task}/results.parquet" for task in self.settings.tasks if SPECS[task].kind == "nlg"]
+        writing = [f"{task}/results.parquet" for task, spec in self.specs.items() if spec.kind == "nlg"]
         return [
             sys.executable,
             "-m",

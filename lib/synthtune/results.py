@@ -43,7 +43,8 @@ def title(task: str, settings: Any) -> str:
 def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
     """A sentence that says which of `tasks` are real corpora and which are the package's own; empty for no task."""
     tasks = list(tasks)
-    real = [SPECS[task].title for task in tasks if not is_own_corpus(task, settings.data_root)]
+    real = [SPECS[task].title for task in tasks if task in SPECS and not is_own_corpus(task, settings.data_root)]
+    custom = [title(task, settings) for task in tasks if task not in SPECS]
     own = [SPECS[task].title for task in tasks if is_own_corpus(task, settings.data_root)]
     sentences = []
     if real:
@@ -53,6 +54,8 @@ def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
             f"Written for this package, in the official file format only: {_listed(own)}; not "
             f"the published {_listed(own)} data."
         )
+    if custom:
+        sentences.append(f"Custom tasks: {_listed(custom)}.")
     return " ".join(sentences)
 
 

@@ -7,6 +7,8 @@ A profile (`workflow/profiles/<name>.yaml`) fixes a whole run. Single settings a
 from __future__ import annotations
 
 import math
+import re
+import zlib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,16 +19,17 @@ from synthtune import assets, number_format
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import digest, read_json
 from synthtune.number_format import NumberFormat
+from synthtune.places import PROFILES, ROOT, profiles, started_in
 from synthtune.task_list import SPECS
-
-ROOT = Path(__file__).resolve().parents[2]
-PROFILES = ROOT / "workflow" / "profiles"
 
 TASKS = tuple(name for name, spec in SPECS.items() if not spec.public)
 """Tasks that need nothing but a package index."""
 PUBLIC = tuple(name for name, spec in SPECS.items() if spec.public)
 """Tasks that are read from their official files, below `data_root`."""
-AnyTask = Literal[TASKS + PUBLIC]
+TASK_FILES = (".yaml", ".yml")
+"""Endings of an entry of `tasks` that is the task file of a custom task."""
+TAKEN = ("figures", "notebooks", "parameters", "settings")
+"""Folders of a run that are no task's."""
 OFFICIAL = "official"
 
 
@@ -133,6 +136,8 @@ class StudentSettings(_Section):
         None, description="classification: the head reads the mean over all tokens, or the first token if null")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
+    class_weight: Literal["balanced"] | None = Field(
+        None, description="classification: balanced weighs each class by n / (classes * n of the class) in the loss, alike if null")
     synthetic_labels: Literal["hard", "soft"] = Field(
         "soft", description="what a classifier learns of a synthetic example: its label, or the teacher's distribution over labels")
     temperature: float = Field(1.0, gt=0, description="divides the log-probabilities of soft labels; above 1 they are softer")
@@ -216,7 +221,8 @@ class Settings(_Section):
 
     profile: str
     seed: int = Field(17, description="every other seed is derived from this one and a name")
-    tasks: list[AnyTask] = Field(list(TASKS), min_length=1)
+    tasks: list[str] = Field(list(TASKS), min_length=1, description="names of tasks, and task files (.yaml) of custom ones")
+    task_files: dict[str, Path] = Field({}, description="the file of each custom task, by the task's name; taken from tasks")
     budgets: list[int] = Field([125, 250], min_length=1, description="labelled examples, ascending")
     pool_size: int = Field(2500, ge=20, description="training examples a task may have")
     test_size: int = Field(500, ge=20, description="test examples of a classification task")
@@ -242,7 +248,7 @@ class Settings(_Section):
     cluster: ClusterSettings = ClusterSettings()
     cost_per_label: float = Field(0.10, ge=0, description="US dollars to have one example labelled by a person")
     cost_per_hour: float = Field(0.10, ge=0, description="US dollars for an hour of this machine")
-    per_task: dict[AnyTask, dict[str, Any]] = Field({}, description="dotted settings that differ for a task")
+    per_task: dict[str, dict[str, Any]] = Field({}, description="dotted settings that differ for a task")
     run_dir: Path | None = Field(None, description="where results go; runs/<profile> if not given")
 
     @field_validator("budgets")
@@ -258,6 +264,10 @@ class Settings(_Section):
         return official_corpora() if folder == OFFICIAL else folder
 
     def model_post_init(self, _context: Any) -> None:
+        known = (*SPECS, *self.task_files)
+        for setting, names_of_tasks in (("tasks", self.tasks), ("per_task", self.per_task)):
+            if unknown := [task for task in names_of_tasks if task not in known]:
+                raise SettingsError(f"{setting}: unknown task '{unknown[0]}'; {nearest(unknown[0], known)}")
         if self.budgets[-1] > self.pool_size:
             raise SettingsError(f"budgets: {self.budgets[-1]} labelled examples are more than the pool of "
                                 f"{self.pool_size}; lower the budget or raise pool_size.")
@@ -295,6 +305,12 @@ class Settings(_Section):
     def hub_models(self) -> list[str]:
         """Those of them that come from the Hugging Face hub."""
         return [name for name, model in self.models().items() if model.kind == "hub model"]
+
+    def hub_datasets(self) -> list[str]:
+        """The custom tasks whose rows come from there."""
+        from synthtune.own_rows import task_file
+
+        return [name for name, path in self.task_files.items() if task_file.load(path).hub]
 
     @property
     def format(self) -> NumberFormat:
@@ -352,7 +368,7 @@ class Settings(_Section):
             The task; needed for every stage but "figures".
         """
         if stage == "figures":
-            left_out = ("run_dir", "jobs", "number_format", "plan", "cluster", "own_rows", "own_task")
+            left_out = ("run_dir", "jobs", "number_format", "plan", "cluster", "own_rows", "own_task", "task_files")
             relevant = self.model_dump(mode="json", exclude_none=True, exclude={**dict.fromkeys(left_out, True), "endpoint": HOW})
             return {"figures": relevant}
         # A setting that is null says nothing: one that a later version adds, null at first, voids no results.
@@ -387,13 +403,23 @@ class Settings(_Section):
     def check(self, task: str, budget: int | None = None) -> Settings:
         """Refuse a task or budget this profile cannot run; return the settings as they are for that task, `resolved`.
 
+        Parameters
+        ----------
+        task : str
+            A name, or the task file of a custom task, which the settings that are returned then know.
+        budget : int, optional
+
         Raises
         ------
         SettingsError
             Naming the parameter and the values that would do.
         """
-        if not isinstance(task, str) or task not in (*TASKS, *PUBLIC, self.own_task):
-            raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), TASKS + PUBLIC)}")
+        if is_task_file(task):
+            every = _build(_with_task_files({**self.model_dump(), "tasks": [*self.tasks, task]}))
+            return every.check(every.tasks[-1], budget)
+        known = (*SPECS, *self.task_files)
+        if not isinstance(task, str) or task not in (*known, self.own_task):
+            raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), known)}")
         if task in PUBLIC and not self.data_root:
             raise SettingsError(f"data_root: {task} is read from its official files; give the folder that has them in {task}/ "
                                 f"(--data-root DIR), or have them fetched (--data-root {OFFICIAL}).")
@@ -406,14 +432,51 @@ class Settings(_Section):
         return self.for_task(task).resolved()
 
 
+def seed_for(settings: Settings, *parts: object) -> int:
+    """A seed that depends on the run's seed and on a name, the same in every process and on every machine."""
+    return (settings.seed * 1_000_003 + zlib.crc32("/".join(map(str, parts)).encode())) % 2**31
+
+
+def is_task_file(task: Any) -> bool:
+    """Whether a task is given by its task file."""
+    return isinstance(task, str) and task.endswith(TASK_FILES)
+
+
+def _with_task_files(values: dict[str, Any]) -> dict[str, Any]:
+    """A profile whose tasks are all named, with the file of each custom one, and its settings for the custom ones that write text.
+
+    A relative path starts where the command was typed or, if there is no such file, in the profiles' folder.
+    """
+    from synthtune.own_rows import task_file  # its package reads settings
+
+    entries = values.get("tasks")
+    if not isinstance(entries, list) or not (any(map(is_task_file, entries)) or values.get("task_files")):
+        return values
+    files = {name: Path(path) for name, path in (values.get("task_files") or {}).items()}
+    tasks, changes = [], dict(values.get("per_task") or {})
+    for entry in entries:
+        if is_task_file(entry):
+            given = Path(entry).expanduser()
+            found = [folder / given for folder in (started_in(), PROFILES)]
+            path = next((path for path in found if path.is_file()), found[0]).resolve()
+            name = re.sub("[^a-z0-9]+", "_", path.stem.lower()).strip("_")
+            if not name or name in (*SPECS, *TAKEN) or files.setdefault(name, path) != path:
+                raise SettingsError(f"tasks: {entry}: another task, or a folder of the results, is called '{name}'; rename the file.")
+        tasks.append(name if is_task_file(entry) else entry)
+    for name, path in files.items():
+        chosen = task_file.load(path)
+        if not (chosen.label or chosen.target):
+            raise SettingsError(f"{path.name}: a task of the study says which column is to be predicted; add 'label: COLUMN', or "
+                                "'target: COLUMN' for texts to be written.")
+        if chosen.target:
+            of_kind = (values.get("own_rows") or {}).get("nlg") or {}
+            changes[name] = {**of_kind, **changes.get(name, {})}
+    return {**values, "tasks": tasks, "task_files": files, "per_task": changes}
+
+
 def official_corpora() -> Path:
     """Folder of the cache that public corpora are fetched into: what `data_root: official` stands for."""
     return assets.cache_folder() / "corpora"
-
-
-def profiles() -> list[str]:
-    """Names of the profiles in workflow/profiles."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
 def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None = None,
@@ -446,7 +509,7 @@ def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
     for name, value in (("run_dir", run_dir), ("data_root", data_root)):
         if value:
             values[name] = Path(value).expanduser().resolve()
-    settings = _build(values)
+    settings = _build(_with_task_files(values))
     for task in settings.per_task:
         settings.for_task(task)
     return settings

@@ -20,7 +20,6 @@ from synthtune import annotate, figures, teacher
 from synthtune.language_model import LanguageModel
 from synthtune.results import METRIC_NAMES, Results
 from synthtune.settings import Settings
-from synthtune.task_list import SPECS
 from synthtune.tasks import Example, Task
 from synthtune.teacher import Adapter
 
@@ -237,8 +236,8 @@ def outputs(sets: dict[str, pd.Series], task: Task) -> Image:
 
 
 def directions(task: Task) -> None:
-    """An example of our own as the teacher is trained on it, for both objectives, as a table."""
-    ours = Example("ours", SPECS[task.name].sentences[0], SPECS[task.name].answer)
+    """An example of our own, or a custom task's first, as the teacher is trained on it, for both objectives, as a table."""
+    ours = Example("ours", task.sentences[0], task.answer)
     rows = []
     for direction in get_args(teacher.Direction):
         read, learned = teacher.training_text(task, ours, direction)
@@ -259,12 +258,12 @@ def diversity(report: dict[str, Any]) -> None:
 
 
 def answers(models: dict[str, LanguageModel], task: Task, settings: Settings, prefix: str = "") -> None:
-    """Models' answers to our own sentences for a task, with their probabilities, as a table.
+    """Models' answers to our own sentences for a task (a custom task's first texts), with their probabilities, as a table.
 
     Classification: the probability of each label among the labels. NLG: the text and its log-probability in
     nats.
     """
-    texts, rows = SPECS[task.name].sentences, []
+    texts, rows = task.sentences, []
     for name, lm in models.items():
         written, log_probabilities, scores = teacher.answers(lm, task, texts, settings, prefix)
         for number, text in enumerate(texts):

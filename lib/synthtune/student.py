@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -38,9 +40,10 @@ from transformers.utils import logging as transformers_logging
 
 from synthtune import assets, number_format, workers
 from synthtune.annotate import log_probability
-from synthtune.errors import StageError
+from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest
 from synthtune.language_model import by_length
+from synthtune.metrics import joined_labels, label_sets
 from synthtune.progress import progress
 from synthtune.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
 from synthtune.settings import Settings
@@ -73,10 +76,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Trained:
-    """A student, and which of its tokenizer's word pieces it writes (all, in their order, if None)."""
+    """A student, which of its tokenizer's word pieces it writes (all, in their order, if None), and from which probability on it
+    says each of several labels (the likeliest set of those that are there, if None)."""
 
     model: PreTrainedModel
     pieces: list[int] | None = None
+    thresholds: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -502,6 +507,7 @@ class _Classifier(Bench):
         super().__init__(task, settings)
         self.lower = self.encoder().to(self.device)
         self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.frozen_layers]
+        self.sets = torch.tensor(label_sets(task.labels, task.classes, task.separator), dtype=torch.float32) if task.separator else None
 
     def head(self, module: nn.Module) -> nn.Module:
         return module.classifier
@@ -517,27 +523,57 @@ class _Classifier(Bench):
         if self.chosen.pooling == "mean":
             encoder.encoder.layer.append(_Mean())
         model.to(self.device)
+        weight = self.class_weight(rows)
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             states, mask = self.batch([row.text for row in batch])
             wanted = torch.tensor([row.soft or [float(label == row.output) for label in labels] for row in batch],
                                   device=self.device)
-            each = functional.cross_entropy(model(inputs_embeds=states, attention_mask=mask).logits.float(), wanted,
-                                            reduction="none", label_smoothing=self.chosen.label_smoothing)
+            logits, smoothing = model(inputs_embeds=states, attention_mask=mask).logits.float(), self.chosen.label_smoothing
+            if self.sets is None:
+                each = functional.cross_entropy(logits, wanted, weight, reduction="none", label_smoothing=smoothing)
+            else:
+                marginal = wanted @ self.sets.to(self.device) * (1 - smoothing) + smoothing / 2
+                each = functional.binary_cross_entropy_with_logits(logits, marginal, reduction="none").mean(1)
             return each, torch.ones_like(each)
 
         self.fit(model, rows, cell, loss)
-        return Trained(model)
+        if self.sets is None or not self.task.dev:
+            return Trained(model)
+        truth = label_sets([example.target for example in self.task.dev], self.task.classes, self.task.separator)
+        said = self.logits(model, [example.text for example in self.task.dev]).sigmoid()
+        return Trained(model, thresholds=thresholds(said, torch.tensor(truth, dtype=torch.bool)))
+
+    def class_weight(self, rows: Sequence[Row]) -> torch.Tensor | None:
+        """Weights of the labels in the loss, (labels,), as `students.class_weight` says; 1 for a label that no row has."""
+        if self.chosen.class_weight is None:
+            return None
+        if self.sets is not None:
+            raise SettingsError("students.class_weight: for tasks of one label a row; set it to null, thresholds are chosen by F1.")
+        outputs = [row.output for row in rows]
+        there = sorted(set(outputs))
+        weights = compute_class_weight(self.chosen.class_weight, classes=np.array(there), y=outputs)
+        found = dict(zip(there, weights, strict=True))
+        return torch.tensor([found.get(label, 1.0) for label in self.task.labels], dtype=torch.float32, device=self.device)
 
     def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
+        logits = self.logits(trained.model, texts)
+        scores = logits.log_softmax(-1) if self.sets is None else set_scores(logits, self.sets)
+        predicted = [self.task.labels[best] for best in scores.argmax(-1).tolist()]
+        if trained.thresholds is not None:
+            chosen = (logits.sigmoid() >= trained.thresholds).scatter(1, logits.argmax(-1, keepdim=True), True)
+            predicted = [joined_labels(np.array(self.task.classes)[row], self.task.separator) for row in chosen.numpy()]
+        return predicted, scores if scored else None
+
+    def logits(self, model: PreTrainedModel, texts: Sequence[str]) -> torch.Tensor:
+        """What a student says of texts, (texts, classes)."""
         self.read(texts)
-        logits = torch.empty(len(texts), len(self.task.labels))
+        logits = torch.empty(len(texts), len(self.task.classes))
         with torch.inference_mode(), self.computing():
             for batch in by_length([self.states[text] for text in texts], 64):
                 states, mask = self.batch([texts[index] for index in batch])
-                logits[batch] = trained.model(inputs_embeds=states, attention_mask=mask).logits.float().cpu()
-        predicted = [self.task.labels[best] for best in logits.argmax(-1).tolist()]
-        return predicted, logits.log_softmax(-1) if scored else None
+                logits[batch] = model(inputs_embeds=states, attention_mask=mask).logits.float().cpu()
+        return logits
 
     def whole(self, trained: Trained) -> PreTrainedModel:
         model = self._pretrained()
@@ -547,13 +583,36 @@ class _Classifier(Bench):
             layers[-1] = averaging(encoder.encoder.layer[-1])
         encoder.encoder.layer, model.config.num_hidden_layers = nn.ModuleList(layers), len(layers)
         encoder.pooler, model.classifier = merged.base_model.pooler, merged.classifier
-        model.config.id2label = dict(enumerate(self.task.labels))
-        model.config.label2id = {label: number for number, label in enumerate(self.task.labels)}
+        model.config.id2label = dict(enumerate(self.task.classes))
+        model.config.label2id = {label: number for number, label in enumerate(self.task.classes)}
         return model.eval()
 
     def _pretrained(self) -> PreTrainedModel:
-        return AutoModelForSequenceClassification.from_pretrained(self.path, num_labels=len(self.task.labels),
-                                                                  dtype=torch.float32)
+        return AutoModelForSequenceClassification.from_pretrained(
+            self.path, num_labels=len(self.task.classes), dtype=torch.float32,
+            problem_type=None if self.sets is None else "multi_label_classification")
+
+
+def set_scores(logits: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of sets of labels, (texts, sets), as if labels were independent and there were no other sets.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (texts, classes)
+    sets : Tensor of shape (sets, classes), 0 or 1
+    """
+    return (functional.logsigmoid(logits) @ sets.T + functional.logsigmoid(-logits) @ (1 - sets).T).log_softmax(-1)
+
+
+def thresholds(probabilities: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """For each class the probability from which on it is said: the best F1 on texts of which the truth is known (Yang 2001).
+
+    Of equal ones it is the one nearest to a half. Both tensors are of shape (texts, classes).
+    """
+    tried = torch.tensor(sorted([number / 20 for number in range(1, 20)], key=lambda value: abs(value - 0.5)))
+    said = probabilities >= tried[:, None, None]
+    f1 = 2 * (said & truth).sum(1) / (said.sum(1) + truth.sum(0)).clamp(min=1)
+    return tried[f1.argmax(0)]
 
 
 class _Writer(Bench):

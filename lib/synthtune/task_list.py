@@ -18,6 +18,10 @@ class Spec:
         Of a public corpus the training file and the one whose labels are published, below `data_root`/<task>.
     tokens : dict
         Average length of an "input" and of an "output", in tokens: an assumption of the planner.
+    rows : str
+        Of a custom task the SHA-256 of all that its task file says of it; its spec is in no list (`synthtune.tasks.custom`).
+    separator : str
+        Of a custom task, what stands between several labels of an output; "" where it has one.
     """
 
     title: str
@@ -33,6 +37,8 @@ class Spec:
     files: tuple[str, ...] = ()
     pair: tuple[str, ...] = ()
     labels: int = 0
+    rows: str = ""
+    separator: str = ""
 
     @property
     def public(self) -> bool:
@@ -49,9 +55,11 @@ def is_own_corpus(name: str, data_root: Path | None) -> bool:
 
     The NLG tasks read the real corpora where the settings name a folder that holds them.
     """
-    return SPECS[name].kind == "nlg" and not data_root
+    return name in SPECS and SPECS[name].kind == "nlg" and not data_root
 
 
 def title(name: str, data_root: Path | None) -> str:
-    """Name of a task as people read it; a corpus that this package wrote is named as such."""
+    """Name of a task as people read it; a corpus that this package wrote is named as such, a custom task by its file."""
+    if name not in SPECS:
+        return name.replace("_", " ").capitalize()
     return f"{SPECS[name].title} format, own corpus" if is_own_corpus(name, data_root) else SPECS[name].title

@@ -61,6 +61,11 @@ def prompt(task: Task, text: str) -> str:
     return f"{task.wording.input}: {text}\n{task.wording.output}:"
 
 
+def ended(task: Task, output: str) -> str:
+    """An output as the teacher writes it: a set of labels ends with a full stop, so that none is the beginning of another."""
+    return f"{output}." if task.separator else output
+
+
 def generation_prompt(task: Task, label: str | None) -> str:
     """The text after which a whole new pair is expected; for classification it fixes the label."""
     return f"{task.wording.output}: {label}\n{task.wording.input}:" if label else f"{task.wording.input}:"
@@ -68,14 +73,14 @@ def generation_prompt(task: Task, label: str | None) -> str:
 
 def few_shot_prefix(task: Task, shots: list[Example]) -> str:
     """The instruction and solved examples, as put before each prompt of a model that is not fine-tuned."""
-    solved = [f"{prompt(task, shot.text)} {shot.target}" for shot in shots]
+    solved = [f"{prompt(task, shot.text)} {ended(task, shot.target)}" for shot in shots]
     return "\n\n".join([task.wording.instruction, *solved]) + "\n\n"
 
 
 def training_text(task: Task, example: Example, direction: Direction) -> tuple[str, str]:
     """What the teacher reads and what it learns to write after it."""
     if direction == "annotate":
-        return prompt(task, example.text), f" {example.target}"
+        return prompt(task, example.text), f" {ended(task, example.target)}"
     if task.kind == "classification":
         return generation_prompt(task, example.target), f" {example.text}"
     return generation_prompt(task, None), f" {example.text}\n{task.wording.output}: {example.target}"
@@ -480,7 +485,7 @@ def answers(lm: LanguageModel | Prompted, task: Task, texts: list[str], settings
         return lm.answers(texts)
     cut = [_cut_prompt(lm, task, text, settings.teacher.max_tokens) for text in texts]
     if task.kind == "classification":
-        scores = language_model.score_labels(lm, cut, task.labels, prefix, settings.annotate.batch_size,
+        scores = language_model.score_labels(lm, cut, [ended(task, label) for label in task.labels], prefix, settings.annotate.batch_size,
                                              description).log_softmax(-1)
         best = scores.argmax(-1).tolist()
         return [task.labels[index] for index in best], scores.max(-1).values.tolist(), scores

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 import pandera.pandas as pa
 
+from synthtune.metrics import split_labels
 from synthtune.own_rows.gather import Gathered
 from synthtune.own_rows.readers import DECODED
 from synthtune.own_rows.report import Problem, listed, shown_text
@@ -476,6 +477,12 @@ class Sieve:
             )
 
     @property
+    def classes(self) -> pd.DataFrame:
+        """The frame, with a row for each label of a row that has several."""
+        mark = self.gathered.columns.separator
+        return self.frame.assign(output=self.frame["output"].map(lambda output: split_labels(output, mark))).explode("output")
+
+    @property
     def _labels(self) -> bool:
         return self.gathered.columns.kind == "classification"
 
@@ -504,7 +511,7 @@ def _pieces(text: str) -> float:
 
 def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
     """Check the classes of the labelled rows: how many there are, how often each, and if they are classes."""
-    frame, gathered, column = gold.frame, gold.gathered, gold.gathered.columns.output
+    frame, gathered, column = gold.classes, gold.gathered, gold.gathered.columns.output
     counts = frame["output"].value_counts()
     if not len(counts):
         return []
@@ -514,11 +521,11 @@ def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
         rows = frame["row"][frame["output"].isin(list(having))]
         problems.append(_problem(gathered, name, column, rows, what, advice, severity=severity))
 
-    united = several([label for label in counts.index if label not in names])
+    united = [] if gathered.columns.separator else several([label for label in counts.index if label not in names])
     if united:
         note("warning", "several labels", united, f"several labels in one cell, {listed(map(shown_text, united))}",
-             "They are read as one class, for a row has one label here: keep one label a row, or make a task of each label (yes "
-             "or no).")
+             "They are read as one class: say 'label_separator:' in the task file if a row "
+             "may have several, or keep one.")
     numbers = pd.to_numeric(pd.Series(counts.index).str.rstrip("%").str.replace(",", "."), errors="coerce")
     if not names and numbers.notna().all() and (numbers % 1 != 0).any():
         what = f"the labels are {len(counts):,} different numbers, {listed(counts.index[:3])} among them: a score, not a class"
@@ -564,14 +571,15 @@ def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
 
 def unknown_labels(test: Sieve, gold: Sieve) -> list[Problem]:
     """Labels of the test file that no labelled row has."""
-    unknown = test.frame[~test.frame["output"].isin(gold.frame["output"])]
+    there, tested = gold.classes["output"], test.classes
+    unknown = tested[~tested["output"].isin(there)]
     if not len(unknown):
         return []
     file, shown = gold.gathered.table.file, listed(map(shown_text, unknown["output"].unique()))
     said = ("warning", "unknown label", f"a label that no row of {file} has, {shown}",
             "No model can learn it: these rows will count as wrong. Add rows of that class, or correct it.")
-    if len(unknown) == len(test.frame):
-        known = listed(map(shown_text, gold.frame["output"].unique()))
+    if len(unknown) == len(tested):
+        known = listed(map(shown_text, there.unique()))
         said = ("error", "unknown labels only", f"no label of the test file is one of {file}: {shown} there, {known} here",
                 "Write the labels of both files in the same way.")
     severity, name, what, advice = said

@@ -19,7 +19,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from synthtune import student
 from synthtune.files import atomic_path, digest, read_json, remove, write_json
 from synthtune.language_model import by_length
-from synthtune.own_rows.parts import examples, pair_of
+from synthtune.metrics import classes_of, label_sets
+from synthtune.own_rows.rows import examples, pair_of
 from synthtune.own_rows.study import Outcome, depends_on
 from synthtune.progress import progress
 
@@ -147,7 +148,7 @@ def _export(network: nn.Module, inputs: dict[str, torch.Tensor], sizes: dict[str
     return path
 
 
-def predict(folder: Path, texts: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+def predict(folder: Path, texts: Sequence[str], labels: Sequence[str], separator: str = "") -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
     """What a saved model says of texts, some thousand at a time.
 
     Yields
@@ -159,6 +160,7 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str]) -> Iterat
     tokenizer = AutoTokenizer.from_pretrained(folder)
     kind = AutoModelForSequenceClassification if labels else AutoModelForSeq2SeqLM
     model = kind.from_pretrained(folder, use_safetensors=True).eval()
+    sets = torch.tensor(label_sets(labels, classes_of(labels, separator), separator), dtype=torch.float32) if separator else None
     warm_started = model.config.model_type == "encoder-decoder"  # of MiniLM, whose word pieces stand apart
     for start in progress(range(0, len(texts), CHUNK), desc="predict", unit="chunk"):
         chunk = list(texts[start: start + CHUNK])
@@ -172,7 +174,7 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str]) -> Iterat
                 if labels:
                     out = model(**read, output_hidden_states=True)
                     hidden = out.hidden_states[-1]
-                    scores[batch] = out.logits.log_softmax(-1).numpy()
+                    scores[batch] = (out.logits.log_softmax(-1) if sets is None else student.set_scores(out.logits, sets)).numpy()
                 else:
                     hidden = model.get_encoder()(**read).last_hidden_state
                     out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True,
@@ -206,7 +208,7 @@ def predictions(outcome: Outcome, model: Path) -> tuple[pd.DataFrame, pd.DataFra
         return pd.DataFrame(), pd.DataFrame()
     inputs = [example.text for example in examples(rows, pair_of(own), "unlabelled")]
     outputs, confidence, doubt, embeddings = [], [], [], []
-    for said, scores, places in predict(model, inputs, own.labels):
+    for said, scores, places in predict(model, inputs, own.labels, own.columns.separator):
         outputs += said
         confidence += outcome.confidence.of(scores).tolist()
         if own.labels:

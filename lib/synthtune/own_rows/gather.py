@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from synthtune.errors import RowsError, nearest
+from synthtune.metrics import joined_labels
 from synthtune.own_rows.readers import LOOKED_AT, Table, as_text
 from synthtune.own_rows.report import KEPT_ROWS, Guess, Problem, listed, shown_text
+from synthtune.own_rows.task_file import plain
 
 ROW_LIMIT = 200_000
 """Rows of a file that are kept; of a longer one, a random sample of this size, the same in every run."""
@@ -77,11 +80,14 @@ class Columns:
         The label or target; "" in a file that has none.
     kind : str
         "classification" or "nlg".
+    separator : str
+        What stands between several labels of a row; "" where a row has one.
     """
 
     text: tuple[str, ...]
     output: str
     kind: str
+    separator: str = ""
 
     @property
     def roles(self) -> dict[str, str]:
@@ -140,7 +146,8 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
         for name, place in zip(columns.roles.values(), places, strict=True):
             if reason:
                 break
-            text, instead = as_text(record.cells[place])
+            cell = record.cells[place]
+            text, instead = as_text(_united(cell, columns.separator) if columns.separator and name == columns.output else cell)
             if instead:
                 reason = f"with no text in column '{name}' but {instead}"
             elif len(text) > CELL_LIMIT:
@@ -173,6 +180,15 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
     frame = pd.DataFrame(sorted(kept, key=lambda row: row[0]), columns=["row", *columns.roles, "notes"])
     frame = frame.astype({"row": int} | dict.fromkeys(columns.roles, str))
     return Gathered(table, role, columns, frame, rows_in, dict(dropped), named)
+
+
+def _united(cell: Any, separator: str) -> Any:
+    """The labels of a cell, a list or a text with separators, as one text."""
+    text, instead = as_text(cell)
+    if instead and not isinstance(cell, list):
+        return cell
+    each = cell if isinstance(cell, list) else text.split(separator)
+    return joined_labels({plain(as_text(label)[0]) for label in each} - {""}, separator)
 
 
 def choose(
@@ -244,10 +260,10 @@ def choose_like(
         and len(table.columns) == 1
         and first.text[0] not in table.columns
     ):
-        columns = Columns((table.columns[0],), "", first.kind)
+        columns = Columns((table.columns[0],), "", first.kind, first.separator)
         return columns, [Guess(table.file, "text", table.columns[0], "the only column")], []
     problems = missing(table, [*first.text, *filter(None, [output])])
-    return (None if problems else Columns(first.text, output, first.kind)), [], problems
+    return (None if problems else Columns(first.text, output, first.kind, first.separator)), [], problems
 
 
 def missing(table: Table, wanted: list[str]) -> list[Problem]:

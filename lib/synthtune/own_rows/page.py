@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from synthtune import __version__, figures, report
+from synthtune import __version__, figures, metrics, report
 from synthtune.own_rows.baselines import NEAREST, SETFIT, TFIDF
 from synthtune.own_rows.confidence import Confidence, OfLabels
 from synthtune.own_rows.parts import cut_in_words
@@ -199,13 +199,14 @@ def _svg(figure: Figure) -> str:
 
 
 def _labels(outcome: Outcome) -> list[list[Any]]:
-    tested, labels = outcome.tested, list(outcome.own.labels)
-    measured = {column: precision_recall_fscore_support(tested["truth"], tested[column], labels=labels, zero_division=0)
-                for column in ("predicted", "by_gold")}
-    rows = [[label, int(number), *(f"{100 * measured['predicted'][of][place]:.0f}" for of in range(3)),
+    tested, mark = outcome.tested, outcome.own.columns.separator
+    labels = metrics.classes_of(outcome.own.labels, mark)
+    sets = {column: metrics.label_sets(tested[column], labels, mark) for column in ("truth", "predicted", "by_gold")}
+    measured = {column: precision_recall_fscore_support(sets["truth"], sets[column], zero_division=0) for column in sets}
+    rows = [[label, outcome.own.report.labels[label], int(number), *(f"{100 * measured['predicted'][of][place]:.0f}" for of in range(3)),
              f"{100 * measured['by_gold'][2][place]:.0f}"]
             for place, (label, number) in enumerate(zip(labels, measured["predicted"][3], strict=True))]
-    return _table(["label", "rows", "precision", "recall", "F1", "F1 of gold alone"], rows)
+    return _table(["label", "labelled rows", "rows held out", "precision", "recall", "F1", "F1 of gold alone"], rows)
 
 
 def _confused(outcome: Outcome) -> list[list[Any]]:

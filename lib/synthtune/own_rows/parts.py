@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
-from synthtune.errors import RowsError
 from synthtune.files import digest
-from synthtune.own_rows.report import listed, shown_text
-from synthtune.own_rows.rows import OwnRows
+from synthtune.own_rows.report import listed
+from synthtune.own_rows.rows import OwnRows, examples, held_out, inputs, pair_of, wording_of
 from synthtune.settings import Settings, for_own_rows
-from synthtune.tasks import Example, Task, Wording, seed_for, splits
-from synthtune.tasks.example import joined
+from synthtune.tasks import Example, Task, seed_for
 
 WHOLE = "whole"
 """The part that trains on all labelled rows; its student is the one to take away."""
@@ -38,10 +32,6 @@ LONG = 0.95
 
 CHUNK = 2_000
 """Texts that are counted at once: bounds memory."""
-
-FEWEST = 8
-"""Labelled rows below which nothing can be trained and tested."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -97,7 +87,7 @@ def _lengths(own: OwnRows, base: Settings) -> dict[str, Any]:
         return int(min(most, max(32, 8 * math.ceil(tokens / 8))))
 
     wording, names = wording_of(own), pair_of(own)
-    texts = _inputs(own.gold, names)
+    texts = inputs(own.gold, names)
     text, output = long(texts), long(list(own.gold["output"]))
     around = len(tokenizer(f"{wording.input}: \n{wording.output}: ")["input_ids"])
     written = at_most(1.25 * output + 8)
@@ -125,7 +115,7 @@ def cut(own: OwnRows, settings: Settings) -> dict[str, tuple[int, int]]:
     tokenizer = AutoTokenizer.from_pretrained(assets.model_path(settings.students.model))
     most, names, found = settings.students.max_tokens, pair_of(own), {}
     for name, rows in (("labelled", own.gold), ("unlabelled", own.unlabelled), ("test", own.test)):
-        texts, longer = _inputs(rows, names), 0
+        texts, longer = inputs(rows, names), 0
         for start in range(0, len(texts), CHUNK):
             # One word piece more than is read tells as much as all of them.
             pieces = tokenizer(texts[start: start + CHUNK], truncation=True, max_length=most + 1)["input_ids"]
@@ -156,42 +146,6 @@ def _steps(own: OwnRows, base: Settings) -> dict[str, int]:
     return {"students.steps": max(base.steps(len(own.gold) + synthetic), labelled), "students.passes": 0}
 
 
-def wording_of(own: OwnRows) -> Wording:
-    """How the task is written down for the teacher: from the names of its columns and the user's own sentence."""
-    roles = own.columns.roles
-    output = _name(roles["output"])
-    instruction = own.task.description or (
-        f"Give the {output.lower()} of the text." if own.kind == "classification" else f"Write the {output.lower()}.")
-    return Wording(instruction, "Texts" if "text_pair" in roles else _name(roles["text"]), output)
-
-
-def pair_of(own: OwnRows) -> tuple[str, ...]:
-    """Names of the two texts of a pair; () for single texts."""
-    roles = own.columns.roles
-    if "text_pair" not in roles:
-        return ()
-    first, second = _name(roles["text"]), _name(roles["text_pair"])
-    return (first, second) if first != second else (f"{first} 1", f"{second} 2")
-
-
-def _name(column: str) -> str:
-    """A column's name as a word for prompts: nothing in it that ends a line or a name."""
-    words = " ".join(column.replace("_", " ").replace(":", " ").split())
-    return words[:1].upper() + words[1:40] or "Text"
-
-
-def _inputs(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
-    columns = ["text", "text_pair"] if names else ["text"]
-    return [joined(names, texts) for texts in rows[columns].itertuples(index=False, name=None)]
-
-
-def examples(rows: pd.DataFrame, names: tuple[str, ...], of: str) -> list[Example]:
-    """Rows as examples: texts on one line, both texts of a pair named; the target is empty where there is none."""
-    outputs = rows["output"] if "output" in rows else [""] * len(rows)
-    return [Example(f"{of}-{row}", text, " ".join(output.split()))
-            for row, text, output in zip(rows["row"], _inputs(rows, names), outputs, strict=True)]
-
-
 def parts(own: OwnRows, settings: Settings) -> list[Part]:
     """All rows as one part, which tests on the test file if there is one, and after it the folds if there is none.
 
@@ -218,56 +172,8 @@ def _part(name: str, own: OwnRows, gold: list[Example], unlabelled: list[Example
     wording, names = wording_of(own), pair_of(own)
     # Teachers depend on the gold examples only: what else changes does not train them again.
     made_from = [own.labels, [wording.input, wording.output], names, [[each.id, each.text, each.target] for each in gold]]
+    made_from += [own.columns.separator] if own.columns.separator else []
     task = Task(name, own.task.name, own.kind, own.labels, wording, (*gold, *unlabelled), (), tuple(test), {},
-                digest(made_from), names)
+                digest(made_from), names, separator=own.columns.separator)
     changed = settings.model_copy(update={"own_task": name, "budgets": [len(gold)]})
     return Part(task, len(gold), changed)
-
-
-def held_out(own: OwnRows, settings: Settings) -> list[set[int]]:
-    """Places of the labelled rows that each fold holds out: labels in proportion, near-duplicates together.
-
-    Returns
-    -------
-    list of set of int
-        Empty where there is a test file.
-
-    Raises
-    ------
-    RowsError
-        There are too few labelled rows; or some fold would leave nothing, or one class only, to learn from.
-    """
-    rows = own.task.rows
-    if len(own.gold) < FEWEST:
-        raise RowsError(f"{rows}: {len(own.gold)} labelled rows can be used, and at least {FEWEST} are needed: label more.")
-    if len(own.test):
-        return []
-    gold = examples(own.gold, pair_of(own), "row")
-    near, groups = splits.first_near([example.text for example in gold]), list(range(len(gold)))
-    for place, first in enumerate(near):
-        if first >= 0:
-            groups[place] = groups[first]
-    if len(set(groups)) == 1:
-        raise RowsError(f"{rows}: all texts are nearly the same, so that no row can test what was learnt from the others. Label "
-                        "rows that differ, or name a test file (test: …) in the task file.")
-    outputs = [example.target for example in gold] if own.kind == "classification" else [""] * len(gold)
-    counts = Counter(outputs)
-    if max(counts.values()) == 1:
-        raise RowsError(f"{rows}: no class has more than one row, so that none can be both learnt and tested. Label more rows of "
-                        "each, or name a test file (test: …) in the task file.")
-    number = max(2, min(settings.own_rows.folds, min(counts.values()), len(set(groups))))
-    folds = StratifiedGroupKFold(number, shuffle=True, random_state=seed_for(settings, "folds"))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # the check of labels has said so
-        divided = [set(map(int, held)) for _, held in folds.split(outputs, outputs, groups)]
-    for held in divided:
-        learnt = {output for place, output in enumerate(outputs) if place not in held}
-        if len(learnt) < min(2, len(counts)):
-            alone = sorted(set(outputs) - learnt)
-            shown = listed([f"{shown_text(label)} ({counts[label]})" for label in alone])
-            raise RowsError(
-                f"{rows}: {'the class' if len(alone) == 1 else 'the classes'} {shown} cannot be both learnt and tested: "
-                "there is one row only, or all are nearly the same text, and while they are held out for testing one class is "
-                f"left to learn. Label more rows of {'it' if len(alone) == 1 else 'them'} that differ, or name a test file "
-                "(test: …) in the task file.")
-    return [held for held in divided if held]

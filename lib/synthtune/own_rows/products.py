@@ -16,7 +16,7 @@ from synthtune.files import atomic_path, digest, remove
 from synthtune.own_rows import deployed, page, record
 from synthtune.own_rows.checks import runs
 from synthtune.own_rows.confidence import Confidence, OfLabels
-from synthtune.own_rows.parts import pair_of
+from synthtune.own_rows.rows import pair_of
 from synthtune.own_rows.study import TEACHER, Outcome
 from synthtune.settings import AnnotateSettings, GenerateSettings, Settings
 from synthtune.tasks.example import divided
@@ -181,8 +181,9 @@ def _model_card(outcome: Outcome) -> str:
         header["pipeline_tag"] = "text-classification"
     names = pair_of(own)
     sample = f"{names[0]}: … {names[1]}: …" if names else "…"
+    several = ", top_k=None" if own.columns.separator else ""
     use = (f'from transformers import pipeline\n\nclassify = pipeline("text-classification", "path/of/this/folder")\n'
-           f'classify("{sample}", truncation=True)') if classification else (
+           f'classify("{sample}", truncation=True{several})') if classification else (
         'from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\ntokenizer = AutoTokenizer.from_pretrained('
         '"path/of/this/folder")\nmodel = AutoModelForSeq2SeqLM.from_pretrained("path/of/this/folder")\n'
         f'read = tokenizer("{sample}", return_tensors="pt", truncation=True)\n'
@@ -199,10 +200,11 @@ def _model_card(outcome: Outcome) -> str:
         f"{_plain(own.task.description or '')} A small student ({settings.students.model}), {MADE_BY}.".strip(), "",
         f"Trained on: {outcome.winner}. {page.verdict(outcome)}", "", "```python", use, "```", "",
         *([onnx, ""] if settings.own_rows.export == "onnx" else []),
-        *([f"Labels: {', '.join(map(_plain, own.labels))}.", ""] if classification else []),
+        *([f"Labels: {', '.join(map(_plain, sorted(own.report.labels)))}.", ""] if classification else []),
         f"## Measured on rows held out ({outcome.held_out})", "",
         f"| system | {page.metric_name(outcome)} | {100 * settings.figures.confidence:g} % interval |",
         "|---|---|---|", *rows, "",
+        "A label has a probability of its own; said is the likeliest set of those that labelled rows have." if several else
         _calibration(outcome.confidence), "",
         "## Training data", "",
         f"{len(own.gold):,} labelled rows of `{own.task.rows}`; the folder `augmented` beside this one has them and the "

@@ -657,12 +657,14 @@ def _datasets_folder(path: Path, file: str, split: str) -> Table:
                 )
             guesses.append(Guess(file, "split", chosen, f"of {listed(sorted(loaded))}"))
             loaded = loaded[chosen]
-        columns = list(loaded.column_names)
-        names = {
-            place: list(loaded.features[name].names)
-            for place, name in enumerate(columns)
-            if isinstance(loaded.features[name], datasets.ClassLabel)
-        }
+    return of_dataset(loaded, file, guesses)
+
+
+def of_dataset(loaded: Any, file: str, guesses: list[Guess]) -> Table:
+    """A `datasets.Dataset` as a table; labels that it stores as numbers have their names."""
+    columns = list(loaded.column_names)
+    names = {place: list(loaded.features[name].names) for place, name in enumerate(columns)
+             if hasattr(loaded.features[name], "names")}
 
     def read() -> Iterator[Record]:
         with _damaged(file, "a datasets folder"):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from synthtune import settings
 from synthtune.errors import RowsError
-from synthtune.own_rows import checks, gather, readers, task_file
+from synthtune.metrics import joined_labels, split_labels
+from synthtune.own_rows import checks, gather, hub, readers, task_file
 from synthtune.own_rows.gather import Columns, Gathered
-from synthtune.own_rows.parts import held_out, wording_of
 from synthtune.own_rows.report import Count, Guess, Problem, Report
-from synthtune.own_rows.rows import OwnRows
+from synthtune.own_rows.rows import OwnRows, held_out, wording_of
 from synthtune.own_rows.task_file import TaskFile
 
 FOLDS_LOOKED_AT = 2_000
@@ -39,7 +40,7 @@ def read(path: str | Path) -> OwnRows:
     columns = None
     for role, file in _files(task, report.guesses).items():
         try:
-            table = readers.open_table(
+            table = hub.open_table(task, role, file) if task.hub else readers.open_table(
                 task.located(file),
                 file,
                 split="test" if role == "test" else "train",
@@ -52,7 +53,7 @@ def read(path: str | Path) -> OwnRows:
                 found, guesses, problems = gather.choose(
                     table, task.text, task.label, task.target, bool(task.label_names)
                 )
-                columns = found
+                found = columns = found and replace(found, separator=task.label_separator or "")
             elif columns is None:
                 continue  # nothing says which columns to read
             else:
@@ -169,11 +170,12 @@ def _checked(
         for role in ("rows", "unlabelled", "test")
     )
     if kind == "classification":
-        report.labels.update(gold["output"].value_counts().astype(int).to_dict())
+        each = gold["output"].map(lambda output: split_labels(output, columns.separator)).explode()
+        report.labels.update(each.value_counts().astype(int).to_dict())
     return OwnRows(
         task,
         kind,
-        tuple(sorted(report.labels)),
+        tuple(sorted(gold["output"].unique())) if report.labels else (),
         gold,
         unlabelled.drop(columns="output", errors="ignore"),
         test,
@@ -190,5 +192,7 @@ def _table(frame: pd.DataFrame | None, columns: Columns | None, names: dict[str,
         return pd.DataFrame({name: [] for name in roles}, dtype=str).assign(row=pd.Series(dtype=int))
     frame = frame[[*(name for name in frame if name != "row"), "row"]].reset_index(drop=True)
     if names and "output" in frame:
-        frame["output"] = frame["output"].map(lambda label: names.get(label, label))
+        mark = columns.separator
+        frame["output"] = frame["output"].map(lambda output: joined_labels(
+            (names.get(label, label) for label in split_labels(output, mark)), mark))
     return frame

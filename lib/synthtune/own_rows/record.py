@@ -71,8 +71,8 @@ def made_from(own: OwnRows, settings: Settings) -> dict[str, str]:
     found["counts and warnings"] = digest(str(own.report))
     found["baselines"] = digest(list(baselines.systems(own.kind, settings)))
     # Budget and pool are the numbers of the rows themselves.
-    sections = settings.model_dump(mode="json", exclude={
-        **dict.fromkeys(("run_dir", "per_task", "tasks", "budgets", "pool_size"), True), "endpoint": HOW})
+    left_out = ("run_dir", "per_task", "tasks", "task_files", "budgets", "pool_size")
+    sections = settings.model_dump(mode="json", exclude_none=True, exclude={**dict.fromkeys(left_out, True), "endpoint": HOW})
     found |= {f"setting {name}": digest(value) for name, value in sections.items()}
     for model in (settings.teacher.model, settings.students.model):
         found[f"model {model}"] = assets.digest(model)

@@ -46,6 +46,8 @@ def fix(own: OwnRows) -> list[Path]:
         The labelled rows cannot be read; a file has more rows than are read; or a file that would be replaced
         was changed since it was written here.
     """
+    if own.task.hub:
+        raise RowsError(f"{own.task.hub}: a dataset on the hub is not repaired; download it and give its files, or train without.")
     if "rows" not in own.gathered:
         raise RowsError(
             f"{own.task.rows}: nothing is repaired, for the labelled rows cannot be read; solve the errors "

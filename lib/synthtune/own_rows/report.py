@@ -159,6 +159,7 @@ class Report:
         rows = [(problem.severity, str(problem)) for problem in self.errors + self.warnings]
         shown = [pd.DataFrame(guesses, columns=["file", "what", "value", "why"]),
                  pd.DataFrame(counts, columns=["file", "role", "rows_in", "used", "dropped"]),
+                 pd.DataFrame([(printable(label), number) for label, number in self.labels.items()], columns=["label", "rows"]),
                  pd.DataFrame(rows, columns=["", "problem"])]
         with pd.option_context("display.max_colwidth", None):
             tables = [table.to_html(index=False, escape=True, justify="left") for table in shown if len(table)]

@@ -9,16 +9,19 @@ import re
 import reprlib
 import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from synthtune.errors import SettingsError, nearest
-from synthtune.settings import profiles
+from synthtune.places import profiles
 
 BYTE_LIMIT = 16_384
 """Longest task file, in bytes; ten lines are the idea."""
+
+ROLES = ("rows", "unlabelled", "test")
+"""What files, or splits of a dataset, are for."""
 
 MOST_CLASSES = 100
 """Classes up to which the models here are meant."""
@@ -63,10 +66,21 @@ class TaskFile(BaseModel):
     rows: str = Field(
         min_length=1, description="labelled rows: CSV, TSV, JSONL, Parquet, .xlsx, or a datasets folder"
     )
+    hub: str | None = Field(
+        None, pattern=r"^[\w.-]+(/[\w.-]+)?$", description="in place of files: a dataset on the Hugging Face hub, as owner/name"
+    )
+    config: str | None = Field(None, description="hub: the dataset's configuration")
+    revision: str | None = Field(None, description="hub: a commit, tag or branch; the newest commit when first read if not given")
+    splits: dict[Literal[ROLES], str] = Field(
+        {"rows": "train"}, description="hub: the splits of the labelled rows, and of others: {rows: train, test: validation}"
+    )
     text: list[str] | None = Field(
         None, min_length=1, max_length=2, description="text column, or a pair of them"
     )
     label: str | None = Field(None, description="classification: the column of labels")
+    label_separator: str | None = Field(
+        None, min_length=1, max_length=1, description="a row may have several labels: a list, or a cell with this between them"
+    )
     target: str | None = Field(None, description="text-to-text generation: the column of texts to be written")
     unlabelled: str | None = Field(None, description="more inputs, without labels")
     test: str | None = Field(None, description="labelled rows to measure with, in no other file")
@@ -78,6 +92,22 @@ class TaskFile(BaseModel):
     )
     encoding: str | None = Field(None, description="of CSV, TSV and JSONL files, such as utf-8 or cp1252")
     sheet: str | None = Field(None, description="sheet of Excel files")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_or_splits(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Splits of a dataset on the hub stand where the names of files do."""
+        of_hub = [key for key in ("config", "revision", "splits") if key in values]
+        if not values.get("hub"):
+            if of_hub:
+                raise ValueError(f"{of_hub[0]} is for a dataset on the hub; name it with 'hub: owner/name', or leave {of_hub[0]} out")
+            return values
+        both = [key for key in ROLES if key in values]
+        splits = values.get("splits", {"rows": "train"})
+        if both or not isinstance(splits, dict) or "rows" not in splits:
+            raise ValueError("hub takes the place of files: leave rows, unlabelled and test out, and name the splits, as in 'splits: "
+                             "{rows: train, test: validation}'")
+        return {**values, **{role: f"{values['hub']}, split {split}" for role, split in splits.items() if role in ROLES}}
 
     @field_validator("text", mode="before")
     @classmethod
@@ -99,7 +129,7 @@ class TaskFile(BaseModel):
     @classmethod
     def _a_path(cls, value: str | None) -> str | None:
         if value and ("://" in value or value.startswith(("hf:", "s3:", "gs:"))):
-            raise ValueError("is an address; download it and give the path: nothing is fetched here")
+            raise ValueError("is an address; download it and give the path: nothing is fetched here but datasets on the Hugging Face hub (hub: owner/name)")
         if value and "\0" in value:
             raise ValueError("is no path: it has a NUL byte")
         return value
@@ -115,8 +145,8 @@ class TaskFile(BaseModel):
     def _one_output(self) -> TaskFile:
         if self.label and self.target:
             raise ValueError("give label (classification) or target (text-to-text generation), not both")
-        if self.label_names and self.target:
-            raise ValueError("label_names are for classification; leave them out where there is a target")
+        if (self.label_names or self.label_separator) and self.target:
+            raise ValueError("label_names and label_separator are for classification; leave them out where there is a target")
         columns = [*(self.text or []), *filter(None, [self.label, self.target])]
         if len(set(columns)) < len(columns):
             raise ValueError("text, label and target must be different columns")
@@ -184,7 +214,7 @@ def _no_problems(path: Path, problems: list[tuple[int, str]], task: TaskFile | N
 def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     """The keys with their lines, and the values. The loader builds texts, lists and mappings only."""
     if not path.is_file():
-        raise SettingsError(f"--task: there is no file {path}.")
+        raise SettingsError(f"{path.name}: there is no file {path}; correct the name of the task file.")
     try:
         with open(path, "rb") as handle:
             content = handle.read(BYTE_LIMIT + 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import random
-import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +14,13 @@ import pandas as pd
 from synthtune import metrics
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.files import atomic_path, digest, locked, read_json, write_json
-from synthtune.settings import Settings, official_corpora
-from synthtune.task_list import SPECS
+from synthtune.settings import Settings, is_task_file, official_corpora, seed_for
+from synthtune.task_list import SPECS, Spec
 from synthtune.task_list import title as title_of
 from synthtune.tasks import official, public, splits
-from synthtune.tasks.example import Example, divided
+from synthtune.tasks.example import Example, Wording, divided
 
-__all__ = ["Example", "Task", "Unlabelled", "load", "seed_for"]
+__all__ = ["Example", "Task", "Unlabelled", "Wording", "load", "seed_for"]
 
 
 ENOUGH = 0.9
@@ -34,15 +33,6 @@ class Unlabelled:
 
     id: str
     text: str
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a task is written down for a language model."""
-
-    instruction: str
-    input: str
-    output: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +57,12 @@ class Task:
         SHA-256 of all of the above texts and labels.
     pair : tuple of str
         Names of the two texts of an input, as they stand on its line; () for single texts.
+    sentences : tuple of str
+        Inputs that notebooks show.
+    answer : str
+        The right output of the first of them.
+    separator : str
+        What stands between several labels of an output; "" where it has one. `labels` are then the sets of labels that are there.
     """
 
     name: str
@@ -80,6 +76,9 @@ class Task:
     report: dict
     digest: str
     pair: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
+    answer: str = ""
+    separator: str = ""
 
     def gold(self, budget: int) -> list[Example]:
         """The labelled examples of a budget: all of the pool, if it has a few less (`ENOUGH`).
@@ -101,7 +100,8 @@ class Task:
     def score(self, examples: list[Example], predicted: list[str]) -> dict:
         """Measure predictions against true outputs; see `synthtune.metrics`."""
         if self.kind == "classification":
-            return metrics.classification([example.target for example in examples], predicted)
+            truth = [example.target for example in examples]
+            return metrics.multi_label(truth, predicted, self.separator) if self.separator else metrics.classification(truth, predicted)
         return metrics.nlg([example.references or (example.target,) for example in examples], predicted)
 
     def is_input(self, text: str) -> bool:
@@ -127,6 +127,11 @@ class Task:
         return _reader(self.name) if self.name in SPECS and SPECS[self.name].kind == "nlg" else None
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The single labels, sorted."""
+        return metrics.classes_of(self.labels, self.separator)
+
+    @property
     def metric(self) -> str:
         """Name of the metric that figures show."""
         return "accuracy" if self.kind == "classification" else "bleu"
@@ -136,35 +141,33 @@ def _reader(name: str) -> ModuleType:
     return importlib.import_module(f"synthtune.tasks.{SPECS[name].reader}")
 
 
-def seed_for(settings: Settings, *parts: object) -> int:
-    """A seed that depends on the run's seed and on a name, the same in every process and on every machine."""
-    return (settings.seed * 1_000_003 + zlib.crc32("/".join(map(str, parts)).encode())) % 2**31
-
-
 def load(name: str, settings: Settings) -> Task:
-    """Prepare a task, or read it if this run has prepared it before.
+    """Prepare a task, given by its name or its task file, or read it if this run has prepared it before.
 
     Fetches the corpus if it is not in the cache, drops duplicates, splits by the run's seed, and stores the result in
     the run folder under `<task>/data`.
 
     Raises
     ------
-    SettingsError, AssetError, CorpusError
+    SettingsError, AssetError, CorpusError, RowsError
         One sentence with the parameter, or the file and line.
     """
     settings = settings.check(name)
-    spec = SPECS[name]
+    name = settings.tasks[-1] if is_task_file(name) else name
+    spec = spec_of(name, settings)
     kind = spec.kind
     folder = settings.folder / name / "data"
     made_from = {"version": 1, "seed": settings.seed, "pool_size": settings.pool_size, "dev_size": settings.dev_size,
                  "test_size": settings.test_size if kind == "classification" else settings.nlg_test_size,
                  "max_characters": settings.max_characters, "smallest_budget": settings.budgets[0],
                  "data_root": str(settings.data_root or "") if kind == "nlg" or spec.public else ""}
+    if spec.rows:
+        made_from["rows"] = spec.rows
     kept = folder / "task.json"
     with locked(folder.parent):  # notebooks of two budgets may be the first to ask for a task, at the same moment
         if not kept.exists() or read_json(kept)["made_from"] != made_from:
             prepare(name, settings)
-            make = _classification if kind == "classification" else _nlg
+            make = _nlg if kind == "nlg" and name in SPECS else _divided
             pool, dev, test, report = make(name, settings)
             with atomic_path(folder) as temporary:
                 temporary.mkdir()
@@ -172,18 +175,31 @@ def load(name: str, settings: Settings) -> Task:
                     pd.DataFrame([asdict(example) for example in examples], columns=[
                         "id", "text", "target", "references"]).to_parquet(temporary / f"{split}.parquet")
                 contents = [[asdict(example) for example in split] for split in (pool, dev, test)]
+                contents += [spec.rows] if spec.rows else []
                 write_json(temporary / "task.json", {"made_from": made_from, "report": report,
                                                      "digest": digest(contents)})
     stored = read_json(kept)
     read = [_read(folder / f"{split}.parquet") for split in ("pool", "dev", "test")]
     title = title_of(name, settings.data_root)
     labels = tuple(sorted({example.target for example in read[0]})) if kind == "classification" else ()
-    return Task(name, title, kind, labels, wording_of(name), *read, stored["report"], stored["digest"], spec.pair)
+    wording = Wording(spec.instruction, spec.input, spec.output)
+    return Task(name, title, kind, labels, wording, *read, stored["report"], stored["digest"], spec.pair, spec.sentences,
+                spec.answer, spec.separator)
 
 
-def wording_of(name: str) -> Wording:
-    """How a task of the study is written down for a language model."""
-    return Wording(SPECS[name].instruction, SPECS[name].input, SPECS[name].output)
+def spec_of(name: str, settings: Settings) -> Spec:
+    """What is said of a task: its entry in task_list.yaml or, of a custom task, what its task file and rows say.
+
+    Raises
+    ------
+    SettingsError, RowsError
+        The task file or its rows cannot be used.
+    """
+    if name not in settings.task_files:
+        return SPECS[name]
+    from synthtune.tasks import custom  # reading rows takes more than other tasks need
+
+    return custom.spec(settings.task_files[name])
 
 
 def prepare(name: str, settings: Settings) -> None:
@@ -196,7 +212,7 @@ def prepare(name: str, settings: Settings) -> None:
     """
     if settings.data_root == official_corpora() and name in official.sources():
         official.fetch(name)
-    elif SPECS[name].public:
+    elif name in SPECS and SPECS[name].public:
         public.paths(name, settings.data_root)
 
 
@@ -208,24 +224,28 @@ def _read(path: Path) -> tuple[Example, ...]:
     return tuple(Example(row.id, row.text, row.target, tuple(row.references)) for row in rows.itertuples())
 
 
-def _classification(name: str, settings: Settings) -> tuple[list, list, list, dict]:
+def _divided(name: str, settings: Settings) -> tuple[list, list, list, dict]:
     """Draw test and development sets first, then a pool that shares no text with them."""
     seed = seed_for(settings, name, "split")
-    report: dict = {}
-    examples, official_test, counted = _reader(name).corpus(name, settings.data_root)
-    report |= counted
+    if name in SPECS:
+        kind, (examples, official_test, report) = "classification", _reader(name).corpus(name, settings.data_root)
+    else:
+        from synthtune.tasks import custom
+
+        kind, examples, official_test, report = custom.corpus(settings.task_files[name])
+    test_size = settings.test_size if kind == "classification" else settings.nlg_test_size
     report["usable"] = len(examples) + len(official_test or [])
     cut = [splits.shortened(example, settings.max_characters) for example in examples]
     rest, report["exact_duplicates"] = splits.distinct(cut)
     random.Random(seed).shuffle(rest)
     if official_test is None:
-        test, rest = rest[: settings.test_size], rest[settings.test_size:]
+        test, rest = rest[:test_size], rest[test_size:]
     else:
         test, dropped = splits.distinct([splits.shortened(example, settings.max_characters)
                                          for example in official_test])
         report["exact_duplicates"] += dropped
         random.Random(seed + 1).shuffle(test)
-        test = test[: settings.test_size]
+        test = test[:test_size]
     dev, rest = rest[: settings.dev_size], rest[settings.dev_size:]
     # Only as many candidates are compared as can be needed: near-duplicates are a few in a hundred.
     candidates = rest[: settings.pool_size + settings.pool_size // 2]
@@ -234,12 +254,15 @@ def _classification(name: str, settings: Settings) -> tuple[list, list, list, di
     near_dev = splits.near_duplicates([example.text for example in dev], [example.text for example in test])
     dev = [example for example, drop in zip(dev, near_dev, strict=True) if not drop]
     report |= {"near_duplicates": int(near.sum() + near_dev.sum()), "pool": len(pool), "dev": len(dev),
-               "test": len(test), "pool_labels": dict(Counter(example.target for example in pool).most_common()),
+               "test": len(test),
                "cut_texts": sum(len(a.text) != len(b.text) for a, b in zip(examples, cut, strict=True))}
+    if kind == "classification":
+        report["pool_labels"] = dict(Counter(example.target for example in pool).most_common())
     # An official test set may be smaller than asked for: RTE's has 277 examples.
-    if len(test) < (1 if official_test else settings.test_size) or len(pool) < ENOUGH * settings.budgets[-1]:
+    if len(test) < (1 if official_test else test_size) or len(pool) < ENOUGH * settings.budgets[-1]:
         raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test examples are left, fewer than the largest "
-                            f"budget ({settings.budgets[-1]}) or test_size ({settings.test_size}); lower one of them.")
+                            f"budget ({settings.budgets[-1]}) or {'' if kind == 'classification' else 'nlg_'}test_size "
+                            f"({test_size}); lower one of them.")
     return splits.ordered_for_budgets(pool, settings.budgets[0], seed), dev, test, report
 
 

@@ -1,4 +1,4 @@
-"""The example, the row that every task consists of."""
+"""The example, the row that every task consists of, and how it is written down."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ class Example:
     text: str
     target: str
     references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a task is written down for a language model."""
+
+    instruction: str
+    input: str
+    output: str
 
 
 def joined(names: tuple[str, ...], texts: tuple[str, ...]) -> str:

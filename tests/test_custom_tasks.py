@@ -1,0 +1,235 @@
+"""Custom tasks: one task file outside the package is all that the whole study needs of a user's own benchmark."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthtune import own_rows, planner, settings, tasks
+from synthtune.errors import RowsError, SettingsError
+from synthtune.results import CONDITIONS, FULL
+
+ROOT = Path(__file__).parents[1]
+TINY = {"budgets": [16], "pool_size": 60, "test_size": 20, "dev_size": 10, "nlg_test_size": 10, "max_characters": 120,
+        "teacher.epochs": 1, "teacher.frozen_layers": 28, "teacher.test_examples": 10, "annotate.inputs": 10, "annotate.max_new_tokens": 8,
+        "generate.pairs": 12, "generate.max_new_tokens": 40, "students.steps": 2, "students.max_new_tokens": 4, "students.sweep": [],
+        "figures.resamples": 100}
+PLACES = ("hotel", "museum", "garden", "harbour", "library", "market", "station", "theatre")
+CITIES = ("Porto", "Lund", "Kyoto", "Quito", "Bergen", "Ghent", "Izmir", "Perth", "Turin", "Accra")
+WORDS = {"yes": ("lovely", "calm", "bright", "kind"), "no": ("dull", "noisy", "grim", "rude")}
+
+
+def rows(number=120, seed=0):
+    """Visits: place, city and an opinion, in words of this file."""
+    draw = random.Random(seed)
+    for visit in range(number):
+        label = draw.choice(("yes", "no"))
+        place, city, word, other = draw.choice(PLACES), draw.choice(CITIES), *draw.sample(WORDS[label], 2)
+        yield {"visit": f"{visit} days in {city}, in a {word} {place} with {other} people and {draw.randrange(10**6)} steps.",
+               "worth it": label, "facts": f"{place} | city | {city} | steps {draw.randrange(10**6)}", "sentence": f"We saw the {place} of {city}."}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two task files and their rows: one to classify and one to write."""
+    folder = tmp_path_factory.mktemp("mine")
+    table = pd.DataFrame(rows())
+    table.to_csv(folder / "visits.csv", index=False)
+    table.to_json(folder / "trips.jsonl", orient="records", lines=True)
+    (folder / "visits.yaml").write_text("rows: visits.csv\ntext: visit\nlabel: worth it\nlabel_names: {yes: good, no: bad}\n"
+                                        "description: Say whether the visit was good or bad.\n")
+    (folder / "Trip-report.yaml").write_text("rows: trips.jsonl\ntext: facts\ntarget: sentence\n")
+    return folder
+
+
+def load(folder, run_dir=None, **changes):
+    given = {**TINY, "tasks": [str(folder / "visits.yaml"), str(folder / "Trip-report.yaml")], **changes}
+    return settings.load("smoke", given, run_dir=run_dir or folder / "run")
+
+
+def test_the_whole_study_runs_on_them(folder):
+    run = folder / "run"
+    changes = {**TINY, "tasks": ["visits.yaml", "Trip-report.yaml"], "run_dir": str(run), "jobs": 2}
+    command = [sys.executable, "-m", "synthtune.reproduce", "--profile", "smoke",
+               *(f"--set={name}={json.dumps(value)}" for name, value in changes.items())]
+
+    def study(*more):
+        return subprocess.run([*command, *more], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT / "lib")}, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+
+    said = study()
+    assert said.returncode == 0, said.stdout
+    for task, conditions in (("visits", {*CONDITIONS, FULL}), ("trip_report", {"gold", "gold+annotated", FULL})):
+        results = pd.read_parquet(run / task / "results.parquet")
+        assert conditions <= set(results["condition"])
+    table = pd.read_csv(run / "figures" / "table_1.csv")
+    assert {"Visits", "Trip report"} <= set(table["title"])
+    claims, report = ((run / "figures" / name).read_text() for name in ("claims.md", "report.html"))
+    assert "Visits" in claims and "Custom tasks: Visits and Trip report." in report
+    assert (run / "figures" / "figure_2.png").exists() and (run / "figures" / "figure_3.png").exists()
+    tuned = json.loads((run / "notebooks" / "visits-16-01_teacher.ipynb").read_text())
+    assert "Visit: 0 days in" in json.dumps(tuned), "its first row is what notebooks show"
+
+    assert "Nothing to do" in study().stdout
+    (folder / "visits.csv").write_text((folder / "visits.csv").read_text() + "One more grim day in Oslo.,no,,\n")
+    again = study("--dry-run").stdout
+    assert "run    01_teacher · visits" in again and "reuse  01_teacher · trip_report" in again, "rows are part of what results are made from"
+    assert "reuse  01_teacher · trip_report" in study("--dry-run", "--only", "trip_report").stdout
+    assert "did you mean 'visits'" in study("--only", "visit").stdout
+
+
+def test_they_are_planned_by_the_length_of_their_rows(folder):
+    chosen = load(folder)
+    plan = planner.plan(chosen)
+    assert set(plan.table["task"]) == {"visits", "trip_report"}
+    texts = planner.Texts.of("visits", chosen)
+    assert texts.labels == 2 and 10 < texts.input < 25 and texts.output == 1
+    assert planner.Texts.of("trip_report", chosen).labels == 0
+
+
+def test_a_task_is_made_of_its_rows(folder, tmp_path):
+    chosen = load(folder, tmp_path)
+    visits, trips = (tasks.load(name, chosen) for name in chosen.tasks)
+    assert (visits.name, visits.title, visits.kind, visits.labels) == ("visits", "Visits", "classification", ("bad", "good"))
+    assert visits.wording == tasks.Wording("Say whether the visit was good or bad.", "Visit", "Worth it")
+    assert (len(visits.pool), len(visits.dev), len(visits.test)) == (60, 10, 20)
+    assert (trips.name, trips.kind, trips.labels, len(trips.test)) == ("trip_report", "nlg", (), 10)
+    texts = [example.text for split in (visits.pool, visits.dev, visits.test) for example in split]
+    assert len(set(texts)) == len(texts)
+    assert tasks.load(str(folder / "visits.yaml"), settings.load("smoke", TINY, run_dir=tmp_path)) == visits, "a notebook's task"
+
+
+def test_test_rows_of_a_file_are_the_test_set(folder, tmp_path):
+    pd.DataFrame(rows(30, seed=1)).to_parquet(tmp_path / "held.parquet")
+    (tmp_path / "visits.yaml").write_text(f"rows: {folder / 'visits.csv'}\ntest: held.parquet\ntext: visit\nlabel: worth it\n")
+    task = tasks.load("visits", settings.load("smoke", {**TINY, "tasks": [str(tmp_path / "visits.yaml")]}, run_dir=tmp_path))
+    assert {example.id.split("-")[0] for example in task.test} == {"test"} and len(task.test) == 20
+
+
+def test_what_is_written_down_for_the_teacher_is_part_of_its_digest(folder, tmp_path):
+    file = tmp_path / "visits.yaml"
+    text = (folder / "visits.yaml").read_text().replace("visits.csv", str(folder / "visits.csv"))
+    file.write_text(text)
+    chosen = settings.load("smoke", {**TINY, "tasks": [str(file)]}, run_dir=tmp_path)
+    before = tasks.load("visits", chosen).digest
+    file.write_text(text.replace("good or bad", "bad or good"))
+    assert tasks.load("visits", chosen).digest != before
+
+
+def test_settings_of_its_kind_and_its_own(folder):
+    chosen = load(folder, **{"per_task.visits.teacher.epochs": 9, "per_task.trip_report.students.learning_rate": 0.5})
+    assert chosen.for_task("visits").teacher.epochs == 9
+    nlg = chosen.for_task("trip_report")
+    assert nlg.teacher.learning_rate == chosen.own_rows.nlg["teacher.learning_rate"] and nlg.students.learning_rate == 0.5
+    assert str(folder) not in json.dumps(chosen.for_stage("figures")), "a study that moves is the same study"
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("tweets.yaml", "rows: a.csv\nlabel: b\n", "another task, .* is called 'tweets'; rename the file"),
+    ("mine.yaml", "rows: a.csv\n", "mine.yaml: .* add 'label: COLUMN'"),
+    ("mine.yaml", "row: a.csv\nlabel: b\n", "line 1: unknown key 'row'; did you mean 'rows'"),
+    ("mine.yaml", None, "there is no file .*mine.yaml"),
+])
+def test_a_task_file_that_is_none_is_refused(tmp_path, name, content, said):
+    if content:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(SettingsError, match=said):
+        settings.load("smoke", {"tasks": [str(tmp_path / name)]})
+
+
+def test_an_unknown_task_is_told_the_nearest_custom_one(folder):
+    with pytest.raises(SettingsError, match="did you mean 'visits'"):
+        load(folder).check("visit")
+    with pytest.raises(SettingsError, match="per_task: unknown task 'vists'; did you mean 'visits'"):
+        load(folder, **{"per_task.vists.teacher.epochs": 9})
+
+
+def test_rows_that_cannot_be_used_are_named(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"text {n},same\n" for n in range(20)))
+    (tmp_path / "mine.yaml").write_text("rows: rows.csv\nlabel: label\n")
+    chosen = settings.load("smoke", {"tasks": [str(tmp_path / "mine.yaml")]}, run_dir=tmp_path)
+    with pytest.raises(RowsError, match=re.escape("mine.yaml: rows.csv")):
+        tasks.load("mine", chosen)
+
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A dataset as the hub has them, with labels stored as numbers, and a client that asks a folder in its place."""
+    datasets, huggingface_hub = pytest.importorskip("datasets"), pytest.importorskip("huggingface_hub")
+    named = datasets.Features({"visit": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    for split, number, seed in (("train", 120, 0), ("validation", 30, 1)):
+        table = [{"visit": row["visit"], "label": int(row["worth it"] == "yes")} for row in rows(number, seed)]
+        (tmp_path / "hub" / "data").mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(table, features=named).to_parquet(tmp_path / "hub" / "data" / f"{split}-0.parquet")
+    asked, load_dataset = [], datasets.load_dataset
+
+    def local(path, name=None, *, split, revision):
+        asked.append((path, name, split, revision))
+        return load_dataset(str(tmp_path / "hub"), split=split, cache_dir=str(tmp_path / "cache"))
+
+    def info(repository, revision=None):
+        asked.append((repository, revision))
+        return type("Info", (), {"sha": SHA})
+
+    monkeypatch.setenv("SYNTHTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets, "load_dataset", local)
+    monkeypatch.setattr(huggingface_hub, "dataset_info", info)
+    (tmp_path / "visits.yaml").write_text("hub: me/visits\nconfig: small\nsplits: {rows: train, test: validation}\nlabel: label\n")
+    return tmp_path / "visits.yaml", asked
+
+
+def test_rows_of_a_dataset_on_the_hub(hub, tmp_path):
+    file, asked = hub
+    chosen = settings.load("smoke", {**TINY, "tasks": [str(file)]}, run_dir=tmp_path)
+    assert chosen.hub_datasets() == ["visits"]
+    task = tasks.load("visits", chosen)
+    assert task.labels == ("no", "yes") and len(task.pool) == 60 and {example.id[:4] for example in task.test} == {"test"}
+    assert task.report["revision"] == SHA
+    assert asked[:3] == [("me/visits", None), ("me/visits", "small", "train", SHA), ("me/visits", "small", "validation", SHA)]
+    assert asked.count(("me/visits", None)) == 1, "resolved once, and kept"
+    asked.clear()
+    file.write_text(file.read_text() + f"revision: {SHA[::-1]}\n")
+    assert tasks.load("visits", chosen) == task, "the rows are the same"
+    assert {each[-1] for each in asked} == {SHA[::-1]}, "what is pinned is not looked up"
+
+
+def test_the_report_of_own_rows_names_the_revision(hub):
+    own = own_rows.read(hub[0])
+    assert not own.report.errors and f"revision: {SHA}" in str(own.report) and (len(own.gold), len(own.test)) == (120, 30)
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (ConnectionError("Couldn't reach 'me/visits' on the Hub (OfflineModeIsEnabled)"), "HF_HUB_OFFLINE forbids"),
+    (ValueError("Unknown split \"train\". Should be one of ['test']."), "correct 'config:' or 'splits:'"),
+    (FileNotFoundError("Dataset 'me/visits' is a gated dataset on the Hub."), "ask for access"),
+    (FileNotFoundError("Dataset 'me/visits' doesn't exist on the Hub or cannot be accessed."), "correct 'hub:'"),
+    (TimeoutError("timed out"), "check the connection"),
+])
+def test_a_hub_that_gives_nothing_is_one_sentence(hub, monkeypatch, error, said):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    problem, *_ = own_rows.read(hub[0]).report.errors
+    assert said in str(problem) and "\n" not in str(problem)
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ("hub: me/visits\nrows: a.csv\nlabel: label\n", "hub takes the place of files"),
+    ("hub: me/visits\nsplits: {test: validation}\nlabel: label\n", "name the splits"),
+    ("hub: me/visits\nsplits: {rows: train, dev: validation}\nlabel: label\n", "splits"),
+    ("hub: https://hub/me/visits\nlabel: label\n", "hub"),
+    ("rows: a.csv\nconfig: small\nlabel: label\n", "config is for a dataset on the hub"),
+])
+def test_keys_of_hub_datasets_that_cannot_be_used(tmp_path, content, said):
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(SettingsError, match=said):
+        own_rows.read(tmp_path / "mine.yaml")
