@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import torch
 from synthtune import assets, student, tasks
-from synthtune.annotate import log_probability
 from synthtune.errors import StageError
 from synthtune.student import Cell, Row
+from synthtune.tasks.example import log_probability
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

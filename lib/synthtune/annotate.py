@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from synthtune import language_model, teacher
+from synthtune import combined, language_model, teacher
 from synthtune.files import digest, read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Task, Unlabelled
+from synthtune.tasks.example import log_probability
 from synthtune.workers import Shards
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ NO_OUTPUT = "no output"
 NO_LABEL = "no label"
 INCOMPLETE = "leaves out a value"
 """Why an output is dropped: it is empty, a prompted model's answer names no label, or not every value of the input is in it."""
-
-
-def log_probability(label: str) -> str:
-    """Name of the column with a label's log-probability."""
-    return f"log P({label})"
 
 
 def by_label(task: Task, scores: torch.Tensor) -> dict[str, np.ndarray]:
@@ -57,6 +53,7 @@ def annotate(lm: LanguageModel | Prompted, task: Task, budget: int, settings: Se
         Columns id, text, output, log_probability (of the output given the input, in nats; for classification
         normalised over the labels; NaN from a prompted model), dropped (a reason not to train on it, or "") and, for
         classification, one column `log P(label)` per label. A prompted model gives all of the probability to its label.
+        Where `annotate.annotator` is "mixture", output and probabilities are the mixture's, and by_teacher is the teacher's label.
     """
     settings = settings.check(task.name, budget)
     folder = settings.folder_of(task.name, budget)
@@ -70,6 +67,9 @@ def annotate(lm: LanguageModel | Prompted, task: Task, budget: int, settings: Se
     else:  # all of the pool is gold
         table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
         table = table.assign(**{log_probability(label): 0.0 for label in task.labels})
+    if combined.wanted(task, settings):
+        mixture = combined.combine(table, task, budget, settings)
+        table = table.assign(by_teacher=table["output"], **mixture)
     complete, nothing = settings.annotate.outputs == "complete", NO_LABEL if task.labels else NO_OUTPUT
     table.insert(4, "dropped", [nothing if not output.strip() else INCOMPLETE if complete and task.left_out(text, output) else ""
                                 for text, output in zip(table["text"], table["output"], strict=True)])
@@ -133,6 +133,8 @@ def check(annotated: pd.DataFrame, lm: LanguageModel | Prompted, task: Task, bud
               "mean_logprob": None if np.isnan(mean) else mean,
               "seconds": read_json(folder / "annotated.json")["seconds"], "model_digest": lm.digest,
               "data_digest": task.digest, "settings_digest": settings.stage_digest("annotate", task.name, budget)}
+    if combined.wanted(task, settings):
+        report["annotator"] = combined.weigh(task, budget, settings)
     write_json(folder / "annotation.json", report)
     return report
 

@@ -8,6 +8,8 @@ Breiman 1996). A weight of 1 is the teacher alone.
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,11 +19,12 @@ import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from synthtune import language_model, student, teacher
-from synthtune.files import digest, read_json, remove, write_json
+from synthtune import assets, language_model, student, teacher
+from synthtune.files import digest, read_json, write_json
 from synthtune.settings import Settings
 from synthtune.student import Cell, Row
-from synthtune.tasks import Example, Task, log_probability, seed_for
+from synthtune.tasks import Example, Task, seed_for
+from synthtune.tasks.example import log_probability
 
 FOLDS = 3
 """Parts of the gold examples, each left out once."""
@@ -30,6 +33,13 @@ WEIGHTS = np.linspace(1, 0, 21)
 """Weights of the teacher that are tried; of equally good ones the largest is taken."""
 
 RECORD = "annotator.json"
+
+
+def wanted(task: Task, settings: Settings) -> bool:
+    """Whether the labels of a task are those of the mixture: classification by one label, with the teacher of this package."""
+    chosen = settings.annotate
+    return (chosen.annotator == "mixture" and chosen.source != "endpoint" and task.kind == "classification"
+            and not task.separator)
 
 
 def weigh(task: Task, budget: int, settings: Settings) -> dict[str, Any]:
@@ -50,17 +60,19 @@ def weigh(task: Task, budget: int, settings: Settings) -> dict[str, Any]:
         each labels rightly); n, their number.
     """
     record = settings.folder_of(task.name, budget) / RECORD
-    made_from = {"data": task.digest, "budget": budget, "model": student.assets.digest(settings.students.model),
-                 "settings": settings.for_stage("students", task.name)}
+    made_from = {"data": task.digest, "budget": budget, "settings": settings.for_stage("annotate", task.name),
+                 "models": [assets.digest(settings.teacher.model), assets.digest(settings.students.model)]}
     if record.exists() and read_json(record)["made_from"] == made_from:
         return read_json(record)
     gold = list(task.gold(budget))
     true = np.array([task.labels.index(example.target) for example in gold])
     by_teacher, by_student = np.zeros((2, len(gold), len(task.labels)))
     lm = language_model.load(settings.teacher.model, settings.format)
-    # A label with fewer examples than folds is in some fold only held out; scikit-learn warns of it.
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed_for(settings, task.name, budget, "folds"))
-    for number, (learned, held) in enumerate(folds.split(np.zeros(len(gold)), true)):
+    with warnings.catch_warnings():  # of a label that has fewer examples than there are folds
+        warnings.simplefilter("ignore", UserWarning)
+        divided = list(folds.split(np.zeros(len(gold)), true))
+    for number, (learned, held) in enumerate(divided):
         part = [gold[place] for place in learned]
         texts = [gold[place].text for place in held]
         by_teacher[held] = _of_teacher(lm, task, part, texts, budget, settings, number)
@@ -127,5 +139,5 @@ def _of_teacher(lm: language_model.LanguageModel, task: Task, gold: list[Example
     own = settings.model_copy(update={"run_dir": folder, "budgets": [len(gold)], "per_task": {}, "teacher": chosen})
     tuned = teacher.with_adapter(lm, teacher.fine_tune(lm, alone, len(gold), "annotate", own))
     scores = teacher.answers(tuned, alone, texts, own)[2].double().exp().numpy()
-    remove(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     return scores

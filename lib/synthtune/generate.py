@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from synthtune import language_model, metrics, teacher, workers
+from synthtune import combined, language_model, metrics, teacher, workers
 from synthtune.annotate import INCOMPLETE, NO_OUTPUT, by_label
 from synthtune.files import read_json, write_json, write_table
 from synthtune.language_model import LanguageModel
@@ -79,8 +79,12 @@ def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Pro
     table["dropped"] = _malformed(table, task, budget)
     relabelled = _relabelled(annotator, table, task, budget, settings)
     judged = relabelled.done("relabel", task.name, budget, settings, settings.generate.processes)
-    valid = table.index[table["dropped"] == ""]
-    table = table.join(judged.set_index(valid))
+    valid = table["dropped"] == ""
+    judged = judged.set_index(table.index[valid])
+    if combined.wanted(task, settings):
+        mixture = combined.combine(judged.assign(text=table["text"]), task, budget, settings)
+        judged = mixture.rename(columns={"output": "relabelled", "log_probability": "agreement"})
+    table = table.join(judged)
     table = _labelled(table, task, settings)
     write_table(kept, table, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
     for shards in (_sampled(generator, task, budget, settings), relabelled):

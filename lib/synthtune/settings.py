@@ -88,6 +88,8 @@ class AnnotateSettings(_Section):
     """P(Y|X) on unlabelled inputs (`02_annotate`)."""
 
     source: Literal["teacher", "endpoint"] | None = SOURCE
+    annotator: Literal["teacher", "mixture"] | None = Field(
+        None, description="classification: the teacher alone, or with students of gold, weighed by cross-validation; teacher if null")
     inputs: int | None = Field(None, ge=1, description="unlabelled inputs to annotate; all if null")
     batch_size: int = Field(32, ge=1, description="inputs per forward pass")
     processes: int | None = PROCESSES
@@ -385,6 +387,8 @@ class Settings(_Section):
         if stage not in chain:
             raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, chain)}")
         sections = chain[stage]
+        if mine["annotate"].get("annotator") == "mixture" and stage in ("annotate", "generate"):
+            sections += ("students",)
         if any(mine[name].get("source") == "endpoint" for name in ("annotate", "generate") if name in sections):
             sections += ("endpoint",)
         without = {name: {key: value for key, value in mine[name].items() if key not in HOW}

@@ -39,7 +39,6 @@ from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_t
 from transformers.utils import logging as transformers_logging
 
 from synthtune import assets, number_format, workers
-from synthtune.annotate import log_probability
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest
 from synthtune.language_model import by_length
@@ -48,6 +47,7 @@ from synthtune.progress import progress
 from synthtune.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
 from synthtune.settings import Settings
 from synthtune.tasks import Task
+from synthtune.tasks.example import log_probability
 from synthtune.teacher import IGNORED, shuffled_by_length, warm_up_and_decay
 
 ROUTES = {"annotate": "annotated", "generate": "generated"}

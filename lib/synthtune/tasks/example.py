@@ -36,6 +36,11 @@ class Wording:
     output: str
 
 
+def log_probability(label: str) -> str:
+    """Name of the column with a label's log-probability, in tables of annotated and generated examples."""
+    return f"log P({label})"
+
+
 def joined(names: tuple[str, ...], texts: tuple[str, ...]) -> str:
     """An input on one line: its only text, or both texts of a pair, each after its name."""
     named = [f"{name}: {text}" for name, text in zip(names, texts, strict=True)] if names else texts
