@@ -1,7 +1,7 @@
 """What a transformer costs, from its sizes alone: parameters, FLOPs and bytes.
 
-Models are built on PyTorch's meta device from the sizes in `assets.yaml`: shapes without numbers. Nothing is loaded,
-fetched or computed.
+Models are built on PyTorch's meta device from the sizes in `assets.yaml`, or in a model's own config.json: shapes without
+numbers. No weights are loaded or fetched, and nothing is computed.
 
 Symbols, for one stack of L equal transformer layers (`Stack`): h hidden size, q and k width of the queries and of the
 keys (q = h and k = h but for grouped queries), f feed-forward size, w weights of a layer's linear maps, s tokens of a
@@ -288,7 +288,7 @@ def _kept_by(activation: str) -> int:
 def model_of(
     name: str, role: str, labels: int = 2, encoder_layers: int = 0, decoder_layers: int = 0
 ) -> Architecture:
-    """The sizes of a model of `assets.yaml` in one of its roles.
+    """The sizes of a model in one of its roles, from `assets.yaml` or from its own configuration.
 
     Parameters
     ----------
@@ -305,12 +305,12 @@ def model_of(
     SettingsError
         If no model has that name, or it cannot have that role.
     """
-    if name not in assets.models():
+    if name not in assets.models() and "/" not in name:
         raise SettingsError(f"No model is called '{name}': {nearest(name, assets.models())}")
-    sizes = dict(assets.models()[name].architecture)
+    sizes = dict(assets.architecture(name))
     kind = sizes.pop("model_type")
-    config = AutoConfig.for_model(kind, **sizes)
     try:
+        config = AutoConfig.for_model(kind, **sizes)
         with torch.device("meta"):
             if role == "teacher":
                 return architecture(AutoModelForCausalLM.from_config(config))

@@ -812,10 +812,7 @@ def plan(settings: Settings) -> Plan:
 
 
 def _download(name: str, rows: list[Row]) -> float:
-    entry = assets.models()[name]
-    if isinstance(entry, assets.Asset):
-        return entry.bytes
-    return min(row.parameters for row in rows if row.model == name) * entry.bytes_per_parameter
+    return assets.download_bytes(name, min(row.parameters for row in rows if row.model == name))
 
 
 def _short(number: float) -> str:

@@ -136,12 +136,12 @@ def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 
 def _from_hub(chosen: argparse.Namespace) -> bool:
     """Whether the profile of a task file takes models from the hub. What is wrong with either is said later."""
-    from synthtune import settings as settings_module
+    from synthtune import assets, settings as settings_module
     from synthtune.own_rows import task_file
 
     with contextlib.suppress(SynthtuneError):
         profile = task_file.load(started_in() / Path(chosen.task or "").expanduser()).profile
-        return bool(settings_module.load(profile, chosen.overrides).hub_models())
+        return any(map(assets.from_hub, settings_module.read(profile, chosen.overrides).named_models().values()))
     return False
 
 
@@ -168,6 +168,7 @@ def _reproduce(chosen: argparse.Namespace) -> int:
         raise SettingsError(f"--{next(iter(given))} is an option of --plan: add --plan.")
     planned = [f"plan.{name}={value}" for name, value in given.items()]
     settings = settings_module.load(chosen.profile, overrides + jobs + planned)
+    overrides += [f"{setting}={json.dumps(name)}" for setting, name in settings.named_models().items() if "/" in name]
     # The hub's client reads this when it is imported, here and in every notebook.
     os.environ.setdefault("HF_HUB_OFFLINE", "0" if settings.hub_models() else "1")
     if chosen.plan:
