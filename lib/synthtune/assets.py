@@ -338,6 +338,16 @@ def model_path(name: str, progress: bool = True) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def loading(name: str, role: str) -> Iterator[None]:
+    """Turn what transformers says of a model that it cannot load into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise AssetError(f"{name} cannot be loaded as a {role}: {said}.") from error
+
+
 def _asset(name: str) -> Asset:
     if name not in declared() and name in _entries():
         raise AssetError(f"'{name}' is a model on the Hugging Face hub, not an archive: ask for its model_path.")

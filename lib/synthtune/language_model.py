@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from synthtune import assets, continuous, number_format as number_formats, placement, vllm_engine
-from synthtune.errors import StageError
+from synthtune.errors import AssetError, StageError
 from synthtune.number_format import NumberFormat
 from synthtune.progress import progress
 
@@ -66,13 +67,44 @@ class LanguageModel:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def load(name: str, number_format: NumberFormat | None = None, shapes_only: bool = False) -> LanguageModel:
-    """Load a causal language model declared in assets.yaml.
+def tokenizer_of(name: str, ends: bool = False) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, which pads with its end token if it has no other; refused if the model does not know its tokens.
 
     Parameters
     ----------
     name : str
-        Its name there.
+    ends : bool
+        Whether the model is to end texts.
+
+    Raises
+    ------
+    AssetError
+        If it has no token that it needs, or more tokens than the model.
+    """
+    with assets.loading(name, "tokenizer"):
+        path = assets.model_path(name)
+        tokenizer, known = AutoTokenizer.from_pretrained(path), AutoConfig.from_pretrained(path).vocab_size
+    if ends and tokenizer.eos_token_id is None:
+        raise AssetError(f"{name}: its tokenizer has no end token, with which a text is to end: set eos_token in its "
+                         "tokenizer_config.json.")
+    if not ends and tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise AssetError(f"{name}: its tokenizer has no padding token: set pad_token in its tokenizer_config.json.")
+        tokenizer.pad_token = tokenizer.eos_token
+    needed = tokenizer.eos_token_id if ends else tokenizer.pad_token_id
+    if max(tokenizer.vocab_size - 1, needed) >= known:
+        raise AssetError(f"{name}: its tokenizer has {max(tokenizer.vocab_size, needed + 1):,} tokens, but the model knows {known:,}: "
+                         "its folder has the tokenizer of another model, or tokens were added without resizing the model's embeddings.")
+    return tokenizer
+
+
+def load(name: str, number_format: NumberFormat | None = None, shapes_only: bool = False) -> LanguageModel:
+    """Load a causal language model.
+
+    Parameters
+    ----------
+    name : str
+        A name in assets.yaml, a hub id or a folder.
     number_format : str, optional
         Of the weights and of what is computed with them: a run's `Settings.format`. This machine's if not given.
     shapes_only : bool
@@ -81,23 +113,28 @@ def load(name: str, number_format: NumberFormat | None = None, shapes_only: bool
     Raises
     ------
     AssetError
-        If it is not declared, or cannot be fetched.
+        If it cannot be found, fetched or loaded, or does not continue texts.
     """
     path, dtype = Path(assets.model_path(name)), number_formats.dtype(number_format or number_formats.of_machine())
     quiet = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        if shapes_only:
-            with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+        with assets.loading(name, "decoder-only language model"):
+            config = AutoConfig.from_pretrained(path)
+            reads_both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+            if config.is_encoder_decoder or reads_both_ways:
+                raise AssetError(f"teacher.model: {name} is {'an encoder–decoder' if config.is_encoder_decoder else 'an encoder'} "
+                                 f"({config.model_type}), and a teacher continues texts: name a decoder-only language model.")
+            if shapes_only:
+                with torch.device("meta"):
+                    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     finally:
         if quiet:
             transformers_logging.enable_progress_bar()
     model.get_output_embeddings().register_forward_pre_hook(_contiguous)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    return LanguageModel(model.eval(), tokenizer, name, assets.digest(name))
+    return LanguageModel(model.eval(), tokenizer_of(name, ends=True), name, assets.digest(name))
 
 
 def _contiguous(_head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

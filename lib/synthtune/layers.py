@@ -66,7 +66,7 @@ class Lower:
 
     def __call__(self, **read: Any) -> torch.Tensor:
         try:
-            self.model(**read, use_cache=False) if "attention_mask" not in read else self.model(**read)
+            self.model(**read)
         except _Reached as reached:
             return reached.args[0]
         raise AssertionError("a layer is not reached")
