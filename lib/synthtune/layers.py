@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-CLOSE = 1e-3
+CLOSE = 1e-5
 """Largest difference of the two parts' logits from the whole's, as a share of the largest logit."""
 
 
@@ -41,13 +41,13 @@ class _Stop(_Layer):
 class _Skipped(_Layer):
     """Hands on the hidden states."""
 
-    def __init__(self, layer: nn.Module, in_tuple: bool) -> None:
+    def __init__(self, layer: nn.Module, answers: int) -> None:
         super().__init__(layer)
-        self.in_tuple = in_tuple
+        self.answers = answers
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         states = args[0] if args else kwargs["hidden_states"]
-        return (states,) if self.in_tuple else states
+        return (states, *[None] * (self.answers - 1)) if self.answers else states
 
 
 class _Given(nn.Module):
@@ -82,8 +82,8 @@ class Parts:
         Name of the list of its layers.
     number : int
         Layers in the lower part, of which the embeddings are too.
-    in_tuple : bool
-        Whether its layers answer with a tuple.
+    answers : int
+        How many things its layers answer with, in a tuple; 0 if with hidden states alone.
     upper_names : frozenset of str
         Names of the weights outside the layers that come after them.
     apart : bool
@@ -92,7 +92,7 @@ class Parts:
 
     path: str
     number: int
-    in_tuple: bool
+    answers: int
     upper_names: frozenset[str]
     apart: bool
 
@@ -105,7 +105,7 @@ class Parts:
     def upper(self, model: PreTrainedModel) -> PreTrainedModel:
         """The upper part, which takes hidden states as `inputs_embeds`; it shares its modules with the model."""
         layers = model.get_submodule(self.path)
-        kept = [_Skipped(layer, self.in_tuple) for layer in layers[: self.number]] + [*layers[self.number:]]
+        kept = [_Skipped(layer, self.answers) for layer in layers[: self.number]] + [*layers[self.number:]]
         upper = replaced(model, self.path, nn.ModuleList(kept))
         for name in ("embeddings", "embeddings_project"):
             if hasattr(model.base_model, name):
@@ -172,14 +172,51 @@ def parts(model: PreTrainedModel, number: int, ids: torch.Tensor, **read: torch.
         for hook in hooks:
             hook.remove()
     names = frozenset(name for name, weight in model.named_parameters() if id(weight) in after)
-    found = Parts(path, min(number, len(layers)), isinstance(seen[0], tuple), names, True)
+    found = Parts(path, min(number, len(layers)), len(seen[0]) if isinstance(seen[0], tuple) else 0, names, True)
     try:
         states = found.lower(model)(input_ids=ids, **read)
         together = found.upper(model)(inputs_embeds=states, **read).logits
         apart = bool((together - whole).abs().max() <= CLOSE * whole.abs().max())
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError):
         apart = False
-    return Parts(path, found.number, found.in_tuple, names, apart)
+    return Parts(path, found.number, found.answers, names, apart)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A decoder's answer: last hidden states, and nothing by any other name."""
+
+    last_hidden_state: torch.Tensor
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        return (self.last_hidden_state,)[place]
+
+    def __getattr__(self, _name: str) -> None:
+        return None
+
+
+class _Read(nn.Module):
+    """In place of a decoder: hands on the hidden states it is given as its own last ones."""
+
+    def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> _Answer:
+        return _Answer(inputs_embeds)
+
+
+def logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """What a causal language model makes of its decoder's last hidden states, with all that it does to logits, such as scaling.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+    hidden : Tensor of shape (tokens, hidden)
+
+    Returns
+    -------
+    Tensor of shape (tokens, vocabulary)
+    """
+    decoder = model.get_decoder()
+    path = next(name for name, module in model.named_modules() if module is decoder)
+    return replaced(model, path, _Read())(inputs_embeds=hidden[None], use_cache=False).logits[0]
 
 
 def replaced(module: nn.Module, path: str, new: nn.Module) -> Any:

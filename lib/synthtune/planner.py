@@ -31,7 +31,7 @@ import psutil
 from synthtune import assets
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import atomic_path, write_json
-from synthtune.model_cost import LOGITS_AT_ONCE, Memory, activation_bytes, gathered, model_of, trained_memory, training_flops
+from synthtune.model_cost import LOGITS_AT_ONCE, Memory, activation_bytes, gathered, is_seq2seq, model_of, trained_memory, training_flops
 from synthtune.number_format import BYTES
 from synthtune.results import FULL, GOLD
 from synthtune.settings import PlanSettings, Settings
@@ -512,7 +512,7 @@ class _Stages:
             texts.labels or 2,
             *((chosen.encoder_layers, chosen.decoder_layers) if writes else ()),
         )
-        own = assets.models()[chosen.model].architecture["model_type"] in ("bert", "roberta")
+        own = not is_seq2seq(chosen.model)
         encoder, decoder = model.encoder, model.decoder
         # An encoder–decoder made of an encoder learns in its decoder only; one that was pretrained as one learns whole. A
         # classifier's embeddings are frozen with its lowest layers, and also if no layer is.
