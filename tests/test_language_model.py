@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from synthtune import language_model
+from synthtune import language_model, layers
 from synthtune.errors import AssetError, StageError
 
 PROMPTS = [
@@ -227,23 +227,19 @@ def test_the_output_layer_reads_rows_that_lie_side_by_side(lm, prompts):
 
 @pytest.mark.parametrize("layer", [0, 15, 29])
 def test_a_split_model_is_the_whole_model(lm, layer):
-    lower, upper = language_model.split_at(lm.model, layer)
     ids, mask = language_model.padded([lm.encode(prompt) for prompt in PROMPTS], lm.end, left=False)
+    parts = layers.parts(lm.model, layer, ids)
+    assert parts.apart and parts.path == "model.layers"
+    lower, upper = parts.lower(lm.model), parts.upper(lm.model)
     with torch.inference_mode():
         whole = lm.model(ids, attention_mask=mask).logits
-        states = lower(ids, attention_mask=mask, use_cache=False).last_hidden_state
+        states = lower(input_ids=ids, attention_mask=mask, use_cache=False)
         halves = upper(inputs_embeds=states, attention_mask=mask, use_cache=False).logits
     torch.testing.assert_close(halves[mask.bool()], whole[mask.bool()], atol=1e-4, rtol=1e-4)
     # The halves share the model's weights, and the model is as it was.
-    assert (
-        len(lower.layers) == layer
-        and len(upper.get_decoder().layers) == len(lm.model.model.layers) - layer == 30 - layer
-    )
-    assert upper.lm_head.weight is lm.model.lm_head.weight
-    assert (
-        isinstance(lm.model.model.norm, type(upper.get_decoder().norm))
-        and lm.model.model.layers[29] is upper.get_decoder().layers[-1]
-    )
+    assert upper.lm_head.weight is lm.model.lm_head.weight and len(lm.model.model.layers) == 30
+    assert lm.model.model.layers[29] is upper.get_decoder().layers[29]
+    assert not list(upper.get_decoder().layers[:layer].parameters())
 
 
 def test_padding_and_batches():

@@ -4,8 +4,9 @@ Archives are releases on a Python package index, so the download is left to pip:
 proxy and the certificates the user has set up for it hold here too, and no host is named in this package. pip
 retries and resumes broken transfers and refuses an archive whose SHA-256 differs.
 
-Models of kind "hub model" come from the Hugging Face hub through its own client, at a pinned revision, weights as
-safetensors only. Its cache is where its variables ``HF_HUB_CACHE`` and ``HF_HOME`` say, by default in the clone too.
+A model need not be declared: it may be a folder of this machine, or a model of the Hugging Face hub, "owner/name" or
+"owner/name@revision". The hub's client downloads the latter, at a commit, weights as safetensors only. Its cache is where its
+variables ``HF_HUB_CACHE`` and ``HF_HOME`` say, by default in the clone too.
 
 The cache of all else is the folder in the environment variable ``SYNTHTUNE_CACHE``, by default ``.cache/synthtune`` in
 the clone. A cache copied from another machine is verified once and then works without a network.
@@ -28,7 +29,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from synthtune import files
 from synthtune.errors import AssetError, StageError, nearest
+from synthtune.places import started_in
 from synthtune.progress import progress as progress_bar
 
 ATTEMPTS = 2
@@ -92,30 +94,45 @@ class Asset(BaseModel):
     architecture: dict[str, Any] = Field({}, description="of a model: transformers' names of its sizes")
 
 
-HUB_FILES = (
+MODEL_FILES = (
     "config.json",
     "generation_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
     "tokenizer*",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
+    "*.model",
 )
-"""What is taken from a hub repository: no pickles, no code."""
+"""What is read of a hub repository or a folder: no pickles, no code."""
+
+HUB_ID = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class HubModel(BaseModel):
-    """One entry of `assets.yaml` for a model on the Hugging Face hub."""
+    """A model on the Hugging Face hub; in `assets.yaml` with all fields, elsewhere known by the first three."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    kind: Literal["hub model"]
+    kind: Literal["hub model"] = "hub model"
     repository: str
     revision: str = Field(pattern="^[0-9a-f]{40}$", description="commit")
-    bytes_per_parameter: int = Field(gt=0, description="of the published weights")
-    licence: str
-    citation: str
-    architecture: dict[str, Any]
+    bytes_per_parameter: int | None = Field(None, gt=0, description="of the published weights")
+    licence: str = ""
+    citation: str = ""
+    architecture: dict[str, Any] = {}
+
+
+class FolderModel(BaseModel):
+    """A model in a folder of this machine, as transformers' `save_pretrained` writes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["folder"] = "folder"
+    path: Path
 
 
 @functools.cache
@@ -138,17 +155,105 @@ def models() -> dict[str, Asset | HubModel]:
     return {name: entry for name, entry in _entries().items() if entry.kind != "corpus"}
 
 
+def settled(name: str) -> str:
+    """A model's name with all that it leaves open decided: a folder's whole path, or the commit of a hub model.
+
+    A declared name is as it is. Only for a hub id without a commit the hub is asked, or, where it cannot be reached, its
+    client's cache.
+
+    Raises
+    ------
+    AssetError
+        If the hub has no such model, gives it to some only, or cannot be reached.
+    """
+    if name in _entries():
+        return name
+    folder = started_in() / Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve())
+    hub = HUB_ID.fullmatch(name)
+    if hub is None or COMMIT.fullmatch(hub["revision"] or ""):
+        return name
+    return f"{hub['repository']}@{_commit(hub['repository'], hub['revision'] or 'main')}"
+
+
+def find(name: str) -> Asset | HubModel | FolderModel:
+    """The model of a name: declared, a folder, or a hub id.
+
+    Raises
+    ------
+    AssetError
+        If there is none; a folder must hold config.json, weights as safetensors and a tokenizer.
+    """
+    if name in (entries := {**_entries(), **declared()}):
+        return entries[name]
+    known = settled(name)
+    if Path(known).is_absolute():
+        return FolderModel(path=_checked_folder(Path(known)))
+    hub = HUB_ID.fullmatch(known)
+    if hub and hub["revision"]:
+        return HubModel(repository=hub["repository"], revision=hub["revision"])
+    if "/" in name:
+        raise AssetError(f"There is no folder {name}: name one that holds a model, a model of the Hugging Face hub "
+                         "(owner/name), or a name of assets.yaml.")
+    raise AssetError(f"No asset is called '{name}': {nearest(name, models())} A folder that holds a model, or a model of the "
+                     "Hugging Face hub (owner/name), would do as well.")
+
+
+def from_hub(name: str) -> bool:
+    """Whether a model comes from the Hugging Face hub; nothing is looked up."""
+    if name in _entries():
+        return _entries()[name].kind == "hub model"
+    return HUB_ID.fullmatch(name) is not None and not (started_in() / Path(name).expanduser()).is_dir()
+
+
+def architecture(name: str) -> dict[str, Any]:
+    """A model's sizes under transformers' names: as declared, or from its own config.json, which alone is fetched.
+
+    Raises
+    ------
+    AssetError
+        As for `model_path`.
+    """
+    entry = find(name)
+    if isinstance(entry, FolderModel):
+        path = entry.path / "config.json"
+    elif isinstance(entry, HubModel) and not entry.architecture:
+        path = _config_of(name, entry)
+    else:
+        return entry.architecture
+    try:
+        sizes = json.loads(path.read_text("utf-8"))
+        return {**sizes, "model_type": sizes["model_type"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise AssetError(f"{path} is no configuration of a model of transformers: it names no model_type.") from error
+
+
+def download_bytes(name: str, parameters: float) -> float:
+    """Bytes that are downloaded for a model of so many parameters."""
+    entry = find(name)
+    if isinstance(entry, Asset):
+        return entry.bytes
+    if isinstance(entry, FolderModel):
+        return 0
+    sizes = entry.architecture or architecture(name)
+    kept_in = sizes.get("dtype") or sizes.get("torch_dtype")
+    return parameters * (entry.bytes_per_parameter or {"bfloat16": 2, "float16": 2}.get(kept_in, 4))
+
+
 def digest(name: str) -> str:
-    """SHA-256 that names an asset's content in results: of its member, of the list of several, or of the hub's commit.
+    """SHA-256 that names a model's content in results: of its files, or of the hub's commit.
 
     Raises
     ------
     AssetError
         If no asset has this name.
     """
-    entry = _entries().get(name)
+    entry = find(name)
     if isinstance(entry, HubModel):
         return files.digest({"repository": entry.repository, "revision": entry.revision})
+    if isinstance(entry, FolderModel):
+        return _folder_digest(entry.path)
     members = _asset(name).members
     if len(members) == 1:
         return members[0].sha256
@@ -212,9 +317,11 @@ def model_path(name: str, progress: bool = True) -> Path:
     AssetError
         As for `fetch`, and if the asset is not a model, or the hub does not give it.
     """
-    entry = _entries().get(name)
+    entry = find(name)
     if isinstance(entry, HubModel):
         return _snapshot(name, entry)
+    if isinstance(entry, FolderModel):
+        return entry.path
     asset = _asset(name)
     if asset.kind != "model":
         models = [other for other, entry in declared().items() if entry.kind == "model"]
@@ -231,6 +338,16 @@ def model_path(name: str, progress: bool = True) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def loading(name: str, role: str) -> Iterator[None]:
+    """Turn what transformers says of a model that it cannot load into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise AssetError(f"{name} cannot be loaded as a {role}: {said}.") from error
+
+
 def _asset(name: str) -> Asset:
     if name not in declared() and name in _entries():
         raise AssetError(f"'{name}' is a model on the Hugging Face hub, not an archive: ask for its model_path.")
@@ -239,50 +356,127 @@ def _asset(name: str) -> Asset:
     return declared()[name]
 
 
+def _checked_folder(path: Path) -> Path:
+    """A folder that holds a model; what it lacks otherwise is said in one sentence."""
+    if not path.is_dir():
+        raise AssetError(f"There is no folder {path}: name one that holds a model.")
+    names = {file.name for file in path.iterdir()}
+    if "config.json" not in names:
+        also = " It holds an adapter: merge it into its model first (peft's merge_and_unload)." * ("adapter_config.json" in names)
+        raise AssetError(f"{path} holds no model: it has no config.json.{also}")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise AssetError(f"{path} has no weights in safetensors, and pickles are not loaded: write it with "
+                         "model.save_pretrained(folder) first, which saves safetensors.")
+    if not names & {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model"}:
+        raise AssetError(f"{path} has no tokenizer: write it there with tokenizer.save_pretrained(folder).")
+    return path
+
+
+def _folder_digest(path: Path) -> str:
+    """SHA-256 of the list of a model's files; of each it is computed when its size or time has changed."""
+    record = cache_folder() / "folders" / f"{files.digest(str(path))[:24]}.json"
+    noted: dict[str, list] = {}
+    with contextlib.suppress(OSError, ValueError):
+        noted = json.loads(record.read_text("utf-8"))
+    found = {}
+    for file in sorted({file for pattern in MODEL_FILES for file in path.glob(pattern) if file.is_file()}):
+        status = file.stat()
+        before = noted.get(file.name, [])
+        same = before[:2] == [status.st_size, status.st_mtime_ns]
+        found[file.name] = before if same else [status.st_size, status.st_mtime_ns, files.digest(file)]
+    if found != noted:
+        with contextlib.suppress(StageError):  # a cache shared read-only is as good
+            files.write_json(record, found)
+    return files.digest({name: entry[2] for name, entry in found.items()})
+
+
+def _commit(repository: str, revision: str) -> str:
+    """The commit that a branch or tag of a hub repository is at."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    with _of_the_hub(f"{repository} on the Hugging Face hub, revision {revision}", repository, declared=False):
+        try:
+            return HfApi().model_info(repository, revision=revision).sha
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            raise
+        except Exception:  # not reached: what the cache knew of it last
+            known = hub_cache() / f"models--{repository.replace('/', '--')}" / "refs" / revision
+            if known.is_file():
+                return known.read_text("utf-8").strip()
+            raise
+
+
+def _config_of(name: str, model: HubModel) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    with _of_the_hub(_what(name, model), model.repository, name in _entries()):
+        return Path(hf_hub_download(model.repository, "config.json", revision=model.revision, cache_dir=hub_cache()))
+
+
+def _what(name: str, model: HubModel) -> str:
+    where = f"{model.repository} on the Hugging Face hub, revision {model.revision[:12]}"
+    return f"'{name}' ({where})" if name in _entries() else where
+
+
 def _snapshot(name: str, model: HubModel) -> Path:
     """The folder of a hub model's files, downloaded by the hub's client if its cache lacks them.
 
     The client tries again after a broken transfer. It names large files by their SHA-256; each is checked against its name
     once, before its first use.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    what = _what(name, model)
+    with _of_the_hub(what, model.repository, name in _entries()):
+        folder = Path(snapshot_download(model.repository, revision=model.revision, allow_patterns=MODEL_FILES,
+                                        cache_dir=hub_cache()))
+    if not list(folder.glob("*.safetensors")):
+        raise AssetError(f"{what} has no weights in safetensors, and pickles are not loaded: choose a revision that has.")
+    _check_blobs(what, name, model, folder)
+    return folder
+
+
+@contextlib.contextmanager
+def _of_the_hub(what: str, repository: str, declared: bool) -> Iterator[None]:
+    """Turn what the hub's client raises into one sentence."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         GatedRepoError,
         LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    what = f"'{name}' ({model.repository} on the Hugging Face hub, revision {model.revision[:12]})"
     cache = hub_cache()
     try:
-        folder = Path(snapshot_download(model.repository, revision=model.revision, allow_patterns=HUB_FILES, cache_dir=cache))
+        yield
     except GatedRepoError as error:
         raise AssetError(f"The hub does not give {what} to you: its authors say who may have it. Ask for access on its page, "
-                         f"https://huggingface.co/{model.repository}, put an access token of yours into the environment "
+                         f"https://huggingface.co/{repository}, put an access token of yours into the environment "
                          "variable HF_TOKEN, and run again.") from error
     except RevisionNotFoundError as error:
-        raise AssetError(f"The hub does not give {what} to you: it has no such revision. Correct its entry in assets.yaml."
-                         ) from error
+        raise AssetError(f"The hub does not give {what} to you: it has no such revision. Correct "
+                         f"{'its entry in assets.yaml' if declared else 'what follows the @'}.") from error
     except RepositoryNotFoundError as error:
-        raise AssetError(f"The hub does not give {what} to you: it has no such repository, or hides it. Correct its name in "
-                         "assets.yaml if it was renamed, or put an access token of yours into the environment variable "
-                         "HF_TOKEN.") from error
-    except LocalEntryNotFoundError as error:
+        raise AssetError(f"The hub does not give {what} to you: it has no such repository, or hides it. Correct its name"
+                         f"{' in assets.yaml if it was renamed' if declared else ' (there is no such folder here either)'}, or put an access token of yours into the "
+                         "environment variable HF_TOKEN.") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if constants.HF_HUB_OFFLINE:
             raise AssetError(f"{what} is not in the hub's cache, {cache}, and HF_HUB_OFFLINE forbids to download it: unset "
                              "that, or copy the cache from a machine that has it.") from error
         raise _unreachable(what, cache, error.__cause__ or error) from error
+    except EntryNotFoundError as error:
+        raise AssetError(f"{what} has no config.json, so it is no model of transformers: choose another one.") from error
     except Exception as error:
         # Its HTTP library's, those of Xet's Rust, those of reading what a captive portal says: they have no base of their own.
         if refused := _not_written(error):
             raise AssetError(f"Cannot store {what} in {cache}: {refused}. Free space there, or name another folder in the "
                              "environment variable HF_HUB_CACHE, and run again: what has arrived is kept.") from error
         raise _unreachable(what, cache, error) from error
-    if not list(folder.glob("*.safetensors")):
-        raise AssetError(f"{what} has no weights in safetensors, and pickles are not loaded: choose a revision that has.")
-    _check_blobs(what, name, model, folder)
-    return folder
 
 
 def hub_cache() -> Path:
@@ -307,7 +501,7 @@ def _unreachable(what: str, cache: Path, error: BaseException) -> AssetError:
 
 def _check_blobs(what: str, name: str, model: HubModel, folder: Path) -> None:
     """Compare the large files of a snapshot with the SHA-256 they are named by, unless that was done before."""
-    record = cache_folder() / "hub" / f"{name}-{model.revision[:12]}.json"
+    record = cache_folder() / "hub" / f"{name.partition('@')[0].replace('/', '--')}-{model.revision[:12]}.json"
     large = {file.name: file.resolve() for file in sorted(folder.glob("*.safetensors"))}
     found = {file: [blob.name, blob.stat().st_size, blob.stat().st_mtime_ns] for file, blob in large.items()}
     with contextlib.suppress(OSError, ValueError):

@@ -126,10 +126,10 @@ def _bytes(rule: str, task: str, rows: pd.DataFrame, processes: int, settings: S
 
 def _states(task: str, settings: Settings) -> float:
     """Bytes of what an encoder's frozen layers, or its embeddings, say of all texts: read once, for all cells."""
-    from synthtune import assets, planner
-    from synthtune.model_cost import model_of
+    from synthtune import planner
+    from synthtune.model_cost import is_seq2seq, model_of
 
-    if assets.models()[settings.students.model].architecture["model_type"] not in ("bert", "roberta"):
+    if is_seq2seq(settings.students.model):
         return 0
     texts = settings.pool_size + max(settings.test_size, settings.nlg_test_size)
     texts += len(settings.budgets_of("generate")) * settings.generate.pairs

@@ -6,15 +6,16 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets, continuous, number_format as number_formats, placement, vllm_engine
-from synthtune.errors import StageError
+from synthtune import assets, continuous, layers, number_format as number_formats, placement, vllm_engine
+from synthtune.errors import AssetError, StageError
 from synthtune.number_format import NumberFormat
 from synthtune.progress import progress
 
@@ -66,13 +67,44 @@ class LanguageModel:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def load(name: str, number_format: NumberFormat | None = None, shapes_only: bool = False) -> LanguageModel:
-    """Load a causal language model declared in assets.yaml.
+def tokenizer_of(name: str, ends: bool = False) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, which pads with its end token if it has no other; refused if the model does not know its tokens.
 
     Parameters
     ----------
     name : str
-        Its name there.
+    ends : bool
+        Whether the model is to end texts.
+
+    Raises
+    ------
+    AssetError
+        If it has no token that it needs, or more tokens than the model.
+    """
+    with assets.loading(name, "tokenizer"):
+        path = assets.model_path(name)
+        tokenizer, known = AutoTokenizer.from_pretrained(path), AutoConfig.from_pretrained(path).vocab_size
+    if ends and tokenizer.eos_token_id is None:
+        raise AssetError(f"{name}: its tokenizer has no end token, with which a text is to end: set eos_token in its "
+                         "tokenizer_config.json.")
+    if not ends and tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise AssetError(f"{name}: its tokenizer has no padding token: set pad_token in its tokenizer_config.json.")
+        tokenizer.pad_token = tokenizer.eos_token
+    needed = tokenizer.eos_token_id if ends else tokenizer.pad_token_id
+    if max(tokenizer.vocab_size - 1, needed) >= known:
+        raise AssetError(f"{name}: its tokenizer has {max(tokenizer.vocab_size, needed + 1):,} tokens, but the model knows {known:,}: "
+                         "its folder has the tokenizer of another model, or tokens were added without resizing the model's embeddings.")
+    return tokenizer
+
+
+def load(name: str, number_format: NumberFormat | None = None, shapes_only: bool = False) -> LanguageModel:
+    """Load a causal language model.
+
+    Parameters
+    ----------
+    name : str
+        A name in assets.yaml, a hub id or a folder.
     number_format : str, optional
         Of the weights and of what is computed with them: a run's `Settings.format`. This machine's if not given.
     shapes_only : bool
@@ -81,23 +113,28 @@ def load(name: str, number_format: NumberFormat | None = None, shapes_only: bool
     Raises
     ------
     AssetError
-        If it is not declared, or cannot be fetched.
+        If it cannot be found, fetched or loaded, or does not continue texts.
     """
     path, dtype = Path(assets.model_path(name)), number_formats.dtype(number_format or number_formats.of_machine())
     quiet = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        if shapes_only:
-            with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+        with assets.loading(name, "decoder-only language model"):
+            config = AutoConfig.from_pretrained(path)
+            reads_both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+            if config.is_encoder_decoder or reads_both_ways:
+                raise AssetError(f"teacher.model: {name} is {'an encoder–decoder' if config.is_encoder_decoder else 'an encoder'} "
+                                 f"({config.model_type}), and a teacher continues texts: name a decoder-only language model.")
+            if shapes_only:
+                with torch.device("meta"):
+                    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     finally:
         if quiet:
             transformers_logging.enable_progress_bar()
     model.get_output_embeddings().register_forward_pre_hook(_contiguous)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    return LanguageModel(model.eval(), tokenizer, name, assets.digest(name))
+    return LanguageModel(model.eval(), tokenizer_of(name, ends=True), name, assets.digest(name))
 
 
 def _contiguous(_head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -108,38 +145,6 @@ def _contiguous(_head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[tor
     """
     # Not `contiguous()`: that leaves the strides of a batch of one as they are, and PyTorch goes by the strides.
     return tuple(given.reshape(-1).view(given.shape) for given in inputs)
-
-
-def split_at(model: PreTrainedModel, layer: int) -> tuple[nn.Module, PreTrainedModel]:
-    """Two models that share this one's modules: the layers below `layer`, and the rest with the output head.
-
-    The lower one maps token ids to hidden states, the upper one takes those as `inputs_embeds`. With the lower layers
-    frozen their output is a constant of each training text, so it is computed once and not once an epoch.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        A decoder-only model whose decoder has `layers` and a last normalisation (`norm` or `final_layer_norm`).
-    layer : int
-        Number of layers in the lower part; 0 leaves the embeddings there.
-    """
-    decoder = model.get_decoder()
-    last_norm = "norm" if hasattr(decoder, "norm") else "final_layer_norm"
-    lower, upper_decoder, upper = _twin(decoder), _twin(decoder), _twin(model)
-    lower.layers = decoder.layers[:layer]
-    setattr(lower, last_norm, nn.Identity())
-    upper_decoder.layers = decoder.layers[layer:]
-    for name, module in model.named_children():
-        if module is decoder:
-            setattr(upper, name, upper_decoder)
-    return lower, upper
-
-
-def _twin(module: nn.Module) -> nn.Module:
-    """A second module with the same children, whose children can be replaced without changing the first."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    return twin
 
 
 @torch.no_grad()
@@ -164,13 +169,10 @@ def writing_only(lm: LanguageModel, vocabulary: torch.Tensor) -> LanguageModel:
         narrow.bias.copy_(head.bias[vocabulary])
     narrow.requires_grad_(head.weight.requires_grad)  # PyTorch chooses kernels by it, whose last digits differ
     narrow.register_forward_pre_hook(_contiguous)
-    model = _twin(lm.model)
+    model = layers.replaced(lm.model, next(name for name, module in lm.model.named_modules() if module is head), narrow)
     # The embeddings keep all tokens, so the two are no longer one matrix.
     model.config = copy.deepcopy(model.config)
     model.config.tie_word_embeddings = False
-    for name, module in lm.model.named_children():
-        if module is head:
-            setattr(model, name, narrow)
     return replace(lm, model=model, vocabulary=vocabulary)
 
 
@@ -240,7 +242,67 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
     """
     placement.bring(lm.model)
     common, rows = _after_prefix(lm, prefix, prompts)
-    endings = [lm.encode(" " + label) for label in labels]
+    endings = [_ending(lm, label) for label in labels]
+    window = getattr(lm.model.config, "sliding_window", None)
+    longest = len(common) + max(map(len, rows), default=0) + sum(map(len, endings))
+    usual = not (window and longest > window) and _agree(
+        lm, lambda common, rows, ends: _side_by_side(lm, common, ends)(rows), lambda common, rows, ends: _one_by_one(lm, common, ends)(rows))
+    score = (_side_by_side if usual else _one_by_one)(lm, common, endings)
+    scores = torch.empty(len(rows), len(labels))
+    for batch in progress(by_length(rows, batch_size), desc=description, unit="batch"):
+        scores[batch] = score([rows[index] for index in batch])
+    return scores
+
+
+def _ending(lm: LanguageModel, label: str) -> list[int]:
+    ending = lm.encode(" " + label)
+    if set(ending) <= {lm.tokenizer.unk_token_id}:
+        raise StageError(f"The tokenizer of {lm.name} has no tokens for the label '{label}': give the label another name.")
+    return ending
+
+
+def _agree(lm: LanguageModel, fast: Callable[..., Any], plain: Callable[..., Any]) -> bool:
+    """Whether a model takes a fast way of reading texts as it is meant: tried on two short texts, as not every architecture does.
+
+    It needs masks of four dimensions, positions or caches that some do without. Declared models are known to have them.
+    """
+    if lm.name in assets.models():
+        return True
+    texts = [lm.encode(text) for text in ("Some words to begin with.", "One text", "and another one, which is longer", " yes", " no, not at all")]
+    given = texts[0], texts[1:3], texts[3:]
+    wanted = torch.as_tensor(plain(*given))
+    try:
+        found = torch.as_tensor(fast(*given))
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError):
+        return False
+    return torch.allclose(found, wanted, rtol=1e-4 if lm.format == "float32" else 0.03)
+
+
+def _one_by_one(lm: LanguageModel, common: list[int], endings: list[list[int]]) -> Callable[[list[list[int]]], torch.Tensor]:
+    """Scores of labels after rows, each label read with the whole prompt: what every causal model can do."""
+    def score(rows: list[list[int]]) -> torch.Tensor:
+        scores = torch.empty(len(rows), len(endings))
+        for number, ending in enumerate(endings):
+            found = _next_logits(lm, [common + row + ending for row in rows], len(ending) + 1)
+            for place, logits in enumerate(found):
+                wanted = torch.tensor(ending, device=logits.device)[:, None]
+                scores[place, number] = (logits[:-1].gather(1, wanted)[:, 0] - logits[:-1].logsumexp(-1)).sum()
+        return scores
+
+    return score
+
+
+def _next_logits(lm: LanguageModel, rows: list[list[int]], number: int) -> list[torch.Tensor]:
+    """Logits after each of the last `number` tokens of each row, in float32, (number, vocabulary); nothing is cached."""
+    # Padding on the right is never seen by a token before it, so no mask is needed.
+    ids, _ = padded(rows, lm.end, left=False)
+    first = min(map(len, rows)) - number
+    logits = lm.model(ids.to(lm.device), use_cache=False, logits_to_keep=ids.shape[1] - first).logits
+    return [each[len(row) - number - first: len(row) - first].float() for row, each in zip(rows, logits, strict=True)]
+
+
+def _side_by_side(lm: LanguageModel, common: list[int], endings: list[list[int]]) -> Callable[[list[list[int]]], torch.Tensor]:
+    """The same with all labels side by side after each prompt, which is read once."""
     # The last token of a label is predicted, never read.
     read = [ending[:-1] for ending in endings]
     tail = [token for ending in read for token in ending]
@@ -249,10 +311,10 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
     shared = lm.model(torch.tensor([common], device=lm.device), use_cache=True, logits_to_keep=1
                       ).past_key_values if common else None
     past = shared.get_seq_length() if shared else 0
-    scores = torch.empty(len(rows), len(labels))
-    for batch in progress(by_length(rows, batch_size), desc=description, unit="batch"):
-        ids, mask = padded([rows[index] for index in batch], lm.end, left=True)
-        size = len(batch)
+
+    def score(rows: list[list[int]]) -> torch.Tensor:
+        ids, mask = padded(rows, lm.end, left=True)
+        size, scores = len(rows), torch.empty(len(rows), len(endings))
         ids = torch.cat([ids, torch.tensor([tail] * size, dtype=torch.long).reshape(size, -1)], 1)
         place = (mask.cumsum(1) - 1).clamp(min=0)
         place = torch.cat([place, place[:, -1:] + 1 + depth], 1) + past
@@ -269,9 +331,11 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
         start = 0
         for number, ending in enumerate(endings):
             steps = [0] + list(range(start + 1, start + len(ending)))
-            scores[batch, number] = (output.logits[:, steps, ending].float() - totals[:, steps]).sum(1).cpu()
+            scores[:, number] = (output.logits[:, steps, ending].float() - totals[:, steps]).sum(1).cpu()
             start += len(ending) - 1
-    return scores
+        return scores
+
+    return score
 
 
 def _label_mask(mask: torch.Tensor, owner: torch.Tensor, past: int, dtype: torch.dtype, device) -> torch.Tensor:
@@ -348,25 +412,28 @@ def write(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix
         elif engine == "vllm":
             new, sums, finished = vllm_engine.write(lm, [common + row for row in rows], **chosen, done=bar.update)
         else:
-            new, sums, finished = _in_batches(lm, common, rows, **chosen, done=bar.update)
+            plainly = {"max_new_tokens": 2, "batch_size": 2, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stop": None, "done": lambda _: 0}
+            cached = _agree(lm, lambda common, rows, _: _in_batches(lm, common, rows, **plainly, cached=True)[1],
+                            lambda common, rows, _: _in_batches(lm, common, rows, **plainly, cached=False)[1])
+            new, sums, finished = _in_batches(lm, common, rows, **chosen, done=bar.update, cached=cached)
     texts = [lm.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in new]
     return [(text.lstrip().split(stop)[0] if stop else text).strip() for text in texts], sums, finished
 
 
 @torch.inference_mode()
 def _in_batches(lm: LanguageModel, common: list[int], rows: list[list[int]], max_new_tokens: int, batch_size: int,
-                temperature: float, top_p: float, seed: int, stop: str | None,
-                done: Callable[[int], object]) -> tuple[list[list[int]], list[float], list[bool]]:
+                temperature: float, top_p: float, seed: int, stop: str | None, done: Callable[[int], object],
+                cached: bool) -> tuple[list[list[int]], list[float], list[bool]]:
     """Tokens that follow each row, their log-probabilities summed, and whether each ended by itself.
 
     A finished row leaves its batch, and the nucleus is looked for among the 2,048 likeliest tokens (exact whenever they
     hold the mass `top_p`; all tokens are sorted otherwise): both cost nothing in the outcome and most of the time
-    of plain sampling.
+    of plain sampling. A model that is not `cached` reads each text anew for every token.
     """
     written = None if lm.vocabulary is None else lm.vocabulary.to(lm.device)
     generator = torch.Generator(device=lm.device).manual_seed(seed)
     shared = lm.model(torch.tensor([common], device=lm.device), use_cache=True, logits_to_keep=1
-                      ).past_key_values if common else None
+                      ).past_key_values if common and cached else None
     past = shared.get_seq_length() if shared else 0
     new: list[list[int]] = [[] for _ in rows]
     sums, finished = [0.0] * len(rows), [False] * len(rows)
@@ -380,9 +447,11 @@ def _in_batches(lm: LanguageModel, common: list[int], rows: list[list[int]], max
         mask = torch.cat([torch.ones(len(batch), past, dtype=torch.long), mask], 1).to(lm.device)
         ids, alive = ids.to(lm.device), list(batch)
         for step in range(max_new_tokens):
-            output = lm.model(ids, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True,
-                              logits_to_keep=1)
-            logits = output.logits[:, -1].float()
+            if cached:
+                logits = lm.model(ids, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True,
+                                  logits_to_keep=1).logits[:, -1].float()
+            else:
+                logits = torch.cat(_next_logits(lm, [common + rows[index] + new[index] for index in alive], 1))
             total = logits.logsumexp(-1, keepdim=True)
             token = _sample(logits, total, temperature, top_p, generator) if temperature else logits.argmax(-1)
             logs = (logits.gather(1, token[:, None]) - total).squeeze(1).tolist()

@@ -41,17 +41,21 @@ def free_memory() -> int:
     return free
 
 
-def weights(model: assets.Asset | assets.HubModel) -> int:
-    """About how many weights a declared model has, from the sizes of its layers and its vocabulary."""
-    shape = model.architecture
-    hidden, layers = shape.get("hidden_size", shape.get("d_model", 0)), shape.get("num_hidden_layers", 0)
-    inner = shape.get("intermediate_size", 4 * hidden)
+def weights(model: str) -> int:
+    """About how many weights a model has, from the sizes of its layers and its vocabulary."""
+    shape = assets.architecture(model)
+
+    def size(*names: str) -> int:
+        return next((shape[name] for name in names if shape.get(name)), 0)
+
+    hidden, layers = size("hidden_size", "d_model", "n_embd", "dim"), size("num_hidden_layers", "n_layer", "n_layers")
+    inner = size("intermediate_size") or 4 * hidden
     return layers * (4 * hidden**2 + 3 * hidden * inner) + shape.get("vocab_size", 0) * hidden
 
 
 def notebook_bytes(settings: Settings) -> float:
     """Memory that a notebook of a run takes at most, estimated from the size of the teacher."""
-    return BASE_GIB * 2**30 + BYTES_PER_WEIGHT * max(map(weights, settings.models().values()), default=0)
+    return BASE_GIB * 2**30 + BYTES_PER_WEIGHT * max(map(weights, settings.models()))
 
 
 def processes(settings: Settings, parts: int) -> int:

@@ -1,7 +1,7 @@
 """What a transformer costs, from its sizes alone: parameters, FLOPs and bytes.
 
-Models are built on PyTorch's meta device from the sizes in `assets.yaml`: shapes without numbers. Nothing is loaded,
-fetched or computed.
+Models are built on PyTorch's meta device from the sizes in `assets.yaml`, or in a model's own config.json: shapes without
+numbers. No weights are loaded or fetched, and nothing is computed.
 
 Symbols, for one stack of L equal transformer layers (`Stack`): h hidden size, q and k width of the queries and of the
 keys (q = h and k = h but for grouped queries), f feed-forward size, w weights of a layer's linear maps, s tokens of a
@@ -66,9 +66,13 @@ from transformers import (
     EncoderDecoderModel,
 )
 from transformers.activations import ACT2FN
+from transformers.pytorch_utils import Conv1D
 
-from synthtune import assets
+from synthtune import assets, layers
 from synthtune.errors import SettingsError, nearest
+
+ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation", "dense_act_fn")
+"""Where configurations name the activation function of a layer."""
 
 LOGITS_AT_ONCE = 512
 """Tokens whose logits a teacher computes together in training, where activations are checkpointed."""
@@ -187,14 +191,10 @@ def architecture(model: nn.Module) -> Architecture:
     model : PreTrainedModel
         A causal language model, an encoder with a classification head, or an encoder–decoder.
     """
-    lists = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and ".layer" in f".{name}" and len(module)
-    }
-    lists = {
-        name: module for name, module in lists.items() if not any(name.startswith(f"{o}.") for o in lists)
-    }
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)}
+    path = layers.stack(model)
+    names = [path] if path else [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
+    lists = {name: found[name] for name in names}
     stacks = {}
     for name, module in lists.items():
         decodes = "decoder" in name or type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
@@ -212,7 +212,7 @@ def architecture(model: nn.Module) -> Architecture:
         below=sum(
             parameter.numel()
             for name, parameter in model.named_parameters()
-            if "embeddings" in name and not name.startswith("decoder")
+            if "embed" in name and not name.startswith("decoder")
         ),
         head=sum(module.weight.numel() for module in heads),
         vocabulary=heads[-1].out_features,
@@ -223,22 +223,26 @@ def architecture(model: nn.Module) -> Architecture:
 
 
 def _stack(layer: nn.Module, layers: int, config: Any) -> Stack:
-    linear = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
+    linear = {name: module for name, module in layer.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    # A Conv1D, as GPT-2 has them, is a linear map whose weight is the other way round.
+    sizes = {name: module.weight.shape if isinstance(module, Conv1D) else module.weight.shape[::-1]
+             for name, module in linear.items()}
     norms = [type(module).__name__ for module in layer.modules() if "Norm" in type(module).__name__]
-    hidden, heads = config.hidden_size, config.num_attention_heads
+    hidden, heads = config.hidden_size, getattr(config, "num_attention_heads", 1)
     width = getattr(config, "head_dim", None) or hidden // heads
     query, key = heads * width, (getattr(config, "num_key_value_heads", None) or heads) * width
-    feed = max(module.in_features for module in linear.values())
+    feed = max(read for read, _ in sizes.values())
     gated = any(name.endswith("gate_proj") for name in linear)
     crosses = [
         module
         for name, module in linear.items()
-        if ("cross" in name or "encoder_attn" in name) and name.endswith(("key", "value", "k_proj", "v_proj"))
+        if any(part in name for part in ("cross", "encoder_attn", "EncDecAttention"))
+        and name.endswith(("key", "value", "k_proj", "v_proj", ".k", ".v"))
     ]
     attentions = 2 if crosses else 1
     parallel = getattr(config, "use_parallel_residual", False)
     rms = sum("RMS" in name for name in norms)
-    act = getattr(config, "hidden_act", None) or config.activation_function
+    act = next((getattr(config, name) for name in ACTIVATIONS if isinstance(getattr(config, name, None), str)), "gelu")
     # Norms that read the same tensor keep it once. Values that are a part of one packed product keep all of it, and
     # with packing comes a layout in which the result of attention is copied before the next linear map.
     packed = any(name.endswith("query_key_value") for name in linear)
@@ -255,8 +259,8 @@ def _stack(layer: nn.Module, layers: int, config: Any) -> Stack:
         linear=sum(module.weight.numel() for module in linear.values()),
         crossing=sum(module.weight.numel() for module in crosses),
         last=feed * hidden,
-        inputs=sum(module.in_features for module in linear.values()),
-        outputs=sum(module.out_features for module in linear.values()),
+        inputs=sum(read for read, _ in sizes.values()),
+        outputs=sum(given for _, given in sizes.values()),
         maps=len(linear),
         attentions=attentions,
         kept=kept,
@@ -284,11 +288,16 @@ def _kept_by(activation: str) -> int:
     return len(kept)
 
 
+def is_seq2seq(name: str) -> bool:
+    """Whether a model was pretrained as an encoder–decoder."""
+    return AutoConfig.for_model(assets.architecture(name)["model_type"]).is_encoder_decoder
+
+
 @functools.cache
 def model_of(
     name: str, role: str, labels: int = 2, encoder_layers: int = 0, decoder_layers: int = 0
 ) -> Architecture:
-    """The sizes of a model of `assets.yaml` in one of its roles.
+    """The sizes of a model in one of its roles, from `assets.yaml` or from its own configuration.
 
     Parameters
     ----------
@@ -305,12 +314,12 @@ def model_of(
     SettingsError
         If no model has that name, or it cannot have that role.
     """
-    if name not in assets.models():
+    if name not in assets.models() and "/" not in name:
         raise SettingsError(f"No model is called '{name}': {nearest(name, assets.models())}")
-    sizes = dict(assets.models()[name].architecture)
+    sizes = dict(assets.architecture(name))
     kind = sizes.pop("model_type")
-    config = AutoConfig.for_model(kind, **sizes)
     try:
+        config = AutoConfig.for_model(kind, **sizes)
         with torch.device("meta"):
             if role == "teacher":
                 return architecture(AutoModelForCausalLM.from_config(config))

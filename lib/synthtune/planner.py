@@ -32,7 +32,7 @@ import psutil
 from synthtune import assets, tasks
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import atomic_path, write_json
-from synthtune.model_cost import LOGITS_AT_ONCE, Memory, activation_bytes, gathered, model_of, trained_memory, training_flops
+from synthtune.model_cost import LOGITS_AT_ONCE, Memory, activation_bytes, gathered, is_seq2seq, model_of, trained_memory, training_flops
 from synthtune.number_format import BYTES
 from synthtune.results import FULL, GOLD
 from synthtune.settings import PlanSettings, Settings
@@ -513,7 +513,7 @@ class _Stages:
             texts.labels or 2,
             *((chosen.encoder_layers, chosen.decoder_layers) if writes else ()),
         )
-        own = assets.models()[chosen.model].architecture["model_type"] in ("bert", "roberta")
+        own = not is_seq2seq(chosen.model)
         encoder, decoder = model.encoder, model.decoder
         # An encoder–decoder made of an encoder learns in its decoder only; one that was pretrained as one learns whole. A
         # classifier's embeddings are frozen with its lowest layers, and also if no layer is.
@@ -813,10 +813,7 @@ def plan(settings: Settings) -> Plan:
 
 
 def _download(name: str, rows: list[Row]) -> float:
-    entry = assets.models()[name]
-    if isinstance(entry, assets.Asset):
-        return entry.bytes
-    return min(row.parameters for row in rows if row.model == name) * entry.bytes_per_parameter
+    return assets.download_bytes(name, min(row.parameters for row in rows if row.model == name))
 
 
 def _short(number: float) -> str:

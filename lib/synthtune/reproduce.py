@@ -136,12 +136,14 @@ def _own_rows(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 
 def _from_hub(chosen: argparse.Namespace) -> bool:
     """Whether a task file takes rows from the hub, or its profile models. What is wrong with either is said later."""
+    from synthtune import assets
     from synthtune import settings as settings_module
     from synthtune.own_rows import task_file
 
     with contextlib.suppress(SynthtuneError):
         task = task_file.load(started_in() / Path(chosen.task or "").expanduser())
-        return bool(task.hub or settings_module.load(task.profile, chosen.overrides).hub_models())
+        models = settings_module.read(task.profile, chosen.overrides).named_models().values()
+        return bool(task.hub or any(map(assets.from_hub, models)))
     return False
 
 
@@ -171,6 +173,7 @@ def _reproduce(chosen: argparse.Namespace) -> int:
     settings = settings_module.load(chosen.profile, overrides + jobs + planned)
     if settings.task_files:  # notebooks start in other folders
         overrides += [f"tasks={json.dumps(settings.tasks)}", _files_override(settings.task_files)]
+    overrides += [f"{setting}={json.dumps(name)}" for setting, name in settings.named_models().items() if "/" in name]
     # The hub's client reads this when it is imported, here and in every notebook.
     os.environ.setdefault("HF_HUB_OFFLINE", "0" if settings.hub_models() or settings.hub_datasets() else "1")
     if chosen.plan:

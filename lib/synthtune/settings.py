@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from synthtune import assets, number_format
 from synthtune.errors import SettingsError, nearest
-from synthtune.files import digest, read_json
+from synthtune.files import digest, read_json, write_json
 from synthtune.number_format import NumberFormat
 from synthtune.places import PROFILES, ROOT, profiles, started_in
 from synthtune.task_list import SPECS
@@ -57,7 +57,7 @@ PROCESSES = Field(None, ge=1, description="processes that share the work; if nul
 class TeacherSettings(_Section):
     """Fine-tuning of the large language model on gold examples (`01_teacher`)."""
 
-    model: str = Field("smollm2-135m-instruct", description="name of a model in assets.yaml")
+    model: str = Field("smollm2-135m-instruct", description="name in assets.yaml, hub id (owner/name@revision) or folder")
     frozen_layers: int = Field(15, ge=0, description="lowest transformer layers that get no LoRA; computed once")
     method: Literal["lora", "full"] = Field(
         "lora", description="train a LoRA adapter, or the layers that are not frozen (all weights if none is)")
@@ -121,7 +121,7 @@ class GenerateSettings(_Section):
 class StudentSettings(_Section):
     """The small models that are trained on gold plus synthetic examples (`04_students`)."""
 
-    model: str = Field("minilm-l6-v2", description="name of a model in assets.yaml")
+    model: str = Field("minilm-l6-v2", description="name in assets.yaml, hub id (owner/name@revision) or folder")
     seeds: list[int] = Field([1, 2, 3], min_length=1, description="seeds at the smallest budget")
     seeds_larger: list[int] = Field([1, 2], min_length=1, description="seeds at the larger budgets and for sweeps")
     seeds_full: list[int] = Field([1, 2, 3], min_length=1, description="seeds of the ceiling, `full`")
@@ -298,15 +298,23 @@ class Settings(_Section):
         """What the stages of a task write at a budget."""
         return self.folder / task / f"budget-{budget}"
 
-    def models(self) -> dict[str, assets.Asset | assets.HubModel]:
-        """The declared models that the tasks of this run use, by name."""
+    def models(self) -> dict[str, assets.Asset | assets.HubModel | assets.FolderModel]:
+        """The models that the tasks of this run use, by name."""
+        return {name: assets.find(name) for name in self._used_models()}
+
+    def _used_models(self) -> list[str]:
         each = [self.for_task(task) for task in self.tasks]
-        named = dict.fromkeys(model for mine in each for model in (mine.teacher.model, mine.students.model))
-        return {name: assets.models()[name] for name in named if name in assets.models()}
+        return list(dict.fromkeys(model for mine in each for model in (mine.teacher.model, mine.students.model)))
+
+    def named_models(self) -> dict[str, str]:
+        """What the settings say of models, by the dotted names of the settings that do."""
+        found = {"teacher.model": self.teacher.model, "students.model": self.students.model}
+        return found | {f"per_task.{task}.{key}": changes[key] for task, changes in self.per_task.items()
+                        for key in ("teacher.model", "students.model") if key in changes}
 
     def hub_models(self) -> list[str]:
         """Those of them that come from the Hugging Face hub."""
-        return [name for name, model in self.models().items() if model.kind == "hub model"]
+        return list(filter(assets.from_hub, self._used_models()))
 
     def hub_datasets(self) -> list[str]:
         """The custom tasks whose rows come from there."""
@@ -487,6 +495,9 @@ def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
          run_dir: str | Path | None = None, data_root: str | Path | None = None) -> Settings:
     """Read a profile and apply changes to it.
 
+    Models that are folders are named by their whole paths. Of a hub model without a commit the commit of its branch is looked up,
+    once: a run that goes on keeps the one it began with, in its `models.json`.
+
     Parameters
     ----------
     profile : str
@@ -500,7 +511,28 @@ def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
     ------
     SettingsError
         Unknown profile or setting (with the nearest valid name), or a value of the wrong type.
+    AssetError
+        The hub has no such model, or cannot be reached.
     """
+    return _with_models(read(profile, overrides, run_dir, data_root))
+
+
+def _with_models(settings: Settings) -> Settings:
+    """The same settings with every model's name settled."""
+    record = settings.folder / "models.json"
+    began = read_json(record) if record.exists() else {}
+    named = settings.named_models()
+    now = {name: began.get(name) or assets.settled(name) for name in dict.fromkeys(named.values())}
+    looked_up = {name: commit for name, commit in now.items() if assets.HUB_ID.fullmatch(name) and commit not in (name, began.get(name))}
+    if looked_up:
+        write_json(record, began | looked_up)
+    changed = {setting: now[name] for setting, name in named.items() if now[name] != name}
+    return _build(_changed(settings.model_dump(mode="python"), changed, where="models")) if changed else settings
+
+
+def read(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None = None,
+         run_dir: str | Path | None = None, data_root: str | Path | None = None) -> Settings:
+    """The same with models as they are named: nothing is looked up."""
     if not isinstance(profile, str) or profile not in profiles():
         raise SettingsError(f"profile: unknown profile {profile!r}; {nearest(str(profile), profiles())}")
     path = PROFILES / f"{profile}.yaml"
@@ -537,7 +569,7 @@ def for_own_rows(profile: str, kind: str, labels: int, measured: dict[str, Any],
     run_dir : path
     """
     asked = _parsed(overrides)
-    chosen = load(profile, asked).own_rows
+    chosen = read(profile, asked).own_rows
     of_kind = chosen.nlg if kind == "nlg" else chosen.many_labels if labels >= chosen.many else {}
     return load(profile, {**of_kind, **measured, **asked}, run_dir)
 

@@ -27,7 +27,6 @@ from transformers import (
     AutoModel,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     BertConfig,
     BertLMHeadModel,
     BertModel,
@@ -38,10 +37,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_tokens_right
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets, number_format, workers
-from synthtune.errors import SettingsError, StageError
+from synthtune import assets, layers, number_format, workers
+from synthtune.errors import AssetError, SettingsError, StageError
 from synthtune.files import atomic_path, digest
-from synthtune.language_model import by_length
+from synthtune.language_model import by_length, tokenizer_of
 from synthtune.metrics import joined_labels, label_sets
 from synthtune.progress import progress
 from synthtune.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
@@ -321,14 +320,15 @@ class Bench(abc.ABC):
     products of matrices are computed, where `settings.format` says so.
     """
 
-    lower: PreTrainedModel
+    lower: Callable[..., torch.Tensor] | None = None
+    """The frozen layers: token ids in, hidden states out. None if texts are read whole each time."""
 
     def __init__(self, task: Task, settings: Settings) -> None:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         self.task, self.settings, self.chosen = task, settings.resolved(), settings.students
         self.path = assets.model_path(self.chosen.model)
-        self.tokenizer = AutoTokenizer.from_pretrained(self.path)
+        self.tokenizer = tokenizer_of(self.chosen.model)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.states: dict[str, torch.Tensor] = {}
 
@@ -341,6 +341,9 @@ class Bench(abc.ABC):
         if task.kind == "classification":
             return _Classifier(task, settings)
         config = AutoConfig.from_pretrained(assets.model_path(settings.students.model))
+        if not config.is_encoder_decoder and config.model_type != "bert":
+            raise AssetError(f"students.model: {settings.students.model} ({config.model_type}) does not write texts, and {task.name} "
+                             "needs a student that does: name a seq2seq model (BART, T5, mBART, Pegasus) or a BERT encoder.")
         return (_PretrainedWriter if config.is_encoder_decoder else _Writer)(task, settings)
 
     def marked(self, text: str) -> tuple[str, dict[str, str]]:
@@ -365,19 +368,23 @@ class Bench(abc.ABC):
         """The same for texts whose values are placeholders."""
         new = list(dict.fromkeys(text for text in texts if text not in self.states))
         rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
+        if self.lower is None:
+            self.states.update((text, torch.tensor(row)) for text, row in zip(new, rows, strict=True))
+            return
         with torch.inference_mode(), self.computing():
             for batch in by_length(rows, 32):
                 fed = self.tokenizer.pad({"input_ids": [rows[index] for index in batch]}, return_tensors="pt")
-                hidden = self.lower(**{name: fed[name].to(self.device) for name in ("input_ids", "attention_mask")}
-                                    ).last_hidden_state.float().cpu()
+                hidden = self.lower(**{name: fed[name].to(self.device) for name in ("input_ids", "attention_mask")}).float().cpu()
                 for number, index in enumerate(batch):
                     self.states[new[index]] = hidden[number, : len(rows[index])].clone()
 
     def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states of texts side by side, (batch, length, hidden), and their mask, (batch, length)."""
+        """Hidden states of texts side by side, (batch, length, hidden), or, if no layer is read ahead of time, their token ids,
+        (batch, length), and their mask, (batch, length)."""
         states = [self.states[text] for text in texts]
         mask = pad_sequence([torch.ones(len(state), dtype=torch.long) for state in states], batch_first=True)
-        return pad_sequence(states, batch_first=True).to(self.device), mask.to(self.device)
+        padding = 0 if self.lower else self.tokenizer.pad_token_id
+        return pad_sequence(states, batch_first=True, padding_value=padding).to(self.device), mask.to(self.device)
 
     def fit(self, module: nn.Module, rows: list[Row], cell: Cell, loss) -> None:
         """AdamW with warm-up and linear decay, for as many steps as `steps` says.
@@ -415,7 +422,7 @@ class Bench(abc.ABC):
 
     def parameters(self, trained: Trained) -> int:
         """Weights of a student, those of its frozen layers and embeddings included."""
-        return sum(weight.numel() for module in (self.lower, trained.model) for weight in module.parameters())
+        return trained.model.num_parameters()
 
     def head(self, module: nn.Module) -> nn.Module:
         """What of a student starts from random weights: nothing, if a task's kind does not say otherwise."""
@@ -461,75 +468,79 @@ class Bench(abc.ABC):
         """A student as one model in transformers' own form, the layers that were not trained put back."""
 
 
-class _Given(nn.Module):
-    """In place of an embedding layer: hands on the hidden states it is given."""
-
-    def forward(self, input_ids=None, position_ids=None, token_type_ids=None, inputs_embeds=None,
-                past_key_values_length=0):
-        return inputs_embeds
-
-
-class _Mean(nn.Module):
-    """After the last layer: LayerNorm of the mean over all tokens, where the classification head looks; see `averaging`."""
-
-    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any) -> torch.Tensor:
-        if attention_mask is None:  # no padding
-            mean = hidden.float().mean(1)
-        else:
-            mask = attention_mask[:, 0, 0]
-            read = (mask if mask.dtype == torch.bool else mask == 0).float()[..., None]
-            mean = (hidden.float() * read).sum(1) / read.sum(1)
-        return functional.layer_norm(mean, mean.shape[-1:])[:, None]
+def mean(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any) -> torch.Tensor:
+    """LayerNorm of the mean over all tokens, (batch, 1, hidden), of hidden states (batch, length, hidden)."""
+    if attention_mask is None:  # no padding
+        pooled = hidden.float().mean(1)
+    else:
+        mask = attention_mask[:, 0, 0]
+        read = (mask if mask.dtype == torch.bool else mask == 0).float()[..., None]
+        pooled = (hidden.float() * read).sum(1) / read.sum(1)
+    return functional.layer_norm(pooled, pooled.shape[-1:])[:, None]
 
 
 @torch.no_grad()
 def averaging(layer: nn.Module) -> nn.Module:
-    """Turn a transformer layer of BERT's kind into one that gives the LayerNorm of the mean over all tokens.
+    """Turn a transformer layer of BERT's kind into one that does what `mean` does, as the first token's state.
 
     So a student with mean pooling is saved in its architecture's own form. Queries and keys are zero: attention is uniform. The
     mean is scaled until the token's own state, which a layer adds to it, is lost in the normalisation. The feed-forward part
-    adds nothing.
+    adds nothing. Here the layer takes the short way, by `mean` itself.
     """
     for weight in layer.parameters():
-        nn.init.zeros_(weight)
+        nn.init.zeros_(weight).requires_grad_(False)
     for product in (layer.attention.self.value, layer.attention.output.dense):
         nn.init.eye_(product.weight)
         product.weight.mul_(1e3)
     for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm):
         nn.init.ones_(norm.weight)
+    layer.forward = mean
     return layer
 
 
 class _Classifier(Bench):
-    """A pretrained encoder (MiniLM, RoBERTa) with a classification head; its lowest layers frozen."""
+    """A pretrained encoder, or decoder, with a classification head; its lowest layers frozen where they can be told.
+
+    Where the model can be divided at a layer, the frozen ones read each text once; where it cannot, each time.
+    """
 
     def __init__(self, task: Task, settings: Settings) -> None:
         super().__init__(task, settings)
-        self.lower = self.encoder().to(self.device)
-        self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.frozen_layers]
         self.sets = torch.tensor(label_sets(task.labels, task.classes, task.separator), dtype=torch.float32) if task.separator else None
+        model = self._pretrained().to(self.device)
+        self.size = model.num_parameters()
+        tried = self.tokenizer.pad({"input_ids": self.tokenizer(["a text", "and a longer text"])["input_ids"]}, return_tensors="pt")
+        self.parts = layers.parts(model, self.chosen.frozen_layers, tried["input_ids"].to(self.device),
+                                  attention_mask=tried["attention_mask"].to(self.device))
+        self.apart = self.parts is not None and self.parts.apart
+        self.lower = self.parts.lower(model) if self.apart else None
 
     def head(self, module: nn.Module) -> nn.Module:
-        return module.classifier
+        return nn.ModuleList([child for child in module.children() if child is not module.base_model])
+
+    def parameters(self, trained: Trained) -> int:
+        return self.size
+
+    def logits(self, model: PreTrainedModel, texts: Sequence[str]) -> torch.Tensor:
+        """Logits of a batch of texts, (batch, classes)."""
+        states, mask = self.batch(texts)
+        return model(**{"inputs_embeds" if self.apart else "input_ids": states}, attention_mask=mask).logits.float()
 
     def train(self, rows: list[Row], cell: Cell) -> Trained:
         self.read([row.text for row in rows])
         torch.manual_seed(cell.seed)
         labels = list(self.task.labels)
         model = self._pretrained()
-        encoder = model.base_model
-        encoder.embeddings = _Given()
-        encoder.encoder.layer = encoder.encoder.layer[self.chosen.frozen_layers:]
-        if self.chosen.pooling == "mean":
-            encoder.encoder.layer.append(_Mean())
+        if self.parts:
+            model = self.parts.upper(model) if self.apart else model
+            self.parts.freeze(model)
         model.to(self.device)
         weight = self.class_weight(rows)
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-            states, mask = self.batch([row.text for row in batch])
             wanted = torch.tensor([row.soft or [float(label == row.output) for label in labels] for row in batch],
                                   device=self.device)
-            logits, smoothing = model(inputs_embeds=states, attention_mask=mask).logits.float(), self.chosen.label_smoothing
+            logits, smoothing = self.logits(model, [row.text for row in batch]), self.chosen.label_smoothing
             if self.sets is None:
                 each = functional.cross_entropy(logits, wanted, weight, reduction="none", label_smoothing=smoothing)
             else:
@@ -541,7 +552,7 @@ class _Classifier(Bench):
         if self.sets is None or not self.task.dev:
             return Trained(model)
         truth = label_sets([example.target for example in self.task.dev], self.task.classes, self.task.separator)
-        said = self.logits(model, [example.text for example in self.task.dev]).sigmoid()
+        said = self.logits_of_all(model, [example.text for example in self.task.dev]).sigmoid()
         return Trained(model, thresholds=thresholds(said, torch.tensor(truth, dtype=torch.bool)))
 
     def class_weight(self, rows: Sequence[Row]) -> torch.Tensor | None:
@@ -557,7 +568,7 @@ class _Classifier(Bench):
         return torch.tensor([found.get(label, 1.0) for label in self.task.labels], dtype=torch.float32, device=self.device)
 
     def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
-        logits = self.logits(trained.model, texts)
+        logits = self.logits_of_all(trained.model, texts)
         scores = logits.log_softmax(-1) if self.sets is None else set_scores(logits, self.sets)
         predicted = [self.task.labels[best] for best in scores.argmax(-1).tolist()]
         if trained.thresholds is not None:
@@ -565,32 +576,46 @@ class _Classifier(Bench):
             predicted = [joined_labels(np.array(self.task.classes)[row], self.task.separator) for row in chosen.numpy()]
         return predicted, scores if scored else None
 
-    def logits(self, model: PreTrainedModel, texts: Sequence[str]) -> torch.Tensor:
-        """What a student says of texts, (texts, classes)."""
+    def logits_of_all(self, model: PreTrainedModel, texts: Sequence[str]) -> torch.Tensor:
+        """Logits of any number of texts, (texts, classes), batch by batch."""
         self.read(texts)
         logits = torch.empty(len(texts), len(self.task.classes))
         with torch.inference_mode(), self.computing():
             for batch in by_length([self.states[text] for text in texts], 64):
-                states, mask = self.batch([texts[index] for index in batch])
-                logits[batch] = model(inputs_embeds=states, attention_mask=mask).logits.float().cpu()
+                logits[batch] = self.logits(model, [texts[index] for index in batch]).cpu()
         return logits
 
     def whole(self, trained: Trained) -> PreTrainedModel:
         model = self._pretrained()
-        merged, encoder = copy.deepcopy(trained.model).cpu(), model.base_model
-        layers = [*encoder.encoder.layer[: self.chosen.frozen_layers], *merged.base_model.encoder.layer]
-        if self.chosen.pooling == "mean":
-            layers[-1] = averaging(encoder.encoder.layer[-1])
-        encoder.encoder.layer, model.config.num_hidden_layers = nn.ModuleList(layers), len(layers)
-        encoder.pooler, model.classifier = merged.base_model.pooler, merged.classifier
+        model.load_state_dict(trained.model.state_dict(), strict=False)  # all but the frozen layers, if these were apart
         model.config.id2label = dict(enumerate(self.task.classes))
         model.config.label2id = {label: number for number, label in enumerate(self.task.classes)}
         return model.eval()
 
     def _pretrained(self) -> PreTrainedModel:
-        return AutoModelForSequenceClassification.from_pretrained(
-            self.path, num_labels=len(self.task.classes), dtype=torch.float32,
-            problem_type=None if self.sets is None else "multi_label_classification")
+        with assets.loading(self.chosen.model, "classifier"):
+            model = AutoModelForSequenceClassification.from_pretrained(
+                self.path, num_labels=len(self.task.classes), dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True,
+                problem_type=None if self.sets is None else "multi_label_classification")
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = self.tokenizer.pad_token_id
+        if self.chosen.pooling == "mean":
+            self._pool_by_mean(model)
+        return model.eval()
+
+    def _pool_by_mean(self, model: PreTrainedModel) -> None:
+        """Add a last layer that averages, and begin what reads it anew: it was pretrained, if at all, for the first token."""
+        try:
+            stack = model.base_model.encoder.layer
+            stack.append(averaging(copy.deepcopy(stack[-1])))
+        except AttributeError as error:
+            raise SettingsError(f"students.pooling: {self.chosen.model} has no layers like BERT's (RoBERTa, XLM-RoBERTa and ELECTRA "
+                                "have); set it to null.") from error
+        model.config.num_hidden_layers = len(stack)
+        pooler = getattr(model.base_model, "pooler", None)
+        if pooler is not None:
+            nn.init.normal_(pooler.dense.weight, std=model.config.initializer_range)
+            nn.init.zeros_(pooler.dense.bias)
 
 
 def set_scores(logits: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
@@ -625,8 +650,11 @@ class _Writer(Bench):
     def __init__(self, task: Task, settings: Settings) -> None:
         super().__init__(task, settings)
         self.pretrained = self.encoder()
-        self.lower = self.encoder().to(self.device)
-        self.lower.encoder.layer = self.lower.encoder.layer[: self.chosen.encoder_layers]
+        self.frozen = self.encoder().to(self.device)
+        self.frozen.encoder.layer = self.frozen.encoder.layer[: self.chosen.encoder_layers]
+
+    def lower(self, **read: torch.Tensor) -> torch.Tensor:
+        return self.frozen(**read).last_hidden_state
 
     def train(self, rows: list[Row], cell: Cell) -> Trained:
         rows = self.marked_rows(rows)
@@ -667,7 +695,7 @@ class _Writer(Bench):
                 for row, values in zip(rows, marks, strict=True)], sure
 
     def parameters(self, trained: Trained) -> int:
-        return self.lower.num_parameters() + trained.model.decoder.num_parameters()
+        return self.frozen.num_parameters() + trained.model.decoder.num_parameters()
 
     def whole(self, trained: Trained) -> PreTrainedModel:
         everything = list(range(self.pretrained.config.vocab_size))
@@ -712,40 +740,31 @@ class _Writer(Bench):
 
 
 class _PretrainedWriter(Bench):
-    """An encoder–decoder that was pretrained as one (BART), fine-tuned whole."""
-
-    def read_marked(self, texts: Sequence[str]) -> None:
-        """Turn texts into tokens; no layer is frozen, so there is nothing else to do ahead of time."""
-        new = list(dict.fromkeys(text for text in texts if text not in self.states))
-        rows = self.tokenizer(new, truncation=True, max_length=self.chosen.max_tokens)["input_ids"] if new else []
-        self.states.update((text, torch.tensor(row)) for text, row in zip(new, rows, strict=True))
-
-    def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids of texts side by side and their mask, both (batch, length)."""
-        rows = [self.states[text] for text in texts]
-        return (pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(self.device),
-                pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(self.device))
-
-    def parameters(self, trained: Trained) -> int:
-        return trained.model.num_parameters()
+    """An encoder–decoder that was pretrained as one (BART, T5), fine-tuned whole."""
 
     def train(self, rows: list[Row], cell: Cell) -> Trained:
         rows = self.marked_rows(rows)
         self.read_marked([row.text for row in rows])
         torch.manual_seed(cell.seed)
-        model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True, dtype=torch.float32).to(self.device)
-        outputs = self.tokenizer(text_target=[row.output for row in rows], truncation=True,
-                                 max_length=self.chosen.max_new_tokens)["input_ids"]
+        with assets.loading(self.chosen.model, "seq2seq model"):
+            model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True, dtype=torch.float32).to(self.device)
+        most, end = self.chosen.max_new_tokens, self.tokenizer.eos_token_id
+        outputs = self.tokenizer(text_target=[row.output for row in rows], truncation=True, max_length=most)["input_ids"]
+        # Not every tokenizer ends a text by itself.
+        outputs = [output if end in output[-2:] else [*output[: most - 1], end] for output in outputs]
         targets = {row.output: torch.tensor(output, device=self.device)
                    for row, output in zip(rows, outputs, strict=True)}
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             ids, mask = self.batch([row.text for row in batch])
             wanted = pad_sequence([targets[row.output] for row in batch], batch_first=True, padding_value=IGNORED)
-            read = shift_tokens_right(wanted, model.config.pad_token_id, model.config.decoder_start_token_id)
+            read = model.prepare_decoder_input_ids_from_labels(wanted)
             return self.word_losses(model(input_ids=ids, attention_mask=mask, decoder_input_ids=read).logits, wanted)
 
         self.fit(model, rows, cell, loss)
+        # mBART's decoder starts with the language, which is the last token of a target.
+        start = model.prepare_decoder_input_ids_from_labels(torch.tensor([outputs[0]]))[0, 0].item()
+        model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = start
         return Trained(model)
 
     def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:

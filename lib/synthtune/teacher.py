@@ -26,8 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from transformers.pytorch_utils import Conv1D
 
-from synthtune import language_model, placement, workers
+from synthtune import language_model, layers, placement, workers
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
@@ -195,8 +196,7 @@ class _TargetLoss(nn.Module):
 
     def _summed(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """hidden: (tokens, hidden); targets: (tokens)."""
-        logits = self.upper.get_output_embeddings()(hidden)
-        return functional.cross_entropy(logits.float(), targets, reduction="sum")
+        return functional.cross_entropy(layers.logits(self.upper, hidden).float(), targets, reduction="sum")
 
 
 def _vocabulary(lm: LanguageModel, rows: list[tuple[list[int], torch.Tensor]], commonest: int) -> dict:
@@ -248,20 +248,23 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
         # On processors the backward pass of PyTorch's fused attention takes five times as long in bfloat16 as that of its
         # parts. It is not faster in float32 either, but there it needs less memory.
         model.set_attn_implementation("eager")
-    layers = model.get_decoder().layers
-    first = min(chosen.frozen_layers, len(layers) - 1)
+    path = layers.stack(model)
+    blocks = model.get_submodule(path) if path else nn.ModuleList()
+    first = min(chosen.frozen_layers, len(blocks) - 1) if path else 0
     tuned = _trainable(model, chosen, first)
     if chosen.activations == "checkpointed":
         model.activation_checkpointing_enable({"use_reentrant": False})
-    if sharded or (chosen.method == "full" and not first):
-        upper, inputs = model, [torch.tensor(ids) for ids, _ in rows]
+    parts = None
+    if not (sharded or (chosen.method == "full" and not first)):
+        parts = layers.parts(model, first, torch.tensor([rows[0][0]], device=accelerator.device))
+    if parts and parts.apart:
+        upper, inputs = parts.upper(model), _frozen_states(parts.lower(model), [ids for ids, _ in rows], lm.end, accelerator.device)
     else:
-        lower, upper = language_model.split_at(model, first)
-        inputs = _frozen_states(lower, [ids for ids, _ in rows], lm.end)
+        upper, inputs = model, [torch.tensor(ids) for ids, _ in rows]
     at_once = LOGITS_AT_ONCE if chosen.activations == "checkpointed" else None
     module, computing = _TargetLoss(upper, at_once).train(), contextlib.nullcontext()
     if sharded:
-        sharding.shard(module, layers, accelerator.device, lm.model.dtype if chosen.method == "full" else None)
+        sharding.shard(module, blocks, accelerator.device, lm.model.dtype if chosen.method == "full" else None)
     elif chosen.method == "full" and lm.model.dtype != torch.float32:
         computing = torch.autocast(accelerator.device.type, lm.model.dtype)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
@@ -324,15 +327,17 @@ def _write(folder: Path, method: str, tuned: nn.Module, weights: dict[str, torch
 def _trainable(model: nn.Module, chosen: TeacherSettings, first: int) -> nn.Module:
     """Leave to be trained only what `teacher.method` says, from layer `first` on, in float32; the module whose weights are
     kept."""
-    layers = model.get_decoder().layers
+    path = layers.stack(model)
+    blocks = model.get_submodule(path) if path else nn.ModuleList()
     if chosen.method == "lora":
         from peft import LoraConfig, get_peft_model
 
         return get_peft_model(model, LoraConfig(
             r=chosen.lora_rank, lora_alpha=chosen.lora_alpha, lora_dropout=chosen.lora_dropout, task_type="CAUSAL_LM",
-            target_modules=linear_names(model), layers_to_transform=list(range(first, len(layers)))))
+            target_modules=linear_names(model) or "all-linear",
+            layers_to_transform=list(range(first, len(blocks))) or None))
     model.requires_grad_(not first)
-    layers[first:].requires_grad_(True)
+    blocks[first:].requires_grad_(True)
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
@@ -341,8 +346,12 @@ def _trainable(model: nn.Module, chosen: TeacherSettings, first: int) -> nn.Modu
 
 def linear_names(model: nn.Module) -> list[str]:
     """Names of the linear maps inside the decoder's layers: what LoRA is put on."""
-    return sorted({name.rsplit(".", 1)[-1] for name, module in model.get_decoder().layers.named_modules()
-                   if isinstance(module, nn.Linear)})
+    path = layers.stack(model)
+    inside = model.get_submodule(path).named_modules() if path else []
+    found = {name.rsplit(".", 1)[-1] for name, module in inside if isinstance(module, (nn.Linear, Conv1D))}
+    # peft refuses the maps whose weights the fast kernels of state-space models read by themselves.
+    alone = model.config.model_type in ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+    return sorted(found - {"out_proj"} if alone else found)
 
 
 def warm_up_and_decay(step: int, steps: int, warm_up: float = 0.1) -> float:
@@ -380,13 +389,13 @@ def _encoded(lm: LanguageModel, task: Task, example: Example, direction: Directi
 
 
 @torch.no_grad()
-def _frozen_states(lower: nn.Module, rows: list[list[int]], end: int) -> list[torch.Tensor]:
+def _frozen_states(lower: layers.Lower, rows: list[list[int]], end: int, device: torch.device) -> list[torch.Tensor]:
     """Output of the frozen layers for each row, shape (length, hidden): computed once, read every epoch."""
     states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
     for batch in language_model.by_length(rows, 16):
         ids, _ = language_model.padded([rows[index] for index in batch], end, left=False)
         # Padding on the right is never seen by a token before it, so no mask is needed.
-        hidden = lower(ids.to(placement.where(lower)), use_cache=False).last_hidden_state
+        hidden = lower(input_ids=ids.to(device), use_cache=False)
         for number, index in enumerate(batch):
             states[index] = hidden[number, : len(rows[index])].clone()
     return states

@@ -114,13 +114,13 @@ def to_onnx(folder: Path, labels: Sequence[str]) -> list[Path]:
     read = dict(AutoTokenizer.from_pretrained(folder)(["one text", "and a longer one"], padding=True, return_tensors="pt"))
     texts = torch.export.Dim("texts")
 
-    def free(name: str, most: int) -> dict[int, Any]:
+    def free(name: str, most: int | None) -> dict[int, Any]:
         return {0: texts, 1: torch.export.Dim(name, max=most)}
 
     if labels:
-        pieces = free("pieces", model.config.max_position_embeddings)
+        pieces = free("pieces", getattr(model.config, "max_position_embeddings", None))
         return [_export(_Classifier(model), read, dict.fromkeys(read, pieces), "logits", folder / "model.onnx")]
-    halves = [half.config.max_position_embeddings for half in (model.get_encoder(), model.get_decoder())]
+    halves = [getattr(half.config, "max_position_embeddings", None) for half in (model.get_encoder(), model.get_decoder())]
     pieces, written = free("pieces", halves[0]), free("written", halves[1])
     with torch.inference_mode():
         hidden = _Reader(model)(**read)

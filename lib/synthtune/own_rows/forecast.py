@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from synthtune import machine, number_format
+from synthtune import assets, machine, number_format
 from synthtune.number_format import NumberFormat
 from synthtune.own_rows.parts import WHOLE, Part
 from synthtune.results import CONDITIONS
@@ -69,9 +69,8 @@ def _is_done(part: Part) -> bool:
 
 def _seconds(part: Part, reference: Reference) -> float:
     """Seconds of one part on a core of the reference machine."""
-    chosen, models = part.settings, part.settings.models()
-    large, small = models.get(chosen.teacher.model), models.get(chosen.students.model)
-    layers = large.architecture.get("num_hidden_layers", 1) if large else 1
+    chosen = part.settings
+    layers = assets.architecture(chosen.teacher.model).get("num_hidden_layers", 1)
     tokens, inputs = chosen.teacher.max_tokens, len(part.task.unlabelled(part.budget)[: chosen.annotate.inputs])
     annotates, generates = (section.source != "endpoint" for section in (chosen.annotate, chosen.generate))
     learned = (annotates + generates) * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
@@ -83,8 +82,8 @@ def _seconds(part: Part, reference: Reference) -> float:
     steps = seeds * len(CONDITIONS) * chosen.students.steps
     teacher = learned * reference.trained + read * reference.read + written * reference.written
     student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student
-    return (teacher * (machine.weights(large) / TEACHER if large else 1)
-            + student * (machine.weights(small) / STUDENT if small else 1))
+    return (teacher * machine.weights(chosen.teacher.model) / TEACHER
+            + student * machine.weights(chosen.students.model) / STUDENT)
 
 
 def _rate(settings: Settings) -> float:

@@ -53,8 +53,7 @@ def offline(settings: Settings) -> Iterator[None]:
     It reads HF_HUB_OFFLINE when it is imported, and a notebook has imported it before it names a task file.
     """
     before = constants.HF_HUB_OFFLINE
-    hub = any(assets.models()[name].kind == "hub model" for name in (settings.teacher.model, settings.students.model)
-              if name in assets.models())
+    hub = any(map(assets.from_hub, (settings.teacher.model, settings.students.model)))
     constants.HF_HUB_OFFLINE = before or not hub
     try:
         yield
