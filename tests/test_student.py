@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from synthtune import assets, student, tasks
-from synthtune.errors import StageError
+from synthtune.errors import SettingsError, StageError
 from synthtune.student import Cell, Row
 from synthtune.tasks.example import log_probability
 from torch.nn import functional
@@ -395,3 +395,28 @@ def test_gold_alone_trains_as_long_as_with_all_annotated_examples(bench):
     found = {cell.condition: student.steps(task, cell, student.training_rows(task, cell, settings)[0], settings)
              for cell in student.cells(task, settings) if cell.budget == 32 and cell.amount != 30 or cell.condition == "full"}
     assert found == {"gold": 12, "gold+annotated": 12, "full": 20}  # 32 gold and 60 annotated examples
+
+
+def test_mean_pooling_is_saved_in_the_architectures_own_form(bench, tmp_path):
+    """The saved model is a plain BERT with a layer more, and gives the trained student's probabilities, padded or not."""
+    task, settings = bench("tweets", **{"students.pooling": "mean", "students.steps": 4})
+    rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
+    bench_of_task, texts = student.Bench.of(task, settings), [example.text for example in task.test]
+    trained = bench_of_task.train(rows, Cell(32, "gold", 0, 7))
+    _, wanted = bench_of_task.predict(trained, texts, scored=True)
+    bench_of_task.whole(trained).save_pretrained(tmp_path / "saved")
+    saved = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
+    assert type(saved).__name__ == "BertForSequenceClassification" and saved.config.num_hidden_layers == 7
+    tokenizer = AutoTokenizer.from_pretrained(assets.model_path("minilm-l6-v2"))
+    with torch.inference_mode():
+        together = saved(**tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")).logits.log_softmax(-1)
+        single = saved(**tokenizer(texts[0], return_tensors="pt")).logits.log_softmax(-1)
+    assert torch.allclose(together, wanted, atol=2e-3) and torch.allclose(single[0], wanted[0], atol=2e-3)
+    assert bench_of_task.parameters(trained) == saved.num_parameters()
+
+
+def test_mean_pooling_is_refused_where_layers_are_of_another_kind(bench, monkeypatch):
+    task, settings = bench("tweets", **{"students.pooling": "mean"})
+    monkeypatch.setattr(student, "averaging", lambda layer: layer.no_such_part)
+    with pytest.raises(SettingsError, match="students.pooling: minilm-l6-v2 has no layers like BERT's"):
+        student.Bench.of(task, settings)
