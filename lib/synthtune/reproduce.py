@@ -383,6 +383,8 @@ class Run:
 
         for task in self.settings.tasks:
             tasks.prepare(task, self.settings)  # the corpora first: they are small, and a missing one is found at once
+            if task in self.settings.task_files:
+                tasks.load(task, self.settings)  # rows that are too few as well
         corpora = {spec.asset for spec in self.specs.values() if spec.asset}
         models = self.settings.models()
         for name in sorted(corpora | models.keys()):

@@ -262,7 +262,7 @@ def _divided(name: str, settings: Settings) -> tuple[list, list, list, dict]:
     if len(test) < (1 if official_test else test_size) or len(pool) < ENOUGH * settings.budgets[-1]:
         raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test examples are left, fewer than the largest "
                             f"budget ({settings.budgets[-1]}) or {'' if kind == 'classification' else 'nlg_'}test_size "
-                            f"({test_size}); lower one of them.")
+                            f"({test_size}); lower one of them. {report['near_duplicates']} near-duplicates were dropped.")
     return splits.ordered_for_budgets(pool, settings.budgets[0], seed), dev, test, report
 
 
