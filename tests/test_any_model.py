@@ -1,6 +1,8 @@
 """Models that are not declared: small random ones of many architectures, saved as ordinary folders, in every role."""
 
+import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import torch
 import transformers
 from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file
-from synthtune import language_model, layers, model_cost, student, tasks, teacher
+from synthtune import assets, language_model, layers, model_cost, settings as settings_module, student, tasks, teacher
+from synthtune.errors import AssetError, StageError
+from synthtune.files import read_json
 from synthtune.own_rows import deployed
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast, pipeline
@@ -19,6 +23,9 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 SIZE = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
 BOTH = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
         "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 160, "scale_embedding": True}
+
+GROUPED = {**SIZE, "max_position_embeddings": 256, "num_key_value_heads": 2}
+OLDER = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 256}
 
 ENCODERS = {
     "Bert": {**SIZE, "max_position_embeddings": 160},
@@ -31,6 +38,8 @@ ENCODERS = {
     "ModernBert": {**SIZE, "max_position_embeddings": 160, "local_attention": 16},
     "MPNet": {**SIZE, "max_position_embeddings": 162},
     "Albert": {**SIZE, "embedding_size": 16, "max_position_embeddings": 160},
+    "GPT2": OLDER,
+    "Qwen3": {**GROUPED, "head_dim": 8},
 }
 """Sizes of a classifier of each architecture, by the name of its configuration."""
 EXPORTED = ("DistilBert", "ModernBert", "T5")
@@ -39,8 +48,6 @@ SEQ2SEQ = {"Bart": BOTH, "MBart": BOTH, "Pegasus": BOTH,
            "T5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}}
 
 
-GROUPED = {**SIZE, "max_position_embeddings": 256, "num_key_value_heads": 2}
-OLDER = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 256}
 DECODERS = {
     # architecture: sizes; whether frozen layers are read once; labels side by side; a cache of keys and values
     "Llama": (GROUPED, True, True, True),
@@ -150,7 +157,7 @@ def test_a_classifier(tiny, tmp_path, name):
                                          "students.learning_rate": 1e-2, "students.max_tokens": 100}).check("tweets")
     task = tasks.load("tweets", settings)
     bench, texts, (said, sure), folder = trained(task, settings)
-    assert (bench.parts is None) == (name == "Albert") and bench.apart == (name != "Albert")
+    assert (bench.parts is None) == (name == "Albert") and bench.apart == (name not in ("Albert", "GPT2", "Qwen3"))
     [(outputs, scores, _)] = deployed.predict(folder, texts, task.labels)
     assert outputs == said
     np.testing.assert_allclose(scores, sure, atol=1e-4)
@@ -161,6 +168,9 @@ def test_a_classifier(tiny, tmp_path, name):
         changed = [any(not torch.equal(a, b) for a, b in zip(*(list(model.get_submodule(f"{path}.{place}").parameters())
                                                                 for model in (before, after)), strict=True)) for place in range(4)]
         assert changed == [False, False, True, True]
+    if name in ("DebertaV2", "GPT2", "Qwen3"):
+        with pytest.raises(StageError, match="own_rows.export: no ONNX file can be written of a student of this architecture"):
+            deployed.to_onnx(folder, task.labels)
     if name not in EXPORTED:
         return
     [network] = deployed.to_onnx(folder, task.labels)
@@ -190,3 +200,109 @@ def test_a_seq2seq_student(tiny, tmp_path, name):
     [logits] = files["decoder_model.onnx"].run(["logits"], {
         "input_ids": written[:, :-1], "encoder_hidden_states": hidden, "encoder_attention_mask": read["attention_mask"]})
     assert (logits.argmax(-1)[:, 0] == written[:, 1]).all()
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """A folder with a small Llama."""
+    save(tmp_path / "own", "Llama", GROUPED, "ForCausalLM", "")
+    return tmp_path / "own"
+
+
+def test_a_folder_is_named_by_its_whole_path_and_by_what_is_in_it(llama, monkeypatch):
+    monkeypatch.setenv("SYNTHTUNE_STARTED_IN", str(llama.parent))
+    settings = settings_module.load("smoke", ["teacher.model=own", "per_task.tweets.students.model=./own"], run_dir=llama.parent / "run")
+    assert settings.teacher.model == settings.for_task("tweets").students.model == str(llama) and not settings.hub_models()
+    before = assets.digest("own")
+    assert before == assets.digest(str(llama)) and len(before) == 64
+    os.utime(llama / "config.json")
+    assert assets.digest("own") == before
+    weights = bytearray((llama / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (llama / "model.safetensors").write_bytes(weights)
+    os.utime(llama / "model.safetensors", ns=(1, 1))
+    assert assets.digest("own") != before
+
+
+def test_the_commit_of_a_hub_model_is_that_of_when_the_run_began(tmp_path, monkeypatch):
+    """With no network: the hub client's cache says where a branch was last."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    branch = tmp_path / "hub" / "models--someone--tiny" / "refs" / "main"
+    branch.parent.mkdir(parents=True)
+
+    def named(run, *more):
+        return settings_module.load("smoke", ["teacher.model=someone/tiny", *more], run_dir=tmp_path / run).teacher.model
+
+    with pytest.raises(AssetError, match="someone/tiny on the Hugging Face hub, revision main is not in the hub's cache"):
+        named("one")
+    branch.write_text("1" * 40)
+    assert named("one") == f"someone/tiny@{'1' * 40}"
+    branch.write_text("2" * 40)
+    assert named("one") == f"someone/tiny@{'1' * 40}" and named("two") == f"someone/tiny@{'2' * 40}"
+    assert named("one", f"teacher.model=someone/tiny@{'3' * 40}") == f"someone/tiny@{'3' * 40}"
+    assert read_json(tmp_path / "one" / "models.json") == {"someone/tiny": f"someone/tiny@{'1' * 40}"}
+    assert assets.digest(f"someone/tiny@{'1' * 40}") != assets.digest(f"someone/tiny@{'2' * 40}")
+
+
+@pytest.mark.parametrize(("missing", "there", "said"), [
+    ("config.json", "notes.txt", "holds no model: it has no config.json"),
+    ("config.json", "adapter_config.json", "It holds an adapter: merge it into its model first"),
+    ("model.safetensors", "pytorch_model.bin", "has no weights in safetensors, and pickles are not loaded"),
+    ("tokenizer*", "notes.txt", "has no tokenizer")])
+def test_a_folder_that_lacks_something_is_one_sentence(llama, missing, there, said):
+    for file in llama.glob(missing):
+        file.unlink()
+    (llama / there).write_text("")
+    with pytest.raises(AssetError, match=re.escape(str(llama))) as caught:
+        assets.model_path(str(llama))
+    assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("/no/such/folder", "There is no folder /no/such/folder"), ("minilm", "did you mean 'minilm-l6-v2'"),
+    ("a/b/c", "There is no folder a/b/c")])
+def test_a_name_of_nothing_is_one_sentence(name, said):
+    with pytest.raises(AssetError, match=said):
+        assets.find(name)
+
+
+@pytest.mark.parametrize(("name", "form", "said"), [
+    ("Bert", "Model", "is an encoder (bert), and a teacher continues texts"),
+    ("Bart", "ForConditionalGeneration", "is an encoder–decoder (bart), and a teacher continues texts")])
+def test_a_model_that_cannot_be_a_teacher_is_one_sentence(tmp_path, name, form, said):
+    save(tmp_path, name, {**ENCODERS, **SEQ2SEQ}[name], form, "")
+    with pytest.raises(AssetError, match=re.escape(said)):
+        language_model.load(str(tmp_path))
+
+
+def test_a_decoder_does_not_become_a_seq2seq_student(llama, tiny, tmp_path):
+    settings = tiny(tmp_path / "run", **{"students.model": str(llama)}).check("webnlg")
+    with pytest.raises(AssetError, match=r"\(llama\) does not write texts, and webnlg needs a student that does"):
+        student.Bench.of(tasks.load("webnlg", settings), settings)
+
+
+@pytest.mark.parametrize(("tokens", "ends", "said"), [
+    ({"eos_token": None}, True, "its tokenizer has no end token"),
+    ({"eos_token": None, "pad_token": None}, False, "its tokenizer has no padding token"),
+    ({"pad_token": "<padding>"}, False, "its tokenizer has 401 tokens, but the model knows 400")])
+def test_a_tokenizer_that_does_not_fit_is_one_sentence(llama, tokens, ends, said):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(llama / "tokenizer.json"), **{"unk_token": "<unk>", **tokens})
+    tokenizer.save_pretrained(llama)
+    known = read_json(llama / "config.json")["vocab_size"]
+    with pytest.raises(AssetError, match=re.escape(said.replace("400", f"{known:,}").replace("401", f"{len(tokenizer):,}"))):
+        language_model.tokenizer_of(str(llama), ends)
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(llama):
+    PreTrainedTokenizerFast(tokenizer_file=str(llama / "tokenizer.json"), eos_token="</s>").save_pretrained(llama)
+    assert language_model.tokenizer_of(str(llama)).pad_token == "</s>"
+
+
+def test_a_label_without_tokens_is_one_sentence(llama):
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "good": 1, "</s>": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    lm = replace(language_model.load(str(llama), "float32"), tokenizer=PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", eos_token="</s>"))
+    with pytest.raises(StageError, match="has no tokens for the label 'schlecht': give the label another name"):
+        language_model.score_labels(lm, ["good"], ["good", "schlecht"])

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -363,7 +364,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         revision = assets.models()["bart-large"].revision
-        if self.path.startswith("/api/models/") and f"/revision/{revision}" in self.path and not hub.gone:
+        if self.path.startswith("/api/models/") and re.search(f"/revision/({revision}|main)", self.path) and not hub.gone:
             files = [{"rfilename": path.name} for path in hub.folder.iterdir()] + [{"rfilename": "pytorch_model.bin"}]
             return self.answer(200, json.dumps({"id": "facebook/bart-large", "sha": revision, "siblings": files}).encode(),
                                Content_Type="application/json")
@@ -411,10 +412,10 @@ def hub(published):
     server.server_close()
 
 
-def ask(hub, folder, **variables):
-    """A process of its own, which may use the network: the path it gets, or the sentence it ends with."""
-    code = ("from synthtune import assets, errors\n"
-            "try:\n    print(assets.model_path('bart-large'))\n"
+def ask(hub, folder, expression="assets.model_path('bart-large')", **variables):
+    """A process of its own, which may use the network: what it gets, or the sentence it ends with."""
+    code = ("from synthtune import assets, errors, settings\n"
+            f"try:\n    print({expression})\n"
             "except errors.AssetError as error:\n    print('ERROR', error)\n")
     environment = {name: value for name, value in os.environ.items()
                    if not name.lower().endswith("_proxy") and name != "HF_HUB_CACHE"}
@@ -455,6 +456,29 @@ def test_a_model_that_the_hub_does_not_give_is_explained(hub, tmp_path, gone, ad
     hub.gone = gone
     said = ask(hub, tmp_path)
     assert said.startswith("ERROR The hub does not give 'bart-large' (facebook/bart-large") and advice in said
+
+
+def test_the_commit_of_a_branch_is_looked_up_once_for_a_run(hub, tmp_path):
+    """The first process asks the hub; those after it need no network and get the same."""
+    def named(run):
+        return f"settings.load('smoke', ['students.model=facebook/bart-large'], run_dir={str(tmp_path / run)!r}).students.model"
+
+    wanted = f"facebook/bart-large@{assets.models()['bart-large'].revision}"
+    assert ask(hub, tmp_path, named("run")) == wanted
+    hub.silent = True
+    assert ask(hub, tmp_path, named("run")) == wanted
+    assert ask(hub, tmp_path, named("other")).startswith("ERROR Cannot download facebook/bart-large on the Hugging Face hub")
+    hub.silent, hub.gone = False, (401, "GatedRepo")
+    assert "its authors say who may have it. Ask for access on its page" in ask(hub, tmp_path, named("gated"))
+    hub.gone = (404, "RepoNotFound")
+    assert "it has no such repository, or hides it. Correct its name (there is no such folder here" in ask(hub, tmp_path, named("gone"))
+    hub.gone = None
+    # Sizes for a plan: config.json and nothing else.
+    hub.asked.clear()
+    assert ask(hub, tmp_path, f"assets.architecture({wanted!r})['model_type']") == "bart"
+    assert {name for _, name, _ in hub.asked} == {"config.json"}
+    folder = Path(ask(hub, tmp_path, f"assets.model_path({wanted!r})"))
+    assert (folder / "model.safetensors").exists() and not (folder / "pytorch_model.bin").exists()
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):

@@ -143,3 +143,11 @@ def test_settings_handed_to_other_processes_are_resolved(tmp_path):
     assert json.loads(settings.check("tweets").model_dump_json())["number_format"] in ("float32", "bfloat16")
     write_json(tmp_path / "settings.json", {"profile": "smoke"})  # of an earlier version
     assert settings.format in ("float32", "bfloat16")
+
+
+def test_apples_gpus_are_used_where_torch_has_them_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert number_format.device() == "mps"
+    monkeypatch.setenv("SYNTHTUNE_DEVICE", "cpu")
+    assert number_format.device() == "cpu"

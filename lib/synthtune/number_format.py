@@ -27,6 +27,18 @@ BYTES: dict[NumberFormat, int] = {"float32": 4, "bfloat16": 2}
 """Size of a number."""
 
 
+def device() -> Literal["cuda", "mps", "cpu"]:
+    """What models compute on, as PyTorch names it: a GPU (CUDA; Apple's, MPS), or the processor.
+
+    ``SYNTHTUNE_DEVICE=cpu`` keeps models off Apple's GPUs, on which this package was not tried.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() and os.environ.get("SYNTHTUNE_DEVICE") != "cpu" else "cpu"
+
+
 @lru_cache(maxsize=1)
 def of_machine() -> NumberFormat:
     """The format to compute in on this machine.
@@ -34,11 +46,12 @@ def of_machine() -> NumberFormat:
     GPUs: bfloat16 from compute capability 8.0 on. Processors: bfloat16 with AMX tiles. Without them a Xeon that has the
     AVX512-BF16 instructions was measured to be slower in bfloat16, and emulation is several times slower; processors of other
     makers with AVX512-BF16 were not measured, and get float32. The environment variables that lower what
-    PyTorch (`ATEN_CPU_CAPABILITY`) and oneDNN (`ONEDNN_MAX_CPU_ISA`) use are taken into account.
+    PyTorch (`ATEN_CPU_CAPABILITY`) and oneDNN (`ONEDNN_MAX_CPU_ISA`) use are taken into account. Apple's GPUs were not tried,
+    and get float32.
     """
     import torch
 
-    if torch.cuda.is_available():
+    if device() == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     there = (torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.cpu._is_amx_tile_supported()
@@ -82,10 +95,12 @@ def device_name() -> str:
     """What models compute on, in words: the GPU's name, or the processor's and its widest instructions."""
     import torch
 
-    if torch.cuda.is_available():
+    if device() == "cuda":
         return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    if device() == "mps":
+        return f"{name}, GPU (MPS)"
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"

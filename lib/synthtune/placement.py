@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from synthtune import number_format
 from synthtune.errors import StageError
 
 ROOM = 1.5
@@ -31,7 +32,12 @@ _brought: weakref.WeakKeyDictionary[nn.Module, None] = weakref.WeakKeyDictionary
 
 def bring(model: PreTrainedModel) -> None:
     """Move a model to the GPU, or GPUs, if there are any; others leave, the first that came first, until there is room."""
-    if not torch.cuda.is_available() or model in _brought:
+    there = number_format.device()
+    if there == "cpu" or model in _brought:
+        return
+    if there == "mps":  # it shares the machine's memory: nobody has to leave
+        model.to(there)
+        _brought[model] = None
         return
     for leave in list(guests):
         leave()

@@ -329,7 +329,7 @@ class Bench(abc.ABC):
         self.task, self.settings, self.chosen = task, settings.resolved(), settings.students
         self.path = assets.model_path(self.chosen.model)
         self.tokenizer = tokenizer_of(self.chosen.model)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(number_format.device())
         self.states: dict[str, torch.Tensor] = {}
 
     def computing(self, training: bool = False) -> contextlib.AbstractContextManager:

@@ -33,7 +33,7 @@ from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
 from synthtune.language_model import LanguageModel
 from synthtune.model_cost import LOGITS_AT_ONCE
-from synthtune.number_format import device_name
+from synthtune.number_format import device, device_name
 from synthtune.progress import progress
 from synthtune.settings import HOW, Settings, TeacherSettings, load as load_settings
 from synthtune.tasks import Example, Task, load as load_task, seed_for
@@ -232,7 +232,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
 
     chosen = settings.teacher
     start, made_from = time.perf_counter(), _made_from(lm, task, budget, direction, settings)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=device() == "cpu")
     placement.rest_all()
     seed = seed_for(settings, task.name, budget, direction)
     torch.manual_seed(seed)
@@ -625,7 +625,7 @@ def train(task: str, budget: int, direction: Direction, settings: Settings) -> N
     settings = settings.check(task, budget)
     torch.set_num_threads(settings.threads)
     # Makes this process's own GPU the current one, where there are any.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=sharding.PATIENCE)
+    state = PartialState(cpu=device() == "cpu", timeout=sharding.PATIENCE)
     shapes_only = settings.teacher.sharding == "sharded" and not state.is_main_process
     lm = language_model.load(settings.teacher.model, settings.format, shapes_only)
     _train(lm, load_task(task, settings), budget, direction, settings, adapter_folder(settings, task, budget, direction))

@@ -88,7 +88,7 @@ def _seconds(part: Part, reference: Reference) -> float:
 
 def _rate(settings: Settings) -> float:
     """Operations a second with which this machine multiplies matrices as large as the teacher's."""
-    dtype, device = number_format.dtype(settings.format), "cuda" if torch.cuda.is_available() else "cpu"
+    dtype, device = number_format.dtype(settings.format), number_format.device()
     a, b = (torch.ones(size, dtype=dtype, device=device) for size in ((512, 576), (576, 1536)))
     best = math.inf
     for _ in range(30):  # the best of many: what else the machine does falls on some
