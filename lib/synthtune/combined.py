@@ -90,6 +90,14 @@ def weigh(task: Task, budget: int, settings: Settings) -> dict[str, Any]:
     return found
 
 
+def sentence(found: dict[str, Any]) -> str:
+    """What `weigh` found, in words."""
+    return (f"Labels are a mixture of the teacher's distribution (weight {found['weight']:g}) and that of students trained on gold "
+            f"alone ({1 - found['weight']:g}), by cross-validation on the {found['n']} gold examples: left out of training, "
+            f"{found['teacher']:.1f} % of them are labelled rightly by the teacher, {found['student']:.1f} % by a student and "
+            f"{found['both']:.1f} % by the mixture.")
+
+
 def combine(table: pd.DataFrame, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
     """Put the mixture in the place of the teacher's distribution in a table of texts.
 

@@ -171,6 +171,11 @@ def _reproduce(chosen: argparse.Namespace) -> int:
         raise SettingsError(f"--{next(iter(given))} is an option of --plan: add --plan.")
     planned = [f"plan.{name}={value}" for name, value in given.items()]
     settings = settings_module.load(chosen.profile, overrides + jobs + planned)
+    absent = settings.without_corpus()
+    if absent and not chosen.only and len(absent) < len(settings.tasks):
+        print(f"Left out, because {settings.data_root} has no such folder: {', '.join(absent)}.")
+        overrides.append(f"tasks={json.dumps([task for task in settings.tasks if task not in absent])}")
+        settings = settings_module.load(chosen.profile, overrides + jobs + planned)
     if settings.task_files:  # notebooks start in other folders
         overrides += [f"tasks={json.dumps(settings.tasks)}", _files_override(settings.task_files)]
     overrides += [f"{setting}={json.dumps(name)}" for setting, name in settings.named_models().items() if "/" in name]

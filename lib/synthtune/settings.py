@@ -20,7 +20,7 @@ from synthtune.errors import SettingsError, nearest
 from synthtune.files import digest, read_json, write_json
 from synthtune.number_format import NumberFormat
 from synthtune.places import PROFILES, ROOT, profiles, started_in
-from synthtune.task_list import SPECS
+from synthtune.task_list import SPECS, is_own_corpus
 
 TASKS = tuple(name for name, spec in SPECS.items() if not spec.public)
 """Tasks that need nothing but a package index."""
@@ -135,7 +135,7 @@ class StudentSettings(_Section):
     passes: float = Field(1.0, ge=0, description="fewest passes over all examples that a student trains on; many take more steps")
     frozen_layers: int = Field(3, ge=0, description="lowest encoder layers kept as pretrained, embeddings included")
     pooling: Literal["mean"] | None = Field(
-        None, description="classification: the head reads the mean over all tokens, or the first token if null")
+        None, description="classification: mean over all tokens where the model's layers are BERT's; as the architecture does else, or if null")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
     class_weight: Literal["balanced"] | None = Field(
@@ -297,6 +297,12 @@ class Settings(_Section):
     def folder_of(self, task: str, budget: int) -> Path:
         """What the stages of a task write at a budget."""
         return self.folder / task / f"budget-{budget}"
+
+    def without_corpus(self) -> list[str]:
+        """Tasks of which `data_root`, where it is a user's folder, has no corpus."""
+        if not self.data_root or self.data_root == official_corpora():
+            return []
+        return [task for task in self.tasks if (task in PUBLIC or is_own_corpus(task, None)) and not (self.data_root / task).is_dir()]
 
     def models(self) -> dict[str, assets.Asset | assets.HubModel | assets.FolderModel]:
         """The models that the tasks of this run use, by name."""

@@ -59,6 +59,8 @@ PLAIN = {"min_length": 0, "no_repeat_ngram_size": 0}
 """How a pretrained writer writes; the published settings of BART are those of summaries: beams, and no three words twice."""
 MARKS = "αβγδεζηθικλμ"
 """Placeholders of values: word pieces of their own in BERT's vocabulary, and in few texts."""
+OF_CLASSIFIERS = {"pooling", "class_weight"}
+"""Settings that a seq2seq student does not read."""
 NOT_OF_A_CELL = {"seeds", "seeds_larger", "seeds_full", "sweep", "processes"}
 """Settings of the students that say which cells there are and how they are run, not what one of them is."""
 
@@ -266,8 +268,9 @@ def steps(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) -> in
 
 def depends_on(task: Task, cell: Cell, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
     """All that a cell's result depends on, as plain JSON: the same again, and it need not be run again."""
+    unread = NOT_OF_A_CELL if task.kind == "classification" else NOT_OF_A_CELL | OF_CLASSIFIERS
     return {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
-            "settings": settings.students.model_dump(mode="json", exclude=NOT_OF_A_CELL, exclude_none=True),
+            "settings": settings.students.model_dump(mode="json", exclude=unread, exclude_none=True),
             "steps": steps(task, cell, rows, settings), "threads": settings.threads, "number_format": settings.format,
             "model": assets.digest(settings.students.model)}
 
@@ -604,13 +607,15 @@ class _Classifier(Bench):
         return model.eval()
 
     def _pool_by_mean(self, model: PreTrainedModel) -> None:
-        """Add a last layer that averages, and begin what reads it anew: it was pretrained, if at all, for the first token."""
+        """Add a last layer that averages, and begin what reads it anew: it was pretrained, if at all, for the first token.
+
+        A model whose layers are not BERT's (RoBERTa's and ELECTRA's are) pools as its architecture does.
+        """
         try:
             stack = model.base_model.encoder.layer
             stack.append(averaging(copy.deepcopy(stack[-1])))
-        except AttributeError as error:
-            raise SettingsError(f"students.pooling: {self.chosen.model} has no layers like BERT's (RoBERTa, XLM-RoBERTa and ELECTRA "
-                                "have); set it to null.") from error
+        except AttributeError:
+            return
         model.config.num_hidden_layers = len(stack)
         pooler = getattr(model.base_model, "pooler", None)
         if pooler is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from synthtune import assets, machine, number_format
+from synthtune import assets, combined, machine, number_format
 from synthtune.number_format import NumberFormat
 from synthtune.own_rows.parts import WHOLE, Part
 from synthtune.results import CONDITIONS
@@ -73,13 +73,15 @@ def _seconds(part: Part, reference: Reference) -> float:
     layers = assets.architecture(chosen.teacher.model).get("num_hidden_layers", 1)
     tokens, inputs = chosen.teacher.max_tokens, len(part.task.unlabelled(part.budget)[: chosen.annotate.inputs])
     annotates, generates = (section.source != "endpoint" for section in (chosen.annotate, chosen.generate))
-    learned = (annotates + generates) * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
+    mixture = combined.wanted(part.task, chosen)
+    again = (combined.FOLDS - 1) * mixture  # each fold's teacher learns from all of the rows but its own
+    learned = (annotates + again + generates) * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
     read = annotates * (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
     written = generates * chosen.generate.pairs * chosen.generate.max_new_tokens
     if part.task.kind == "nlg" and annotates:
         written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
     seeds = len(chosen.students.seeds if part.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
-    steps = seeds * len(CONDITIONS) * chosen.students.steps
+    steps = (seeds * len(CONDITIONS) + mixture * (combined.FOLDS + len(chosen.students.seeds))) * chosen.students.steps
     teacher = learned * reference.trained + read * reference.read + written * reference.written
     student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student
     return (teacher * machine.weights(chosen.teacher.model) / TEACHER

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from synthtune import __version__, figures, metrics, report
+from synthtune import __version__, combined, figures, metrics, report
 from synthtune.own_rows.baselines import NEAREST, SETFIT, TFIDF
 from synthtune.own_rows.confidence import Confidence, OfLabels
 from synthtune.own_rows.parts import cut_in_words
@@ -107,13 +107,19 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
         confused=_confused(outcome) if classification and len(own.labels) > SHOWN_LABELS else None,
         reliability=_reliability(outcome), calibrated=_calibrated(outcome.confidence),
         surest=_tested(outcome, number, surest=True), least=_tested(outcome, number, surest=False),
-        counts=_counts(rows), synthetic=_synthetic(rows, number), dropped=_dropped(rows, number),
+        annotator=annotator(outcome), counts=_counts(rows), synthetic=_synthetic(rows, number), dropped=_dropped(rows, number),
         advice=[*nothing_kept(rows), *advice(outcome.scores, outcome.winner)], optimism=f"{outcome.optimism:.1f}",
         to_label=_shown(to_label) if len(to_label) else None, predicted=len(predicted),
         problems=[str(problem) for problem in own.report.warnings], read=[str(count) for count in own.report.counts],
         guesses=[str(guess) for guess in own.report.guesses], cut=cut_in_words(own, outcome.settings), covered=covered(outcome),
         settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}),
         version=__version__, examples=number)
+
+
+def annotator(outcome: Outcome) -> str:
+    """Who labelled the annotated rows, where it is not the teacher alone."""
+    whole = outcome.whole
+    return combined.sentence(combined.weigh(whole.task, whole.budget, whole.settings)) if combined.wanted(whole.task, whole.settings) else ""
 
 
 def covered(outcome: Outcome) -> str:
