@@ -461,9 +461,9 @@ def _of_the_hub(what: str, repository: str, declared: bool) -> Iterator[None]:
         raise AssetError(f"The hub does not give {what} to you: it has no such revision. Correct "
                          f"{'its entry in assets.yaml' if declared else 'what follows the @'}.") from error
     except RepositoryNotFoundError as error:
-        raise AssetError(f"The hub does not give {what} to you: it has no such repository, or hides it. Correct its name"
-                         f"{' in assets.yaml if it was renamed' if declared else ' (there is no such folder here either)'}, or put an access token of yours into the "
-                         "environment variable HF_TOKEN.") from error
+        where = " in assets.yaml if it was renamed" if declared else " (there is no such folder here either)"
+        raise AssetError(f"The hub does not give {what} to you: it has no such repository, or hides it. Correct its name{where}, "
+                         "or put an access token of yours into the environment variable HF_TOKEN.") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if constants.HF_HUB_OFFLINE:
             raise AssetError(f"{what} is not in the hub's cache, {cache}, and HF_HUB_OFFLINE forbids to download it: unset "

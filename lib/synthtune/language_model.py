@@ -246,7 +246,8 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
     window = getattr(lm.model.config, "sliding_window", None)
     longest = len(common) + max(map(len, rows), default=0) + sum(map(len, endings))
     usual = not (window and longest > window) and _agree(
-        lm, lambda common, rows, ends: _side_by_side(lm, common, ends)(rows), lambda common, rows, ends: _one_by_one(lm, common, ends)(rows))
+        lm, lambda common, rows, endings: _side_by_side(lm, common, endings)(rows),
+        lambda common, rows, endings: _one_by_one(lm, common, endings)(rows))
     score = (_side_by_side if usual else _one_by_one)(lm, common, endings)
     scores = torch.empty(len(rows), len(labels))
     for batch in progress(by_length(rows, batch_size), desc=description, unit="batch"):
@@ -268,7 +269,8 @@ def _agree(lm: LanguageModel, fast: Callable[..., Any], plain: Callable[..., Any
     """
     if lm.name in assets.models():
         return True
-    texts = [lm.encode(text) for text in ("Some words to begin with.", "One text", "and another one, which is longer", " yes", " no, not at all")]
+    texts = [lm.encode(text) for text in ("Some words to begin with.", "One text", "and another one, which is longer",
+                                          " yes", " no, not at all")]
     given = texts[0], texts[1:3], texts[3:]
     wanted = torch.as_tensor(plain(*given))
     try:

@@ -529,7 +529,8 @@ def _with_models(settings: Settings) -> Settings:
     began = read_json(record) if record.exists() else {}
     named = settings.named_models()
     now = {name: began.get(name) or assets.settled(name) for name in dict.fromkeys(named.values())}
-    looked_up = {name: commit for name, commit in now.items() if assets.HUB_ID.fullmatch(name) and commit not in (name, began.get(name))}
+    looked_up = {name: commit for name, commit in now.items()
+                 if "@" in commit and not Path(commit).is_absolute() and commit not in (name, began.get(name))}
     if looked_up:
         write_json(record, began | looked_up)
     changed = {setting: now[name] for setting, name in named.items() if now[name] != name}
