@@ -105,7 +105,7 @@ def test_a_student_learns_sets_from_labels_and_from_distributions(task, tmp_path
     model = bench.whole(trained)
     assert model.config.problem_type == "multi_label_classification" and set(model.config.label2id) == set(WORDS)
     [said] = pipeline("text-classification", model=model, tokenizer=bench.tokenizer, top_k=None)(["The soup and the bed of house 3 77."])
-    texts = bench.logits(trained.model, ["The soup and the bed of house 3 77."]).sigmoid()[0].tolist()
+    texts = bench.logits_of_all(trained.model, ["The soup and the bed of house 3 77."]).sigmoid()[0].tolist()
     assert {each["label"]: each["score"] for each in said} == pytest.approx(dict(zip(hotel.classes, texts, strict=True)), abs=1e-3)
     model.save_pretrained(tmp_path)
     bench.tokenizer.save_pretrained(tmp_path)
@@ -127,5 +127,5 @@ def test_the_loss_of_a_soft_label_is_that_of_its_marginals(task, monkeypatch):
     bench.train([Row(text, hotel.labels[0], soft)], Cell(60, "gold", 0, 1))
     [(module, loss)] = seen
     marginals = torch.tensor(metrics.label_sets(hotel.labels, hotel.classes, ";").mean(0, keepdims=True), dtype=torch.float32)
-    wanted = functional.binary_cross_entropy_with_logits(bench.logits(module, [text]), marginals)
+    wanted = functional.binary_cross_entropy_with_logits(bench.logits_of_all(module, [text]), marginals)
     assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
