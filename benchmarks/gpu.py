@@ -36,6 +36,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pandas as pd
 import torch
+from synthtune import assets, language_model, model_cost, planner, settings, teacher, vllm_engine
+from synthtune.files import atomic_path
+from synthtune.language_model import LanguageModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from torch.nn import functional
@@ -48,10 +51,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-
-from synthtune import assets, language_model, model_cost, planner, settings, teacher, vllm_engine
-from synthtune.files import atomic_path
-from synthtune.language_model import LanguageModel
 
 GIB = 2**30
 SECONDS = 540

@@ -23,8 +23,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pandas as pd
 import torch
-
-from synthtune import language_model, settings as settings_module, stages, student, tasks, teacher
+from synthtune import language_model, stages, student, tasks, teacher
+from synthtune import settings as settings_module
 from synthtune.errors import SettingsError, SynthtuneError
 from synthtune.files import atomic_path, locked
 from synthtune.results import CONDITIONS, FULL

@@ -45,17 +45,26 @@ import peft
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
-from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from transformers import BertLMHeadModel, DynamicCache, EncoderDecoderModel, PreTrainedModel
-
-from synthtune import assets, language_model, number_format, settings as settings_module, student, tasks, teacher
+from synthtune import assets, language_model, number_format, student, tasks, teacher
+from synthtune import settings as settings_module
 from synthtune.files import atomic_path
 from synthtune.language_model import LanguageModel
 from synthtune.number_format import NumberFormat
 from synthtune.settings import Settings
 from synthtune.tasks import Example, Task
+from torch import nn
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertLMHeadModel,
+    DynamicCache,
+    EncoderDecoderModel,
+    PreTrainedModel,
+)
 
 INTENTS = [f"{thing} {event}" for thing in ("card", "cash", "transfer", "top up", "exchange", "refund", "pin")
            for event in ("not working", "still pending", "arrived late", "fee charged", "wrong amount", "declined", "limit",

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from conftest import TINY
 from sealed import sealed
-from synthtune import annotate, notebook_runner, settings as settings_module, student, tasks, teacher
+from synthtune import annotate, notebook_runner, student, tasks, teacher
+from synthtune import settings as settings_module
 from synthtune.files import read_json
 
 

@@ -10,12 +10,18 @@ import torch
 import transformers
 from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file
-from synthtune import assets, language_model, layers, model_cost, settings as settings_module, student, tasks, teacher
+from synthtune import assets, language_model, layers, model_cost, student, tasks, teacher
+from synthtune import settings as settings_module
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
 from synthtune.own_rows import deployed
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast, pipeline
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
 
 WORDS = ["What a fine day, thank you all! not good, so bad :( great :)", "Facts: Porto | country | Portugal; it has a river.",
          "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 .,;:!?()|@#'\"-_/ Text Label positive negative"]

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 from markdown_it import MarkdownIt
-
 from synthtune import reproduce, settings
 from synthtune.own_rows.task_file import TaskFile
 

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-
 from synthtune import annotate, assets, endpoint, generate, own_rows, student, teacher
 from synthtune.endpoint import NO_ANSWER, answer, classify, draw_shots, read_label, realise
 from synthtune.errors import SettingsError, StageError
-from synthtune.own_rows import command, study as study_of_rows
+from synthtune.own_rows import command
+from synthtune.own_rows import study as study_of_rows
 from synthtune.settings import EndpointSettings, load
 from synthtune.tasks import Example, Task, Wording
 

@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 
 import yaml
-
 from synthtune import environment
 
 ROOT = Path(__file__).parents[1]

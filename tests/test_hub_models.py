@@ -18,8 +18,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 from onnx.reference import ReferenceEvaluator
-from synthtune import annotate, assets, language_model, settings as settings_module, student, tasks, teacher
 from safetensors.torch import load_file
+from synthtune import annotate, assets, language_model, student, tasks, teacher
+from synthtune import settings as settings_module
 from synthtune.corpora import facts
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json

@@ -1,7 +1,8 @@
 """How a run divides a machine: cores, memory, GPUs."""
 
 import pytest
-from synthtune import machine, settings as settings_module
+from synthtune import machine
+from synthtune import settings as settings_module
 
 GIB = 2**30
 

@@ -15,7 +15,6 @@ import nbformat
 import psutil
 import pytest
 import torch
-
 from synthtune import warm_kernels
 
 ROOT = Path(__file__).parents[1]

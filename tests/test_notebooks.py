@@ -7,7 +7,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-
 from synthtune import publish, show
 from synthtune.errors import StageError
 from synthtune.settings import PUBLIC, TASKS, load

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from synthtune import language_model, number_format, reproduce, settings as settings_module, student, tasks, teacher
+from synthtune import language_model, number_format, reproduce, student, tasks, teacher
+from synthtune import settings as settings_module
 from synthtune.files import read_json, write_json
 from synthtune.results import Results
 

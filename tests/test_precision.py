@@ -9,7 +9,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
-from synthtune import assets, language_model, settings as settings_module, student, tasks, teacher
+from synthtune import assets, language_model, student, tasks, teacher
+from synthtune import settings as settings_module
 from synthtune.errors import StageError
 from synthtune.files import read_json, write_json
 from test_hub_models import save, snapshot

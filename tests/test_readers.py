@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from synthtune import settings, tasks
 from synthtune.errors import CorpusError, SettingsError
-from synthtune.tasks import public, sgd, splits, webnlg
 from synthtune.task_list import SPECS
+from synthtune.tasks import public, sgd, splits, webnlg
 from synthtune.tasks.example import divided
 
 SHARED = Path(os.environ.get("SYNTHTUNE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))

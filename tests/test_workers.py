@@ -9,7 +9,8 @@ import time
 import pandas as pd
 import psutil
 import pytest
-from synthtune import annotate, generate, language_model, settings as settings_module, student, teacher, workers
+from synthtune import annotate, generate, language_model, student, teacher, workers
+from synthtune import settings as settings_module
 from synthtune.errors import StageError
 from synthtune.files import read_json
 from synthtune.workers import Shards

@@ -10,11 +10,19 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets, continuous, layers, number_format as number_formats, placement, vllm_engine
+from synthtune import assets, continuous, layers, placement, vllm_engine
+from synthtune import number_format as number_formats
 from synthtune.errors import AssetError, StageError
 from synthtune.number_format import NumberFormat
 from synthtune.progress import progress

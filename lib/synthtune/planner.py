@@ -32,7 +32,16 @@ import psutil
 from synthtune import assets, tasks
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import atomic_path, write_json
-from synthtune.model_cost import LOGITS_AT_ONCE, Memory, activation_bytes, gathered, is_seq2seq, model_of, trained_memory, training_flops
+from synthtune.model_cost import (
+    LOGITS_AT_ONCE,
+    Memory,
+    activation_bytes,
+    gathered,
+    is_seq2seq,
+    model_of,
+    trained_memory,
+    training_flops,
+)
 from synthtune.number_format import BYTES
 from synthtune.results import FULL, GOLD
 from synthtune.settings import PlanSettings, Settings

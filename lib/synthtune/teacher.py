@@ -35,8 +35,10 @@ from synthtune.language_model import LanguageModel
 from synthtune.model_cost import LOGITS_AT_ONCE
 from synthtune.number_format import device, device_name
 from synthtune.progress import progress
-from synthtune.settings import HOW, Settings, TeacherSettings, load as load_settings
-from synthtune.tasks import Example, Task, load as load_task, seed_for
+from synthtune.settings import HOW, Settings, TeacherSettings
+from synthtune.settings import load as load_settings
+from synthtune.tasks import Example, Task, seed_for
+from synthtune.tasks import load as load_task
 
 if TYPE_CHECKING:
     from synthtune.endpoint import Prompted

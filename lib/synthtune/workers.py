@@ -193,7 +193,7 @@ def reason(said: str, status: int) -> str:
         return SAVE_GPU_MEMORY
     rank, line = r"^(?:\[rank\d+\]: ?)?", r"[\w.]*(?:Error|Exception): (.+)"
     # Ours are written for the reader; what raised them stands before.
-    raised = re.findall(rf"{rank}synthtune\.errors\.{line}", said, re.M) or re.findall(rank + line, said, re.M)
+    raised = re.findall(rf"{rank}synthtune\.errors\.{line}", said, re.MULTILINE) or re.findall(rank + line, said, re.MULTILINE)
     if raised:
         return f"{raised[0].rstrip('.')}."
     if status == -9 or "SIGKILL" in said:

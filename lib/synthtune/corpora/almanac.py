@@ -13,7 +13,6 @@ from pathlib import Path
 
 from synthtune.files import read_yaml
 
-
 TABLES: dict[str, str] = read_yaml(Path(__file__).with_suffix(".yaml"))
 """A table of each domain: its columns' names, then a line for each entity."""
 

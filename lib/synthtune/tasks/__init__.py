@@ -297,7 +297,10 @@ def _nlg(name: str, settings: Settings) -> tuple[list, list, list, dict]:
 
 def _own_corpus(name: str, settings: Settings) -> Path:
     """Write the package's own corpus in the official format, once per run."""
-    from synthtune.corpora import dialogues, facts  # the grammars are large tables; readers of real corpora skip them
+    from synthtune.corpora import (  # the grammars are large tables; readers of real corpora skip them
+        dialogues,
+        facts,
+    )
 
     root = settings.folder / name / "corpus"
     writer = {"webnlg": facts, "sgd": dialogues}[name]

@@ -16,7 +16,6 @@ from synthtune.errors import CorpusError
 from synthtune.task_list import SPECS
 from synthtune.tasks.example import Example, joined
 
-
 ENTAILED = {"0": "yes", "entailment": "yes", "1": "no", "not_entailment": "no"}
 """RTE's labels: GLUE writes them in words, copies made from hubs in numbers."""
 
