@@ -59,7 +59,8 @@ def test_the_whole_study_runs_on_them(folder):
                *(f"--set={name}={json.dumps(value)}" for name, value in changes.items())]
 
     def study(*more):
-        return subprocess.run([*command, *more], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT / "lib")}, text=True,
+        return subprocess.run([*command, *more], cwd=folder, text=True,
+                              env={**os.environ, "PYTHONPATH": str(ROOT / "lib"), "SYNTHTUNE_STARTED_IN": str(folder)},
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
 
     said = study()

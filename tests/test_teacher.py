@@ -45,7 +45,7 @@ def test_the_loss_of_a_few_tokens_at_a_time_is_that_of_all_at_once(head_is_train
     ids = torch.randint(0, 300, (4, 20))
     targets = ids.masked_fill(torch.rand(4, 20) < 0.4, teacher.IGNORED)
     rows = []
-    head.register_forward_hook(lambda _head, inputs, _logits: rows.append(len(inputs[0])))
+    head.register_forward_hook(lambda _head, inputs, _logits: rows.append(inputs[0].shape[-2]))
 
     def run(at_once):
         rows.clear()

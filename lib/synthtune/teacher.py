@@ -256,19 +256,20 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     tuned = _trainable(model, chosen, first)
     if chosen.activations == "checkpointed":
         model.activation_checkpointing_enable({"use_reentrant": False})
-    parts = None
+    parts, computing = None, contextlib.nullcontext()
+    if not sharded and chosen.method == "full" and lm.model.dtype != torch.float32:
+        computing = torch.autocast(accelerator.device.type, lm.model.dtype)
     if not (sharded or (chosen.method == "full" and not first)):
-        parts = layers.parts(model, first, torch.tensor([rows[0][0]], device=accelerator.device))
+        with computing:
+            parts = layers.parts(model, first, torch.tensor([rows[0][0]], device=accelerator.device))
     if parts and parts.apart:
         upper, inputs = parts.upper(model), _frozen_states(parts.lower(model), [ids for ids, _ in rows], lm.end, accelerator.device)
     else:
         upper, inputs = model, [torch.tensor(ids) for ids, _ in rows]
     at_once = LOGITS_AT_ONCE if chosen.activations == "checkpointed" else None
-    module, computing = _TargetLoss(upper, at_once).train(), contextlib.nullcontext()
+    module = _TargetLoss(upper, at_once).train()
     if sharded:
         sharding.shard(module, blocks, accelerator.device, lm.model.dtype if chosen.method == "full" else None)
-    elif chosen.method == "full" and lm.model.dtype != torch.float32:
-        computing = torch.autocast(accelerator.device.type, lm.model.dtype)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
                                   weight_decay=0.0)
     held = sharding.share(module)
