@@ -38,6 +38,26 @@ def places(models):
     return [model.at for model in models]
 
 
+def test_guests_that_take_themselves_off_the_list_all_leave(models, monkeypatch):
+    monkeypatch.setattr(placement, "guests", [])
+    left = []
+
+    def guest(number):
+        def leave():
+            left.append(number)
+            placement.guests.remove(leave)
+
+        placement.guests.append(leave)
+
+    for arrive in (lambda: placement.bring(models[0]), placement.rest_all):
+        left.clear()
+        for number in range(3):
+            guest(number)
+        arrive()
+        assert left == [0, 1, 2] and not placement.guests
+
+
+
 def test_one_leaves_where_two_and_their_caches_have_no_room(models):
     placement.bring(models[0])
     placement.bring(models[1])  # 60 bytes are free, as many as it needs

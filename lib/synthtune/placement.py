@@ -39,7 +39,7 @@ def bring(model: PreTrainedModel) -> None:
         model.to(there)
         _brought[model] = None
         return
-    for leave in guests:
+    for leave in tuple(guests):  # each takes itself off the list
         leave()
     needed = ROOM * _bytes(model)
     if free() < needed:
@@ -72,7 +72,7 @@ def rest(model: nn.Module) -> None:
 
 def rest_all() -> None:
     """Leave the GPUs to others."""
-    for leave in guests:
+    for leave in tuple(guests):  # each takes itself off the list
         leave()
     for model in list(_brought):
         rest(model)
