@@ -77,3 +77,12 @@ def test_stages_take_the_mixtures_labels_and_students_learn_them(study, tiny, tm
     assert np.allclose(np.exp(kept[columns].to_numpy(float)).sum(1), 1, atol=1e-3)
     rows = student.synthetic_rows(annotated, task.labels, settings)
     assert np.allclose([row.soft for row in rows], wanted, atol=1e-3)
+
+
+def test_where_nothing_is_labelled_nothing_is_weighed(tiny, tmp_path, monkeypatch):
+    settings = tiny(tmp_path, **MIXED).check("tweets")
+    task = tasks.load("tweets", settings)
+    monkeypatch.setattr(combined, "weigh", lambda *_: pytest.fail("teachers of the folds are trained for no text"))
+    empty = pd.DataFrame({"text": [], **{log_probability(label): [] for label in task.labels}})
+    found = combined.combine(empty, task, 32, settings)
+    assert found.empty and {"output", "log_probability", *map(log_probability, task.labels)} == set(found.columns)

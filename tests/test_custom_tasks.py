@@ -164,7 +164,9 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A dataset as the hub has them, with labels stored as numbers, and a client that asks a folder in its place."""
-    datasets, huggingface_hub = pytest.importorskip("datasets"), pytest.importorskip("huggingface_hub")
+    import datasets
+    import huggingface_hub
+
     named = datasets.Features({"visit": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     for split, number, seed in (("train", 120, 0), ("validation", 30, 1)):
         table = [{"visit": row["visit"], "label": int(row["worth it"] == "yes")} for row in rows(number, seed)]

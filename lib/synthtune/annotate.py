@@ -133,7 +133,7 @@ def check(annotated: pd.DataFrame, lm: LanguageModel | Prompted, task: Task, bud
               "mean_logprob": None if np.isnan(mean) else mean,
               "seconds": read_json(folder / "annotated.json")["seconds"], "model_digest": lm.digest,
               "data_digest": task.digest, "settings_digest": settings.stage_digest("annotate", task.name, budget)}
-    if combined.wanted(task, settings):
+    if len(annotated) and combined.wanted(task, settings):
         report["annotator"] = combined.weigh(task, budget, settings)
     write_json(folder / "annotation.json", report)
     return report

@@ -62,8 +62,8 @@ def weigh(task: Task, budget: int, settings: Settings) -> dict[str, Any]:
     record = settings.folder_of(task.name, budget) / RECORD
     made_from = {"data": task.digest, "budget": budget, "settings": settings.for_stage("annotate", task.name),
                  "models": [assets.digest(settings.teacher.model), assets.digest(settings.students.model)]}
-    if record.exists() and read_json(record)["made_from"] == made_from:
-        return read_json(record)
+    if record.exists() and (found := read_json(record))["made_from"] == made_from:
+        return found
     gold = list(task.gold(budget))
     true = np.array([task.labels.index(example.target) for example in gold])
     by_teacher, by_student = np.zeros((2, len(gold), len(task.labels)))
@@ -112,10 +112,9 @@ def combine(table: pd.DataFrame, task: Task, budget: int, settings: Settings) ->
         As many rows, in the same order: output, the likeliest label; log_probability, that of the output; and the columns
         `log P(label)`.
     """
-    weight = weigh(task, budget, settings)["weight"]
     columns = [log_probability(label) for label in task.labels]
     probabilities = np.exp(table[columns].to_numpy(float))
-    if weight < 1 and len(table):
+    if len(table) and (weight := weigh(task, budget, settings)["weight"]) < 1:
         gold = list(task.gold(budget))
         by_students = of_students(task, gold, list(table["text"]), settings, settings.students.seeds)
         probabilities = mixed(probabilities, by_students, weight)

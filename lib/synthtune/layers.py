@@ -8,7 +8,7 @@ small batch; where they do not, the frozen layers are read anew each time.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -179,7 +179,7 @@ def parts(model: PreTrainedModel, number: int, ids: torch.Tensor, **read: torch.
         apart = bool((together - whole).abs().max() <= CLOSE * whole.abs().max())
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError):
         apart = False
-    return Parts(path, found.number, found.answers, names, apart)
+    return replace(found, apart=apart)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def _reproduce(chosen: argparse.Namespace) -> int:
 
     overrides = list(chosen.overrides)
     if chosen.only:
-        files = settings_module.load(chosen.profile, overrides).task_files
+        files = settings_module.read(chosen.profile, overrides).task_files
         known = (*settings_module.TASKS, *settings_module.PUBLIC, *files)
         unknown = next((task for task in chosen.only if task not in known and not settings_module.is_task_file(task)), None)
         if unknown is not None:
@@ -174,8 +174,8 @@ def _reproduce(chosen: argparse.Namespace) -> int:
     absent = settings.without_corpus()
     if absent and not chosen.only and len(absent) < len(settings.tasks):
         print(f"Left out, because {settings.data_root} has no such folder: {', '.join(absent)}.")
-        overrides.append(f"tasks={json.dumps([task for task in settings.tasks if task not in absent])}")
-        settings = settings_module.load(chosen.profile, overrides + jobs + planned)
+        settings = settings.model_copy(update={"tasks": [task for task in settings.tasks if task not in absent]})
+        overrides.append(f"tasks={json.dumps(settings.tasks)}")
     if settings.task_files:  # notebooks start in other folders
         overrides += [f"tasks={json.dumps(settings.tasks)}", _files_override(settings.task_files)]
     overrides += [f"{setting}={json.dumps(name)}" for setting, name in settings.named_models().items() if "/" in name]

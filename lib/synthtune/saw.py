@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,15 +49,17 @@ def annotation(report: dict[str, Any], annotated: pd.DataFrame, task: Task, budg
         said += f" {combined.sentence(report['annotator'])}" if "annotator" in report else ""
         if annotated["log_probability"].isna().any():
             return _paragraph(said)
-        bins = annotate.reliability(annotated, task, budget)
-        return _paragraph(said, f"The annotator knows when it guesses: in the fifth of the texts where it is most confident "
-                          f"{bins['accuracy'].iloc[-1]:.0f} % are right, in the fifth where it is least confident "
-                          f"{bins['accuracy'].iloc[0]:.0f} %." if bins["accuracy"].iloc[-1] > bins["accuracy"].iloc[0] else
-                          "Its confidence does not tell right labels from wrong ones.")
+        right = annotate.reliability(annotated, task, budget)["accuracy"]
+        least, most = right.iloc[0], right.iloc[-1]
+        if most <= least:
+            return _paragraph(said, "Its confidence does not tell right labels from wrong ones.")
+        return _paragraph(said, f"The annotator knows when it guesses: in the fifth of the texts where it is most confident {most:.0f} % "
+                          f"are right, in the fifth where it is least confident {least:.0f} %.")
+    said = f"The {report['n']:,} annotated texts reach {report['value']:.1f} {_metric(task)} against the true ones."
     dropped = report["n"] - report["kept"]
-    return _paragraph(f"The {report['n']:,} annotated texts reach {report['value']:.1f} {_metric(task)} against the true ones.",
-                      f"{dropped:,} of them ({100 * dropped / report['n']:.0f} %) are dropped, as outputs with missing slots are." if dropped
-                      else "None is dropped.")
+    if not dropped:
+        return _paragraph(said, "None is dropped.")
+    return _paragraph(said, f"{dropped:,} of them ({100 * dropped / report['n']:.0f} %) are dropped, as outputs with missing slots are.")
 
 
 def generation(report: dict[str, Any]) -> Markdown:
@@ -102,7 +103,7 @@ def students(results: pd.DataFrame, task: Task, settings: Settings) -> Markdown:
 
 def claims(settings: Settings) -> Markdown:
     """Notebook 05: which of the paper's claims hold on the means over tasks."""
-    table = pd.read_csv(Path(settings.folder) / "figures" / "claims.csv")
+    table = pd.read_csv(settings.folder / "figures" / "claims.csv")
     means = table[table["scope"] == "mean"]
     found = [f"{verdict}: {', '.join(sorted(set(rows['claim'])))}" for verdict, rows in means.groupby("verdict")]
     return _paragraph(f"Of {len(means)} checks of the paper's claims on means over tasks, {(means['verdict'] == 'holds').sum()} hold. By "

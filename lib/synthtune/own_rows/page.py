@@ -117,9 +117,12 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
 
 
 def annotator(outcome: Outcome) -> str:
-    """Who labelled the annotated rows, where it is not the teacher alone."""
+    """Who labelled the synthetic rows, where it is not the teacher alone; "" where there are none to label."""
     whole = outcome.whole
-    return combined.sentence(combined.weigh(whole.task, whole.budget, whole.settings)) if combined.wanted(whole.task, whole.settings) else ""
+    labelled = len(outcome.annotated) or outcome.generated["relabelled"].notna().any()
+    if not labelled or not combined.wanted(whole.task, whole.settings):
+        return ""
+    return combined.sentence(combined.weigh(whole.task, whole.budget, whole.settings))
 
 
 def covered(outcome: Outcome) -> str:
