@@ -250,3 +250,18 @@ def test_an_interrupted_run_ends_everything_and_is_resumed(study, number):
 def test_bad_usage_names_what_was_meant(study, arguments, named):
     said = study.command(*arguments, status=2)
     assert named in said and len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("there", [["rte"], ["rte", "mrpc"]])
+def test_corpora_that_a_folder_lacks_are_left_out_and_named(tmp_path, there):
+    for name in there:
+        (tmp_path / "data" / name).mkdir(parents=True)
+    command = [sys.executable, "-m", "synthtune.reproduce", "--profile", "public", "--dry-run", "--data-root", str(tmp_path / "data"),
+               "--set", f"run_dir={tmp_path / 'run'}"]
+    ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "lib")}, text=True, stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    assert ran.returncode == 0, ran.stdout
+    out = [task for task in ("banking77", "rte", "mrpc", "boolq", "webnlg", "sgd") if task not in there]
+    assert f"has no such folder: {', '.join(out)}." in ran.stdout
+    students = {line.split("·")[1].strip() for line in ran.stdout.splitlines() if "04_students" in line}
+    assert students == set(there)
