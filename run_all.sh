@@ -39,7 +39,7 @@ export PYTHONPATH=$root/lib${PYTHONPATH:+:$PYTHONPATH}
 
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
   python=$(find_python)
-  exec "$python" -m synthtune.reproduce --help
+  exec "$python" -m synthtune.run.reproduce --help
 fi
 
 prefix=$(conda_environment)
@@ -49,7 +49,7 @@ else
   # The copy of environment.yml in .venv is written last, so it says that the set-up finished, and with which list.
   if ! cmp -s environment.yml .venv/environment.yml; then
     bootstrap=$(find_python)
-    "$bootstrap" -m synthtune.environment
+    "$bootstrap" -m synthtune.run.environment
   fi
   python=$root/.venv/bin/python
 fi
@@ -65,4 +65,4 @@ if [ "${1:-}" = test ]; then
   shift
   exec "$python" -m pytest "$@"
 fi
-exec "$python" -m synthtune.reproduce "$@"
+exec "$python" -m synthtune.run.reproduce "$@"

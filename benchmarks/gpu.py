@@ -4,7 +4,7 @@
     benchmarks/gpu --toy --out D  # the same steps with tiny shapes, on any machine, to see that they work
 
 GPT-NeoX-20B as the teacher: LoRA training with activations kept and checkpointed, scoring labels, sampling with the
-engines of `synthtune.language_model.write` (vLLM if it is installed) and with transformers' plain `generate`. RoBERTa-large
+engines of `synthtune.models.language_model.write` (vLLM if it is installed) and with transformers' plain `generate`. RoBERTa-large
 and BART-large as students. Weights are random: speed and memory do not depend on what they are, and nothing is downloaded.
 What runs out of memory or time, or fails, is a row that says so, with what was planned; the others are still measured.
 
@@ -36,9 +36,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pandas as pd
 import torch
-from synthtune import assets, language_model, model_cost, planner, settings, teacher, vllm_engine
+from synthtune import settings, teacher
 from synthtune.files import atomic_path
-from synthtune.language_model import LanguageModel
+from synthtune.models import assets, language_model, vllm_engine
+from synthtune.models.language_model import LanguageModel
+from synthtune.scale import model_cost, planner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from torch.nn import functional
@@ -171,7 +173,7 @@ class Bench:
                      _shown(row.peak_gib), _shown(row.predicted_gib), row.note]
             lines.append(f"| {' | '.join(cells)} |")
         said = (f"# What one GPU does with the paper's models\n\n`benchmarks/gpu` on: {where}; {self.dtype} weights, random; "
-                f"torch {torch.__version__}. Planned: `synthtune.planner` with the shares of the peak that the profile "
+                f"torch {torch.__version__}. Planned: `synthtune.scale.planner` with the shares of the peak that the profile "
                 "`paper` assumes. The chip's limit: its data sheet's FLOP/s, or for sampling its memory bandwidth, spent "
                 "on nothing else. Share of its peak: FLOPs that the result needs, without those computed again for checkpointed "
                 "activations; for LoRA, which needs no gradients of frozen weights, that is 4·N a token and not the 6·N of "

@@ -22,8 +22,8 @@ LIB = str(Path(__file__).resolve().parents[1] / "lib")
 sys.path.insert(0, LIB)
 os.environ["PYTHONPATH"] = LIB
 
+from synthtune.custom import example
 from synthtune.files import digest
-from synthtune.own_rows import example
 from synthtune.progress import progress
 
 SETTINGS = ["annotate.inputs=60", "generate.pairs=60", "students.steps=20"]
@@ -31,7 +31,7 @@ SETTINGS = ["annotate.inputs=60", "generate.pairs=60", "students.steps=20"]
 
 
 def command(task: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "synthtune.reproduce", "--task", str(task), "--out", str(out),
+    return [sys.executable, "-m", "synthtune.run.reproduce", "--task", str(task), "--out", str(out),
             *[f"--set={text}" for text in SETTINGS]]
 
 

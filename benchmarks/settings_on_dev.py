@@ -23,11 +23,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pandas as pd
 import torch
-from synthtune import language_model, stages, student, tasks, teacher
 from synthtune import settings as settings_module
+from synthtune import student, tasks, teacher
+from synthtune.analysis.results import CONDITIONS, FULL
 from synthtune.errors import SettingsError, SynthtuneError
 from synthtune.files import atomic_path, locked
-from synthtune.results import CONDITIONS, FULL
+from synthtune.models import language_model
+from synthtune.run import stages
 from synthtune.settings import ROOT, Settings
 from synthtune.tasks import Task
 

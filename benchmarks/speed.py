@@ -45,10 +45,11 @@ import peft
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from synthtune import assets, language_model, number_format, student, tasks, teacher
+from synthtune import number_format, student, tasks, teacher
 from synthtune import settings as settings_module
 from synthtune.files import atomic_path
-from synthtune.language_model import LanguageModel
+from synthtune.models import assets, language_model
+from synthtune.models.language_model import LanguageModel
 from synthtune.number_format import NumberFormat
 from synthtune.settings import Settings
 from synthtune.tasks import Example, Task
@@ -72,7 +73,7 @@ INTENTS = [f"{thing} {event}" for thing in ("card", "cash", "transfer", "top up"
 """77 label texts of two to six tokens, as many as BANKING77 has."""
 ALLOWED = {"float32": 1e-3, "bfloat16": 1.0}
 """Nats by which the two sides' scores of a label may differ: bfloat16 has three decimal digits."""
-STAGES = ("settings", "tasks", "teacher", "annotate", "generate", "student", "figures", "reproduce", "own_rows")
+STAGES = ("settings", "tasks", "teacher", "annotate", "generate", "student", "figures", "reproduce", "custom")
 
 
 FULL = SimpleNamespace(

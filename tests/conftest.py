@@ -23,7 +23,7 @@ TINY = {
 }
 
 
-LONGEST = ["test_hub_models.py", "test_custom_tasks.py", "test_own_training.py", "test_pipeline.py", "test_slurm.py", "test_reproduce.py",
+LONGEST = ["test_hub_models.py", "test_custom_tasks.py", "test_custom_training.py", "test_pipeline.py", "test_slurm.py", "test_reproduce.py",
            "test_student.py", "test_notebooks.py"]
 """Begun first, so that at the end no process waits for another."""
 
@@ -48,7 +48,7 @@ def tiny():
 def lm():
     """The real teacher model before fine-tuning, in float32, so that results can be compared to many digits."""
     import torch
-    from synthtune import language_model
+    from synthtune.models import language_model
 
     torch.set_num_threads(1)
     return language_model.load("smollm2-135m-instruct", "float32")

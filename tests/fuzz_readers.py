@@ -12,10 +12,10 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["synthtune.own_rows", "openpyxl", "charset_normalizer"]):
-    from synthtune import own_rows
+with atheris.instrument_imports(include=["synthtune.custom", "openpyxl", "charset_normalizer"]):
+    from synthtune import custom
+    from synthtune.custom import gather, readers, task_file
     from synthtune.errors import RowsError
-    from synthtune.own_rows import gather, readers, task_file
 
 HEADER = b"text,label\n"
 STARTS = (b"", b"", b"sep=;\n", b"# a note\n", b'text, "label"\n', b"\x1f\x8b", b"PK\3\4", b"PAR1\x15", b'{"label": [')
@@ -48,7 +48,7 @@ def validate(data: bytes) -> None:
     (FOLDER / "checked.csv").write_bytes(HEADER + data)
     task = FOLDER / "task.yaml"
     task.write_text("rows: checked.csv\ntext: text\nlabel: label\nseparator: ','\nprofile: smoke\n")
-    own = own_rows.read(task)
+    own = custom.read(task)
     for count in own.report.counts:
         assert count.rows_in == count.used + sum(count.dropped.values()), "a row was lost"
     assert own.report.problems or len(own.gold), "nothing was read and nothing said"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from synthtune import metrics
-from synthtune.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
+from synthtune.analysis import metrics
+from synthtune.analysis.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
 from synthtune.settings import Settings
 
 SHAPES = {

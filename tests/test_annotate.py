@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from conftest import TINY
 from sealed import sealed
-from synthtune import annotate, notebook_runner, student, tasks, teacher
+from synthtune import annotate, student, tasks, teacher
 from synthtune import settings as settings_module
 from synthtune.files import read_json
+from synthtune.run import notebook_runner
 
 
 def test_true_outputs_are_never_read(study, tiny, tmp_path):

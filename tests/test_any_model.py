@@ -10,11 +10,13 @@ import torch
 import transformers
 from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file
-from synthtune import assets, language_model, layers, model_cost, student, tasks, teacher
 from synthtune import settings as settings_module
+from synthtune import student, tasks, teacher
+from synthtune.custom import deployed
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
-from synthtune.own_rows import deployed
+from synthtune.models import assets, language_model, layers
+from synthtune.scale import model_cost
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -175,7 +177,7 @@ def test_a_classifier(tiny, tmp_path, name):
                                                                 for model in (before, after)), strict=True)) for place in range(4)]
         assert changed == [False, False, True, True]
     if name in ("DebertaV2", "GPT2", "Qwen3"):
-        with pytest.raises(StageError, match="own_rows.export: no ONNX file can be written of a student of this architecture"):
+        with pytest.raises(StageError, match="custom.export: no ONNX file can be written of a student of this architecture"):
             deployed.to_onnx(folder, task.labels)
     if name not in EXPORTED:
         return

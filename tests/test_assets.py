@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from synthtune import assets
 from synthtune.errors import AssetError
+from synthtune.models import assets
 
 WEIGHTS = os.urandom(400_000)
 RATINGS = b"1\t2.3\tA small delight.\n"

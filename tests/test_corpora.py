@@ -6,9 +6,9 @@ import re
 import corpus_measures
 import pytest
 from lxml import etree
-from synthtune.corpora import almanac, dialogues, facts
 from synthtune.errors import CorpusError
 from synthtune.tasks import sgd, webnlg
+from toy_corpora import almanac, dialogues, facts
 
 SPLITS = ("train", "dev", "test")
 SMALL = {"train": 60, "dev": 20, "test": 20}

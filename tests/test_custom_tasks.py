@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthtune import own_rows, planner, settings, tasks
+from synthtune import custom, settings, tasks
+from synthtune.analysis.results import CONDITIONS, FULL
 from synthtune.errors import RowsError, SettingsError
-from synthtune.results import CONDITIONS, FULL
+from synthtune.scale import planner
 
 ROOT = Path(__file__).parents[1]
 TINY = {"budgets": [16], "pool_size": 60, "test_size": 20, "dev_size": 10, "nlg_test_size": 10, "max_characters": 120,
@@ -55,7 +56,7 @@ def load(folder, run_dir=None, **changes):
 def test_the_whole_study_runs_on_them(folder):
     run = folder / "run"
     changes = {**TINY, "tasks": ["visits.yaml", "Trip-report.yaml"], "run_dir": str(run), "jobs": 2}
-    command = [sys.executable, "-m", "synthtune.reproduce", "--profile", "smoke",
+    command = [sys.executable, "-m", "synthtune.run.reproduce", "--profile", "smoke",
                *(f"--set={name}={json.dumps(value)}" for name, value in changes.items())]
 
     def study(*more):
@@ -126,7 +127,7 @@ def test_settings_of_its_kind_and_its_own(folder):
     chosen = load(folder, **{"per_task.visits.teacher.epochs": 9, "per_task.trip_report.students.learning_rate": 0.5})
     assert chosen.for_task("visits").teacher.epochs == 9
     nlg = chosen.for_task("trip_report")
-    assert nlg.teacher.learning_rate == chosen.own_rows.nlg["teacher.learning_rate"] and nlg.students.learning_rate == 0.5
+    assert nlg.teacher.learning_rate == chosen.custom.nlg["teacher.learning_rate"] and nlg.students.learning_rate == 0.5
     assert str(folder) not in json.dumps(chosen.for_stage("figures")), "a study that moves is the same study"
 
 
@@ -143,7 +144,7 @@ def test_a_task_file_that_is_none_is_refused(tmp_path, name, content, said):
         settings.load("smoke", {"tasks": [str(tmp_path / name)]})
 
 
-def test_an_unknown_task_is_told_the_nearest_custom_one(folder):
+def test_an_unkncustom_task_is_told_the_nearest_custom_one(folder):
     with pytest.raises(SettingsError, match="did you mean 'visits'"):
         load(folder).check("visit")
     with pytest.raises(SettingsError, match="per_task: unknown task 'vists'; did you mean 'visits'"):
@@ -204,8 +205,8 @@ def test_rows_of_a_dataset_on_the_hub(hub, tmp_path):
     assert {each[-1] for each in asked} == {SHA[::-1]}, "what is pinned is not looked up"
 
 
-def test_the_report_of_own_rows_names_the_revision(hub):
-    own = own_rows.read(hub[0])
+def test_the_report_of_custom_names_the_revision(hub):
+    own = custom.read(hub[0])
     assert not own.report.errors and f"revision: {SHA}" in str(own.report) and (len(own.gold), len(own.test)) == (120, 30)
 
 
@@ -221,7 +222,7 @@ def test_a_hub_that_gives_nothing_is_one_sentence(hub, monkeypatch, error, said)
         raise error
 
     monkeypatch.setattr("datasets.load_dataset", refuse)
-    problem, *_ = own_rows.read(hub[0]).report.errors
+    problem, *_ = custom.read(hub[0]).report.errors
     assert said in str(problem) and "\n" not in str(problem)
 
 
@@ -235,4 +236,4 @@ def test_a_hub_that_gives_nothing_is_one_sentence(hub, monkeypatch, error, said)
 def test_keys_of_hub_datasets_that_cannot_be_used(tmp_path, content, said):
     (tmp_path / "mine.yaml").write_text(content)
     with pytest.raises(SettingsError, match=said):
-        own_rows.read(tmp_path / "mine.yaml")
+        custom.read(tmp_path / "mine.yaml")

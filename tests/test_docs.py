@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 from markdown_it import MarkdownIt
-from synthtune import reproduce, settings
-from synthtune.own_rows.task_file import TaskFile
+from synthtune import settings
+from synthtune.custom.task_file import TaskFile
+from synthtune.run import reproduce
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from synthtune import annotate, assets, endpoint, generate, own_rows, student, teacher
-from synthtune.endpoint import NO_ANSWER, answer, classify, draw_shots, read_label, realise
+from synthtune import annotate, custom, generate, student, teacher
+from synthtune.custom import command
+from synthtune.custom import study as study_of_rows
 from synthtune.errors import SettingsError, StageError
-from synthtune.own_rows import command
-from synthtune.own_rows import study as study_of_rows
+from synthtune.models import assets, endpoint
+from synthtune.models.endpoint import NO_ANSWER, answer, classify, draw_shots, read_label, realise
 from synthtune.settings import EndpointSettings, load
 from synthtune.tasks import Example, Task, Wording
 
@@ -473,7 +474,7 @@ def study(base_url, folder, kind="classification", **changes):
     labels = COLOURS if kind == "classification" else ()
     pool = [Example(f"p{place}", f"Example {place} is {COLOURS[place % 3]}" + ("" if labels else " | a | b"),
                     COLOURS[place % 3] if labels else f"Text {place}.") for place in range(30)]
-    chosen = {"number_format": "float32", "budgets": [12], "pool_size": 30, "generate.pairs": 13, "own_task": "ours",
+    chosen = {"number_format": "float32", "budgets": [12], "pool_size": 30, "generate.pairs": 13, "custom_task": "ours",
               "annotate.source": "endpoint", "generate.source": "endpoint", "endpoint": at(base_url, shots=[0, 3]).model_dump()}
     settings = load("smoke", {**chosen, **changes}, run_dir=folder)
     wording = Wording("Name the colour.", "Text", "Colour" if labels else "Output")
@@ -579,14 +580,14 @@ def test_rows_of_ones_own_with_a_prompted_model_and_no_teacher(scripted, tmp_pat
                                         "profile: smoke\n")
     server = scripted(knowing)
     chosen = ["annotate.source=endpoint", "generate.source=endpoint", "endpoint.name=local", f"endpoint.base_url={server.base_url}",
-              "endpoint.model=some-model", "endpoint.shots=[2]", "generate.pairs=9", "students.steps=4", "own_rows.passes=1",
+              "endpoint.model=some-model", "endpoint.shots=[2]", "generate.pairs=9", "students.steps=4", "custom.passes=1",
               "figures.resamples=200", "students.seeds=[1]"]
-    outcome = command.train(own_rows.read(tmp_path / "task.yaml"), tmp_path / "out", chosen)
+    outcome = command.train(custom.read(tmp_path / "task.yaml"), tmp_path / "out", chosen)
     assert outcome.score(study_of_rows.TEACHER)["value"] == 100
     assert len(outcome.annotated) == 12 and len(outcome.generated) == 9 and (tmp_path / "out" / "model" / "config.json").exists()
     readme = (tmp_path / "out" / "augmented" / "README.md").read_text()
     assert "Annotated by some-model, prompted with up to 2 gold rows" in readme
     assert len(server.bodies) == 12 + 3 + 9 + 12, "annotated, generated, relabelled, and the rows held out"
     assert f"Sending 12 prompts to some-model at {server.base_url}" in capsys.readouterr().out
-    assert command.train(own_rows.read(tmp_path / "task.yaml"), tmp_path / "out", [*chosen, "endpoint.input_price=1"]) is None
+    assert command.train(custom.read(tmp_path / "task.yaml"), tmp_path / "out", [*chosen, "endpoint.input_price=1"]) is None
     assert len(server.bodies) == 36

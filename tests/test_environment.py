@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from synthtune import environment
+from synthtune.run import environment
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,10 +12,9 @@ import synthetic_results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
-from synthtune import claims, figures, report, table
-from synthtune.errors import StageError
-from synthtune.metrics import bleu_from
-from synthtune.results import (
+from synthtune.analysis import claims, figures, report, table
+from synthtune.analysis.metrics import bleu_from
+from synthtune.analysis.results import (
     ANNOTATED,
     BOTH,
     FINE_TUNED,
@@ -27,6 +26,7 @@ from synthtune.results import (
     corpora_sentence,
     title,
 )
+from synthtune.errors import StageError
 
 
 def made_up(shape, folder):

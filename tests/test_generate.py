@@ -2,8 +2,10 @@
 
 import pandas as pd
 import pytest
-from synthtune import generate, language_model, metrics, tasks, teacher
+from synthtune import generate, tasks, teacher
+from synthtune.analysis import metrics
 from synthtune.files import read_json
+from synthtune.models import language_model
 
 
 def test_pairs_are_asked_for_equally_often_for_every_label(study):

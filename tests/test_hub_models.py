@@ -19,14 +19,15 @@ import torch
 from huggingface_hub import constants
 from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file
-from synthtune import annotate, assets, language_model, student, tasks, teacher
+from synthtune import annotate, student, tasks, teacher
 from synthtune import settings as settings_module
-from synthtune.corpora import facts
+from synthtune.custom import deployed
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
-from synthtune.own_rows import deployed
+from synthtune.models import assets, language_model
 from synthtune.tasks import webnlg
 from tokenizers import ByteLevelBPETokenizer
+from toy_corpora import facts
 from transformers import (
     AutoModelForSeq2SeqLM,
     BartConfig,
@@ -415,7 +416,7 @@ def hub(published):
 
 def ask(hub, folder, expression="assets.model_path('bart-large')", **variables):
     """A process of its own, which may use the network: what it gets, or the sentence it ends with."""
-    code = ("from synthtune import assets, errors, settings\n"
+    code = ("from synthtune import errors, settings\nfrom synthtune.models import assets\n"
             f"try:\n    print({expression})\n"
             "except errors.AssetError as error:\n    print('ERROR', error)\n")
     environment = {name: value for name, value in os.environ.items()
@@ -576,7 +577,7 @@ def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tm
     named = settings_module.load("paper").per_task
     for task in ("rte", "webnlg"):  # what the profile says for a task wins over what it says for all
         changes |= {f"per_task.{task}.{key}": {**small, **changes}[key] for key in named.get(task, {}) if key in changes}
-    command = [sys.executable, "-m", "synthtune.reproduce", "--profile", "paper", "--only", "rte", "--only", "webnlg",
+    command = [sys.executable, "-m", "synthtune.run.reproduce", "--profile", "paper", "--only", "rte", "--only", "webnlg",
                "--data-root", str(tmp_path / "corpora"), *[f"--set={key}={json.dumps(value)}" for key, value in changes.items()]]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={
         **os.environ, "PYTHONPATH": str(LIB), "HF_HUB_CACHE": str(cached), "HF_HUB_OFFLINE": "1"})

@@ -5,8 +5,8 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from synthtune import language_model, layers
 from synthtune.errors import AssetError, StageError
+from synthtune.models import language_model, layers
 
 PROMPTS = [
     "Tweet: what a lovely day\nMood:",

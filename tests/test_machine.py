@@ -1,8 +1,8 @@
 """How a run divides a machine: cores, memory, GPUs."""
 
 import pytest
-from synthtune import machine
 from synthtune import settings as settings_module
+from synthtune.scale import machine
 
 GIB = 2**30
 

@@ -6,9 +6,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from synthtune import metrics, own_rows, settings, student, tasks, teacher
+from synthtune import custom, settings, student, tasks, teacher
+from synthtune.analysis import metrics
+from synthtune.custom import deployed
 from synthtune.errors import SettingsError
-from synthtune.own_rows import deployed
 from synthtune.student import Cell, Row
 from torch.nn import functional
 from transformers import pipeline
@@ -43,7 +44,7 @@ def task(file):
 def test_cells_with_a_separator_and_lists_are_read_alike(file, tmp_path):
     (tmp_path / "hotel.jsonl").write_text("\n".join(json.dumps({"remark": text, "topics": labels[::-1]}) for text, labels in remarks()))
     (tmp_path / "hotel.yaml").write_text(file.read_text().replace("hotel.csv", "hotel.jsonl"))
-    cells, lists = own_rows.read(file), own_rows.read(tmp_path / "hotel.yaml")
+    cells, lists = custom.read(file), custom.read(tmp_path / "hotel.yaml")
     assert list(cells.gold["output"]) == list(lists.gold["output"]) == ["; ".join(labels) for _, labels in remarks()]
     counts = dict.fromkeys(WORDS, 0)
     for _, labels in remarks():
@@ -55,13 +56,13 @@ def test_each_label_has_its_name_and_is_told_from_those_that_no_row_has(file, tm
     (tmp_path / "test.csv").write_text("remark,topics\nThe pool was warm.,pool;food\nThe jam was red.,food\n")
     text = file.read_text().replace("hotel.csv", str(file.parent / "hotel.csv")) + "test: test.csv\n"
     (tmp_path / "hotel.yaml").write_text(text + "label_names: {food: meals, room: rooms, staff: people}\n")
-    own = own_rows.read(tmp_path / "hotel.yaml")
+    own = custom.read(tmp_path / "hotel.yaml")
     assert set(own.report.labels) == {"meals", "rooms", "people"} and "meals; people" in set(own.gold["output"])
     [unknown] = [problem for problem in own.report.problems if problem.name == "unknown label"]
     assert "'pool'" in unknown.what and "food" not in unknown.what
     (tmp_path / "hotel.yaml").write_text(text.replace("label: topics", "target: topics"))
     with pytest.raises(SettingsError, match="label_separator are for classification"):
-        own_rows.read(tmp_path / "hotel.yaml")
+        custom.read(tmp_path / "hotel.yaml")
 
 
 def test_scores_of_sets():

@@ -15,7 +15,7 @@ import nbformat
 import psutil
 import pytest
 import torch
-from synthtune import warm_kernels
+from synthtune.run import warm_kernels
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,7 +46,7 @@ class Bench:
             [
                 sys.executable,
                 "-m",
-                "synthtune.notebook_runner",
+                "synthtune.run.notebook_runner",
                 str(self.folder / f"{name}.ipynb"),
                 str(self.folder / "out" / f"{name}.ipynb"),
                 "--parameters",
@@ -187,7 +187,7 @@ def test_many_kernels_start_at_once(tmp_path):
 
 def test_a_missing_notebook_is_named(tmp_path):
     said = subprocess.run(
-        [sys.executable, "-m", "synthtune.notebook_runner", str(tmp_path / "none.ipynb"), "out.ipynb"],
+        [sys.executable, "-m", "synthtune.run.notebook_runner", str(tmp_path / "none.ipynb"), "out.ipynb"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "lib")},
@@ -207,7 +207,7 @@ class Run:
         self.board.listen(8)
         self.environment = {"SYNTHTUNE_RUN": str(folder / "s")}
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "synthtune.warm_kernels", str(folder / "w")],
+            [sys.executable, "-m", "synthtune.run.warm_kernels", str(folder / "w")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -236,7 +236,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def warm():
-    """Only where a kernel can be forked: see `synthtune.warm_kernels`."""
+    """Only where a kernel can be forked: see `synthtune.run.warm_kernels`."""
     if sys.platform != "linux":
         pytest.skip("kernels are forked on Linux only")
     if torch.cuda.is_available():

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from synthtune import publish, show
+from synthtune.analysis import show
 from synthtune.errors import StageError
+from synthtune.run import publish
 from synthtune.settings import PUBLIC, TASKS, load
 from synthtune.task_list import SPECS
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from synthtune import language_model, number_format, reproduce, student, tasks, teacher
+from synthtune import number_format, student, tasks, teacher
 from synthtune import settings as settings_module
+from synthtune.analysis.results import Results
 from synthtune.files import read_json, write_json
-from synthtune.results import Results
+from synthtune.models import language_model
+from synthtune.run import reproduce
 
 LIB = Path(__file__).resolve().parents[1] / "lib"
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
@@ -105,7 +107,7 @@ def test_a_run_that_mixes_formats_says_so(tmp_path):
 MEMORY = """
 import sys
 from pathlib import Path
-from synthtune import language_model
+from synthtune.models import language_model
 
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()

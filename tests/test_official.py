@@ -12,11 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from synthtune import reproduce, settings, tasks
-from synthtune.corpora import facts
+from synthtune import settings, tasks
 from synthtune.errors import AssetError
+from synthtune.run import reproduce
 from synthtune.task_list import SPECS
 from synthtune.tasks import official
+from toy_corpora import facts
 
 SHARED = Path(os.environ.get("SYNTHTUNE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

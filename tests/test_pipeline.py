@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import TINY
-from synthtune.results import CONDITIONS, FULL, HARD
+from synthtune.analysis.results import CONDITIONS, FULL, HARD
 
 ROOT = Path(__file__).parents[1]
 PLAN = {**TINY, "tasks": ["tweets"], "budgets": [32], "jobs": 2, "figures.resamples": 100}
@@ -30,7 +30,7 @@ def start(folder, *more):
         [
             sys.executable,
             "-m",
-            "synthtune.reproduce",
+            "synthtune.run.reproduce",
             "--profile",
             "smoke",
             *[f"--set={text}" for text in changes],

@@ -4,8 +4,9 @@ import os
 
 import pytest
 import torch
-from synthtune import language_model, placement, workers
 from synthtune.errors import StageError
+from synthtune.models import language_model, placement
+from synthtune.scale import workers
 from torch import nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 

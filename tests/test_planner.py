@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from synthtune import model_cost, planner, reproduce, settings
+from synthtune import settings
 from synthtune.errors import SettingsError
+from synthtune.run import reproduce
+from synthtune.scale import model_cost, planner
 from synthtune.task_list import SPECS
 from synthtune.teacher import _TargetLoss, linear_names
 from torch.autograd.graph import saved_tensors_hooks

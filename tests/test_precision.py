@@ -9,10 +9,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
-from synthtune import assets, language_model, student, tasks, teacher
 from synthtune import settings as settings_module
+from synthtune import student, tasks, teacher
 from synthtune.errors import StageError
 from synthtune.files import read_json, write_json
+from synthtune.models import assets, language_model
 from test_hub_models import save, snapshot
 from transformers import AutoModel, AutoModelForSeq2SeqLM
 
@@ -117,7 +118,8 @@ PROCESS = """
 import json, sys, time
 from datetime import timedelta
 from pathlib import Path
-from synthtune import sharding, teacher
+from synthtune import teacher
+from synthtune.scale import sharding
 from torch.distributed import get_rank
 from torch.distributed.tensor import DTensor
 

@@ -48,7 +48,7 @@ import signal, sys
 # A shell that starts the tests in the background has them ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from synthtune import reproduce
+from synthtune.run import reproduce
 reproduce.NOTEBOOKS = Path({notebooks!r})
 reproduce.Run.fetch_assets = lambda run: None
 sys.exit(reproduce.main(sys.argv[1:]))
@@ -131,7 +131,7 @@ class Study:
     def kernels(self) -> list[int]:
         """Processes of this run's notebooks: started ones, and forks of the process that keeps kernels warm."""
         mine = self.processes()
-        warm = [pid for pid, info in mine.items() if "synthtune.warm_kernels" in info["cmdline"]]
+        warm = [pid for pid, info in mine.items() if "synthtune.run.warm_kernels" in info["cmdline"]]
         return [
             pid
             for pid, info in mine.items()
@@ -256,7 +256,7 @@ def test_bad_usage_names_what_was_meant(study, arguments, named):
 def test_corpora_that_a_folder_lacks_are_left_out_and_named(tmp_path, there):
     for name in there:
         (tmp_path / "data" / name).mkdir(parents=True)
-    command = [sys.executable, "-m", "synthtune.reproduce", "--profile", "public", "--dry-run", "--data-root", str(tmp_path / "data"),
+    command = [sys.executable, "-m", "synthtune.run.reproduce", "--profile", "public", "--dry-run", "--data-root", str(tmp_path / "data"),
                "--set", f"run_dir={tmp_path / 'run'}"]
     ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "lib")}, text=True, stdin=subprocess.DEVNULL,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)

@@ -2,8 +2,9 @@
 
 import pandas as pd
 import pytest
-from synthtune import saw, tasks
-from synthtune.results import FINE_TUNED
+from synthtune import tasks
+from synthtune.analysis import saw
+from synthtune.analysis.results import FINE_TUNED
 
 
 def test_teacher(study):

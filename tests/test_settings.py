@@ -68,7 +68,7 @@ def test_unknown_setting_names_the_nearest(override, named):
 
 
 @pytest.mark.parametrize("task", ["film_review", "tweet", "Reuters_r8"])
-def test_unknown_task_names_the_nearest(task):
+def test_unkncustom_task_names_the_nearest(task):
     chosen = settings.load("smoke")
     with pytest.raises(SettingsError, match="did you mean '(film_reviews|tweets|reuters_r8)'"):
         chosen.check(task)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from synthtune import cluster, planner
 from synthtune import settings as settings_module
 from synthtune.errors import SettingsError
+from synthtune.scale import cluster, planner
 from test_pipeline import NOTEBOOKS, start
 from test_reproduce import Study
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
-from synthtune import metrics, statistics
+from synthtune.analysis import metrics, statistics
 
 
 def bleu_rows(generator, rows, quality=0.6):

@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from synthtune import assets, student, tasks
+from synthtune import student, tasks
 from synthtune.errors import StageError
+from synthtune.models import assets
 from synthtune.student import Cell, Row
 from synthtune.tasks.example import log_probability
 from torch.nn import functional

@@ -11,8 +11,9 @@ from dataclasses import fields
 from multiprocessing import get_context
 
 import pytest
-from synthtune import assets, settings, tasks
+from synthtune import settings, tasks
 from synthtune.errors import CorpusError, SettingsError
+from synthtune.models import assets
 from synthtune.task_list import SPECS
 from synthtune.tasks import reuters, sentiment, splits
 

@@ -13,9 +13,10 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from sealed import sealed
-from synthtune import annotate, tasks, teacher, workers
+from synthtune import annotate, tasks, teacher
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import read_json
+from synthtune.scale import workers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 
@@ -61,7 +62,7 @@ def test_the_loss_of_a_few_tokens_at_a_time_is_that_of_all_at_once(head_is_train
 
 def test_fine_tuning_leaves_the_pretrained_model_as_it_was(study, lm):
     assert not any("lora" in name for name, _ in lm.model.named_parameters())
-    from synthtune import language_model
+    from synthtune.models import language_model
 
     fresh = language_model.load(lm.name, "float32").model.state_dict()
     assert all(torch.equal(weights, fresh[name]) for name, weights in lm.model.state_dict().items())
@@ -81,7 +82,7 @@ def test_an_adapter_is_kept_as_safetensors_with_its_settings(study):
 
 
 def test_the_generator_learns_and_writes_with_the_commonest_tokens_and_those_of_gold(study, lm, tiny, tmp_path):
-    from synthtune import language_model
+    from synthtune.models import language_model
 
     settings = tiny(tmp_path, **{"teacher.vocabulary": 2048, "teacher.epochs": 2})
     with warnings.catch_warnings():

@@ -9,11 +9,13 @@ import time
 import pandas as pd
 import psutil
 import pytest
-from synthtune import annotate, generate, language_model, student, teacher, workers
+from synthtune import annotate, generate, student, teacher
 from synthtune import settings as settings_module
 from synthtune.errors import StageError
 from synthtune.files import read_json
-from synthtune.workers import Shards
+from synthtune.models import language_model
+from synthtune.scale import workers
+from synthtune.scale.workers import Shards
 
 SHARDS = {"annotate.shard_size": 11, "generate.shard_size": 9}
 TWO = {"annotate.processes": 2, "generate.processes": 2, "students.processes": 2}
@@ -74,7 +76,7 @@ def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, te
     settings = shared("run", **TWO, **{"annotate.shard_size": 1})
     folder = settings.folder / "tweets" / f"budget-{study.budget}"
 
-    thread = kill_when(lambda: list(folder.glob("annotated-*/*.parquet")), "synthtune.worker")
+    thread = kill_when(lambda: list(folder.glob("annotated-*/*.parquet")), "synthtune.scale.worker")
     with pytest.raises(StageError, match="tweets, annotate in 2 processes failed: one was killed, most likely because mem"):
         annotate.annotate(teachers[0], study.task, study.budget, settings)
     thread.join()
@@ -96,16 +98,18 @@ def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, te
 
 SHARING = """
 import sys
-from synthtune import settings, workers
+from synthtune import settings
+from synthtune.scale import workers
 
 workers.share("annotate", "tweets", 125, settings.load("laptop", run_dir=sys.argv[1]), 2)
 """
 
 TORCHRUN = """
 import subprocess, sys
-from synthtune import settings, workers
+from synthtune import settings
+from synthtune.scale import workers
 
-work = f"from synthtune import workers; import time; workers.end_with_starter(); open({sys.argv[1]!r}, 'w'); time.sleep(600)"
+work = f"from synthtune.scale import workers; import time; workers.end_with_starter(); open({sys.argv[1]!r}, 'w'); time.sleep(600)"
 subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python",
                 sys.executable, "-c", work], env=workers.environment(settings.load("smoke")))
 """

@@ -11,16 +11,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from synthtune import combined, language_model, teacher
+from synthtune import mixture, teacher
 from synthtune.files import digest, read_json, write_json, write_table
-from synthtune.language_model import LanguageModel
+from synthtune.models import language_model
+from synthtune.models.language_model import LanguageModel
+from synthtune.scale.workers import Shards
 from synthtune.settings import Settings
 from synthtune.tasks import Task, Unlabelled
 from synthtune.tasks.example import log_probability
-from synthtune.workers import Shards
 
 if TYPE_CHECKING:
-    from synthtune.endpoint import Prompted
+    from synthtune.models.endpoint import Prompted
 
 NO_OUTPUT = "no output"
 NO_LABEL = "no label"
@@ -67,9 +68,9 @@ def annotate(lm: LanguageModel | Prompted, task: Task, budget: int, settings: Se
     else:  # all of the pool is gold
         table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
         table = table.assign(**{log_probability(label): 0.0 for label in task.labels})
-    if combined.wanted(task, settings):
-        mixture = combined.combine(table, task, budget, settings)
-        table = table.assign(by_teacher=table["output"], **mixture)
+    if mixture.wanted(task, settings):
+        mixed = mixture.combine(table, task, budget, settings)
+        table = table.assign(by_teacher=table["output"], **mixed)
     complete, nothing = settings.annotate.outputs == "complete", NO_LABEL if task.labels else NO_OUTPUT
     table.insert(4, "dropped", [nothing if not output.strip() else INCOMPLETE if complete and task.left_out(text, output) else ""
                                 for text, output in zip(table["text"], table["output"], strict=True)])
@@ -133,8 +134,8 @@ def check(annotated: pd.DataFrame, lm: LanguageModel | Prompted, task: Task, bud
               "mean_logprob": None if np.isnan(mean) else mean,
               "seconds": read_json(folder / "annotated.json")["seconds"], "model_digest": lm.digest,
               "data_digest": task.digest, "settings_digest": settings.stage_digest("annotate", task.name, budget)}
-    if len(annotated) and combined.wanted(task, settings):
-        report["annotator"] = combined.weigh(task, budget, settings)
+    if len(annotated) and mixture.wanted(task, settings):
+        report["annotator"] = mixture.weigh(task, budget, settings)
     write_json(folder / "annotation.json", report)
     return report
 

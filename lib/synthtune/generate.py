@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from synthtune import combined, language_model, metrics, teacher, workers
+from synthtune import mixture, teacher
+from synthtune.analysis import metrics
 from synthtune.annotate import INCOMPLETE, NO_OUTPUT, by_label
 from synthtune.files import read_json, write_json, write_table
-from synthtune.language_model import LanguageModel
+from synthtune.models import language_model
+from synthtune.models.language_model import LanguageModel
+from synthtune.scale import workers
+from synthtune.scale.workers import Shards
 from synthtune.settings import Settings
 from synthtune.tasks import Task, seed_for, splits
-from synthtune.workers import Shards
 
 if TYPE_CHECKING:
-    from synthtune.endpoint import Prompted
+    from synthtune.models.endpoint import Prompted
 
 DISAGREES = "teacher disagrees"
 REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES, NO_OUTPUT, INCOMPLETE)
@@ -81,9 +84,9 @@ def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Pro
     judged = relabelled.done("relabel", task.name, budget, settings, settings.generate.processes)
     valid = table["dropped"] == ""
     judged = judged.set_index(table.index[valid])
-    if combined.wanted(task, settings):
-        mixture = combined.combine(judged.assign(text=table["text"]), task, budget, settings)
-        judged = mixture.rename(columns={"output": "relabelled", "log_probability": "agreement"})
+    if mixture.wanted(task, settings):
+        mixed = mixture.combine(judged.assign(text=table["text"]), task, budget, settings)
+        judged = mixed.rename(columns={"output": "relabelled", "log_probability": "agreement"})
     table = table.join(judged)
     table = _labelled(table, task, settings)
     write_table(kept, table, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})

@@ -2,7 +2,7 @@
 
 In a terminal it is a tqdm bar. In Jupyter it is one line of text that is rewritten and gone at the end, so
 that a saved notebook holds none of it. Where nothing can be rewritten (a log file, a batch system) it is a
-line every 15 seconds. In a notebook that `synthtune.notebook_runner` executes it goes to the runner over a
+line every 15 seconds. In a notebook that `synthtune.run.notebook_runner` executes it goes to the runner over a
 socket, and from there to the terminal of whoever started it; ``SYNTHTUNE_PROGRESS`` holds the path of that
 socket.
 """

@@ -15,9 +15,10 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from synthtune import assets, number_format
+from synthtune import number_format
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import digest, read_json, write_json
+from synthtune.models import assets
 from synthtune.number_format import NumberFormat
 from synthtune.places import PROFILES, ROOT, profiles, started_in
 from synthtune.task_list import SPECS, is_own_corpus
@@ -167,7 +168,7 @@ class EndpointSettings(_Section):
 
 
 class PlanSettings(_Section):
-    """What `synthtune.planner` assumes of the machines; no result depends on it."""
+    """What `synthtune.scale.planner` assumes of the machines; no result depends on it."""
 
     gpu: str = Field("cpu", description="kind of GPU, a name in planner.DEVICES; cpu is this machine's processor")
     gpus: int | None = Field(None, ge=1, description="how many there are; as many as the largest stage needs if null")
@@ -196,7 +197,7 @@ class ClusterSettings(_Section):
     options: list[str] = Field([], description="more options of Snakemake, such as --slurm-qos=short")
 
 
-class OwnRowsSettings(_Section):
+class CustomDataSettings(_Section):
     """A user's own rows (`--task FILE`, `06_your_task`)."""
 
     folds: int = Field(4, ge=2, description="parts of the labelled rows, each held out once, where there is no test file")
@@ -243,8 +244,8 @@ class Settings(_Section):
     generate: GenerateSettings = GenerateSettings()
     students: StudentSettings = StudentSettings()
     endpoint: EndpointSettings | None = None
-    own_rows: OwnRowsSettings = OwnRowsSettings()
-    own_task: str | None = Field(None, description="name of a task of the user's own rows; set by what reads them")
+    custom: CustomDataSettings = CustomDataSettings()
+    custom_task: str | None = Field(None, description="name of a task of the user's own rows; set by what reads them")
     figures: FigureSettings = FigureSettings()
     plan: PlanSettings = PlanSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -324,7 +325,7 @@ class Settings(_Section):
 
     def hub_datasets(self) -> list[str]:
         """The custom tasks whose rows come from there."""
-        from synthtune.own_rows import task_file
+        from synthtune.custom import task_file
 
         return [name for name, path in self.task_files.items() if task_file.load(path).hub]
 
@@ -384,7 +385,7 @@ class Settings(_Section):
             The task; needed for every stage but "figures".
         """
         if stage == "figures":
-            left_out = ("run_dir", "jobs", "number_format", "plan", "cluster", "own_rows", "own_task", "task_files")
+            left_out = ("run_dir", "jobs", "number_format", "plan", "cluster", "custom", "custom_task", "task_files")
             relevant = self.model_dump(mode="json", exclude_none=True, exclude={**dict.fromkeys(left_out, True), "endpoint": HOW})
             return {"figures": relevant}
         # A setting that is null says nothing: one that a later version adds, null at first, voids no results.
@@ -407,7 +408,7 @@ class Settings(_Section):
             sections += ("endpoint",)
         without = {name: {key: value for key, value in mine[name].items() if key not in HOW}
                    if isinstance(mine[name], dict) else mine[name] for name in sections if name in mine}
-        if task is not None and task == self.own_task:
+        if task is not None and task == self.custom_task:
             # Of a user's own rows the pool is as large as they are many, and the annotated inputs have a digest of their own:
             # more unlabelled rows, or more of them annotated, change no pair that is generated.
             del relevant["pool_size"]
@@ -436,7 +437,7 @@ class Settings(_Section):
             every = _build(_with_task_files({**self.model_dump(), "tasks": [*self.tasks, task]}))
             return every.check(every.tasks[-1], budget)
         known = (*SPECS, *self.task_files)
-        if not isinstance(task, str) or task not in (*known, self.own_task):
+        if not isinstance(task, str) or task not in (*known, self.custom_task):
             raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), known)}")
         if task in PUBLIC and not self.data_root:
             raise SettingsError(f"data_root: {task} is read from its official files; give the folder that has them in {task}/ "
@@ -465,7 +466,7 @@ def _with_task_files(values: dict[str, Any]) -> dict[str, Any]:
 
     A relative path starts where the command was typed or, if there is no such file, in the profiles' folder.
     """
-    from synthtune.own_rows import task_file  # its package reads settings
+    from synthtune.custom import task_file  # its package reads settings
 
     entries = values.get("tasks")
     if not isinstance(entries, list) or not (any(map(is_task_file, entries)) or values.get("task_files")):
@@ -487,7 +488,7 @@ def _with_task_files(values: dict[str, Any]) -> dict[str, Any]:
             raise SettingsError(f"{path.name}: a task of the study says which column is to be predicted; add 'label: COLUMN', or "
                                 "'target: COLUMN' for texts to be written.")
         if chosen.target:
-            of_kind = (values.get("own_rows") or {}).get("nlg") or {}
+            of_kind = (values.get("custom") or {}).get("nlg") or {}
             changes[name] = {**of_kind, **changes.get(name, {})}
     return {**values, "tasks": tasks, "task_files": files, "per_task": changes}
 
@@ -558,7 +559,7 @@ def read(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
     return settings
 
 
-def for_own_rows(profile: str, kind: str, labels: int, measured: dict[str, Any], overrides: list[str] | dict[str, Any] | None,
+def for_custom_data(profile: str, kind: str, labels: int, measured: dict[str, Any], overrides: list[str] | dict[str, Any] | None,
                  run_dir: str | Path) -> Settings:
     """A profile as it is for a user's own rows.
 
@@ -576,7 +577,7 @@ def for_own_rows(profile: str, kind: str, labels: int, measured: dict[str, Any],
     run_dir : path
     """
     asked = _parsed(overrides)
-    chosen = read(profile, asked).own_rows
+    chosen = read(profile, asked).custom
     of_kind = chosen.nlg if kind == "nlg" else chosen.many_labels if labels >= chosen.many else {}
     return load(profile, {**of_kind, **measured, **asked}, run_dir)
 
@@ -648,8 +649,8 @@ def _build(values: dict[str, Any]) -> Settings:
         raise SettingsError(f"Profile '{values.get('profile')}': " + "; ".join(problems)) from error
     known = set(names())
     for where, changes in {**{f"per_task.{task}": changes for task, changes in settings.per_task.items()},
-                           "own_rows.many_labels": settings.own_rows.many_labels,
-                           "own_rows.nlg": settings.own_rows.nlg}.items():
+                           "custom.many_labels": settings.custom.many_labels,
+                           "custom.nlg": settings.custom.nlg}.items():
         for key in changes:
             if key not in known:
                 raise SettingsError(f"{where}: unknown setting '{key}'; {_nearest_setting(key)}")

@@ -37,13 +37,15 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_tokens_right
 from transformers.utils import logging as transformers_logging
 
-from synthtune import assets, layers, number_format, workers
+from synthtune import number_format
+from synthtune.analysis.metrics import joined_labels, label_sets
+from synthtune.analysis.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
 from synthtune.errors import AssetError, SettingsError, StageError
 from synthtune.files import atomic_path, digest
-from synthtune.language_model import by_length, tokenizer_of
-from synthtune.metrics import joined_labels, label_sets
+from synthtune.models import assets, layers
+from synthtune.models.language_model import by_length, tokenizer_of
 from synthtune.progress import progress
-from synthtune.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
+from synthtune.scale import workers
 from synthtune.settings import Settings
 from synthtune.tasks import Task
 from synthtune.tasks.example import log_probability

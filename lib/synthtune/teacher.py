@@ -28,20 +28,21 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
-from synthtune import language_model, layers, placement, workers
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json, write_json
-from synthtune.language_model import LanguageModel
-from synthtune.model_cost import LOGITS_AT_ONCE
+from synthtune.models import language_model, layers, placement
+from synthtune.models.language_model import LanguageModel
 from synthtune.number_format import device, device_name
 from synthtune.progress import progress
+from synthtune.scale import workers
+from synthtune.scale.model_cost import LOGITS_AT_ONCE
 from synthtune.settings import HOW, Settings, TeacherSettings
 from synthtune.settings import load as load_settings
 from synthtune.tasks import Example, Task, seed_for
 from synthtune.tasks import load as load_task
 
 if TYPE_CHECKING:
-    from synthtune.endpoint import Prompted
+    from synthtune.models.endpoint import Prompted
 
 Direction = Literal["annotate", "generate"]
 """`annotate` is P(Y|X); `generate` is P(X,Y): the label and then the text, or the input and then the output."""
@@ -230,7 +231,7 @@ def _train(lm: LanguageModel, task: Task, budget: int, direction: Direction, set
     """
     from accelerate import Accelerator
 
-    from synthtune import sharding
+    from synthtune.scale import sharding
 
     chosen = settings.teacher
     start, made_from = time.perf_counter(), _made_from(lm, task, budget, direction, settings)
@@ -475,7 +476,7 @@ def ready(lm: LanguageModel | None, task: Task, budget: int, direction: Directio
     settings = settings.check(task.name, budget)
     if getattr(settings, direction).source != "endpoint":
         return with_adapter(lm, fine_tune(lm, task, budget, direction, settings))
-    from synthtune.endpoint import Prompted  # its client library takes a second to import, and few ask
+    from synthtune.models.endpoint import Prompted  # its client library takes a second to import, and few ask
 
     return Prompted(task, budget, settings)
 
@@ -537,7 +538,7 @@ def prompted(lm: LanguageModel, task: Task, budget: int, settings: Settings) -> 
     settings = settings.check(task.name, budget)
     if budget != settings.budgets[0]:
         return []
-    from synthtune import endpoint  # its client library takes a second to import, and few ask
+    from synthtune.models import endpoint  # its client library takes a second to import, and few ask
 
     shots = endpoint.draw_shots(task.gold(budget), settings.teacher.shots, seed_for(settings, task.name, "shots"),
                                 task.labels)
@@ -551,7 +552,7 @@ def _endpoint_rows(task: Task, budget: int, settings: Settings) -> list[dict]:
     server = settings.endpoint
     if server is None:
         return []
-    from synthtune.endpoint import Prompted
+    from synthtune.models.endpoint import Prompted
 
     examples, rows = list(task.test[: server.max_test_examples]), []
     for count in server.shots:
@@ -623,7 +624,7 @@ def train(task: str, budget: int, direction: Direction, settings: Settings) -> N
     """
     from accelerate import PartialState
 
-    from synthtune import sharding
+    from synthtune.scale import sharding
 
     settings = settings.check(task, budget)
     torch.set_num_threads(settings.threads)

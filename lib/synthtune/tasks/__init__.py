@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from synthtune import metrics
+from synthtune.analysis import metrics
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.files import atomic_path, digest, locked, read_json, write_json
 from synthtune.settings import Settings, is_task_file, official_corpora, seed_for
@@ -98,7 +98,7 @@ class Task:
         return [Unlabelled(example.id, example.text) for example in self.pool[budget:]]
 
     def score(self, examples: list[Example], predicted: list[str]) -> dict:
-        """Measure predictions against true outputs; see `synthtune.metrics`."""
+        """Measure predictions against true outputs; see `synthtune.analysis.metrics`."""
         if self.kind == "classification":
             truth = [example.target for example in examples]
             return metrics.multi_label(truth, predicted, self.separator) if self.separator else metrics.classification(truth, predicted)
@@ -197,9 +197,9 @@ def spec_of(name: str, settings: Settings) -> Spec:
     """
     if name not in settings.task_files:
         return SPECS[name]
-    from synthtune.tasks import custom  # reading rows takes more than other tasks need
+    from synthtune.custom import study_task  # reading rows takes more than other tasks need
 
-    return custom.spec(settings.task_files[name])
+    return study_task.spec(settings.task_files[name])
 
 
 def prepare(name: str, settings: Settings) -> None:
@@ -230,9 +230,9 @@ def _divided(name: str, settings: Settings) -> tuple[list, list, list, dict]:
     if name in SPECS:
         kind, (examples, official_test, report) = "classification", _reader(name).corpus(name, settings.data_root)
     else:
-        from synthtune.tasks import custom
+        from synthtune.custom import study_task
 
-        kind, examples, official_test, report = custom.corpus(settings.task_files[name])
+        kind, examples, official_test, report = study_task.corpus(settings.task_files[name])
     test_size = settings.test_size if kind == "classification" else settings.nlg_test_size
     report["usable"] = len(examples) + len(official_test or [])
     cut = [splits.shortened(example, settings.max_characters) for example in examples]
@@ -297,7 +297,7 @@ def _nlg(name: str, settings: Settings) -> tuple[list, list, list, dict]:
 
 def _own_corpus(name: str, settings: Settings) -> Path:
     """Write the package's own corpus in the official format, once per run."""
-    from synthtune.corpora import (  # the grammars are large tables; readers of real corpora skip them
+    from toy_corpora import (  # the grammars are large tables; readers of real corpora skip them
         dialogues,
         facts,
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from synthtune import assets
 from synthtune.errors import CorpusError
+from synthtune.models import assets
 from synthtune.task_list import SPECS
 from synthtune.tasks.example import Example
 

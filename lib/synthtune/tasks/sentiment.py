@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synthtune import assets
 from synthtune.errors import CorpusError
+from synthtune.models import assets
 from synthtune.task_list import SPECS
 from synthtune.tasks.example import Example
 

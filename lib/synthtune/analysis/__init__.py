@@ -1,0 +1,1 @@
+"""Metrics, results, figures, table, claims and report."""

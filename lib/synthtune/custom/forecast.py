@@ -1,0 +1,102 @@
+"""How long a run on a user's rows will take, said before it starts.
+
+The work of each kind is counted from the settings and multiplied by what a unit of it took on one core of a reference machine
+(a Xeon with AMX, the laptop's models). This machine is compared with that one by the rate at which it multiplies matrices. It
+is a forecast of minutes: no result depends on it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from synthtune import mixture, number_format
+from synthtune.analysis.results import CONDITIONS
+from synthtune.custom.parts import WHOLE, Part
+from synthtune.models import assets
+from synthtune.number_format import NumberFormat
+from synthtune.scale import machine
+from synthtune.settings import Settings
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Seconds on the reference machine.
+
+    Attributes
+    ----------
+    trained, read, written : float
+        For a token that the teacher learns from (all its layers trained), reads, or writes.
+    student : float
+        For a word piece that a student learns from.
+    rate : float
+        Operations a second in a product of matrices.
+    """
+
+    trained: float
+    read: float
+    written: float
+    student: float
+    rate: float
+
+
+REFERENCE: dict[NumberFormat, Reference] = {
+    "bfloat16": Reference(trained=2.9e-3, read=0.45e-3, written=2.8e-3, student=0.19e-3, rate=1.0e12),
+    "float32": Reference(trained=5.6e-3, read=1.25e-3, written=3.4e-3, student=0.21e-3, rate=0.12e12),
+}
+
+TEACHER, STUDENT = 148e6, 26e6
+"""Weights of the reference machine's models, as `machine.weights` counts them."""
+
+START_SECONDS = 20.0
+"""Processes and models are loaded, and results are written."""
+
+
+def seconds(each: Sequence[Part], settings: Settings) -> float:
+    """Seconds that the parts will take if nothing of them is there yet."""
+    reference = REFERENCE[settings.format]
+    work = [_seconds(part, reference) for part in each if not _is_done(part)]
+    # The parts are about equal and go round over the processes.
+    rounds = math.ceil(len(work) / machine.processes(settings, len(each)))
+    return START_SECONDS + max(work, default=0.0) * rounds * reference.rate / _rate(settings)
+
+
+def _is_done(part: Part) -> bool:
+    return any((part.settings.folder / part.name / "answers").glob("*.parquet"))
+
+
+def _seconds(part: Part, reference: Reference) -> float:
+    """Seconds of one part on a core of the reference machine."""
+    chosen = part.settings
+    layers = assets.architecture(chosen.teacher.model).get("num_hidden_layers", 1)
+    tokens, inputs = chosen.teacher.max_tokens, len(part.task.unlabelled(part.budget)[: chosen.annotate.inputs])
+    annotates, generates = (section.source != "endpoint" for section in (chosen.annotate, chosen.generate))
+    mixed = mixture.wanted(part.task, chosen)
+    again = (mixture.FOLDS - 1) * mixed  # each fold's teacher learns from all of the rows but its own
+    learned = (annotates + again + generates) * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
+    read = annotates * (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
+    written = generates * chosen.generate.pairs * chosen.generate.max_new_tokens
+    if part.task.kind == "nlg" and annotates:
+        written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
+    seeds = len(chosen.students.seeds if part.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
+    steps = (seeds * len(CONDITIONS) + mixed * (mixture.FOLDS + len(chosen.students.seeds))) * chosen.students.steps
+    teacher = learned * reference.trained + read * reference.read + written * reference.written
+    student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student
+    return (teacher * machine.weights(chosen.teacher.model) / TEACHER
+            + student * machine.weights(chosen.students.model) / STUDENT)
+
+
+def _rate(settings: Settings) -> float:
+    """Operations a second with which this machine multiplies matrices as large as the teacher's."""
+    dtype, device = number_format.dtype(settings.format), number_format.device()
+    a, b = (torch.ones(size, dtype=dtype, device=device) for size in ((512, 576), (576, 1536)))
+    best = math.inf
+    for _ in range(30):  # the best of many: what else the machine does falls on some
+        start = time.perf_counter()
+        float((a @ b)[0, 0])
+        best = min(best, time.perf_counter() - start)
+    return 2 * 512 * 576 * 1536 / best

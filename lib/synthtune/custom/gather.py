@@ -1,0 +1,342 @@
+"""Rows of a file in memory: the columns that matter, and a count of every row that is left out."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from synthtune.analysis.metrics import joined_labels
+from synthtune.custom.readers import LOOKED_AT, Table, as_text
+from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, shown_text
+from synthtune.custom.task_file import plain
+from synthtune.errors import RowsError, nearest
+
+ROW_LIMIT = 200_000
+"""Rows of a file that are kept; of a longer one, a random sample of this size, the same in every run."""
+
+CELL_LIMIT = 100_000
+"""Characters of the longest text that is kept. No model here reads a hundredth of it."""
+
+CHARACTER_LIMIT = 500_000_000
+"""Characters of all texts of a file that are kept."""
+
+TEXT_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text", "text_pair"),
+)
+TEXT_NAMES = (
+    "text",
+    "texts",
+    "sentence",
+    "review",
+    "message",
+    "comment",
+    "tweet",
+    "post",
+    "utterance",
+    "query",
+    "question",
+    "document",
+    "content",
+    "body",
+    "input",
+    "source",
+    "title",
+)
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "class",
+    "category",
+    "sentiment",
+    "intent",
+    "topic",
+    "gold_label",
+    "tag",
+    "stars",
+    "rating",
+)
+TARGET_NAMES = ("target", "summary", "translation", "response", "completion", "paraphrase")
+OUTPUT_NAMES = ("output", "answer", "y")
+"""Names of columns that hold labels in some files and longer texts in others."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a file are used, and what for.
+
+    Attributes
+    ----------
+    text : tuple of str
+        One column, or a pair.
+    output : str
+        The label or target; "" in a file that has none.
+    kind : str
+        "classification" or "nlg".
+    separator : str
+        What stands between several labels of a row; "" where a row has one.
+    """
+
+    text: tuple[str, ...]
+    output: str
+    kind: str
+    separator: str = ""
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The name of each used column in the tables, and its name in the file."""
+        return dict(zip(("text", "text_pair"), self.text, strict=False)) | (
+            {"output": self.output} if self.output else {}
+        )
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What was read of one file.
+
+    Attributes
+    ----------
+    table : Table
+    role : str
+        "rows", "unlabelled" or "test".
+    columns : Columns
+    frame : DataFrame
+        Columns row (as the user counts it), those of `Columns.roles` as they are in the file, and notes.
+    rows_in : int
+        Rows of the file; blank lines are none.
+    dropped : dict
+        How many rows are not in `frame`, by reason.
+    named : dict
+        Which these are, by reason: the first `KEPT_ROWS` of each, and none of those that chance left out.
+    """
+
+    table: Table
+    role: str
+    columns: Columns
+    frame: pd.DataFrame
+    rows_in: int
+    dropped: dict[str, int]
+    named: dict[str, list[int]]
+
+
+def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
+    """Read the used columns of a file.
+
+    Raises
+    ------
+    RowsError
+        The file cannot be read on, or its texts are too much to keep; the message names file and row.
+    """
+    places = [table.columns.index(name) for name in columns.roles.values()]
+    draw = random.Random(seed)
+    kept: list[tuple] = []
+    dropped: Counter[str] = Counter()
+    named: dict[str, list[int]] = {}
+    rows_in = readable = characters = 0
+    for record in table.read():
+        rows_in += 1
+        values, reason = [], record.reason
+        for name, place in zip(columns.roles.values(), places, strict=True):
+            if reason:
+                break
+            cell = record.cells[place]
+            text, instead = as_text(_united(cell, columns.separator) if columns.separator and name == columns.output else cell)
+            if instead:
+                reason = f"with no text in column '{name}' but {instead}"
+            elif len(text) > CELL_LIMIT:
+                reason = f"with more than {CELL_LIMIT:,} characters in column '{name}'"
+            values.append(text)
+        if reason:
+            dropped[reason] += 1
+            rows = named.setdefault(reason, [])
+            if len(rows) < KEPT_ROWS:
+                rows.append(record.row)
+            continue
+        readable += 1
+        row = (record.row, *values, record.notes)
+        if len(kept) < ROW_LIMIT:
+            kept.append(row)
+        else:
+            place = draw.randrange(readable)
+            if place < ROW_LIMIT:
+                characters -= sum(map(len, kept[place][1:-1]))
+                row, kept[place] = kept[place], row
+            dropped[f"not in the random sample of {ROW_LIMIT:,}"] += 1
+            if row[0] == record.row:
+                continue
+        characters += sum(map(len, values))
+        if characters > CHARACTER_LIMIT:
+            raise RowsError(
+                f"{table.file}, {table.unit} {record.row}: more than {CHARACTER_LIMIT:,} characters of text "
+                "up to here; give a smaller file."
+            )
+    frame = pd.DataFrame(sorted(kept, key=lambda row: row[0]), columns=["row", *columns.roles, "notes"])
+    frame = frame.astype({"row": int} | dict.fromkeys(columns.roles, str))
+    return Gathered(table, role, columns, frame, rows_in, dict(dropped), named)
+
+
+def _united(cell: Any, separator: str) -> Any:
+    """The labels of a cell, a list or a text with separators, as one text."""
+    text, instead = as_text(cell)
+    if instead and not isinstance(cell, list):
+        return cell
+    each = cell if isinstance(cell, list) else text.split(separator)
+    return joined_labels({plain(as_text(label)[0]) for label in each} - {""}, separator)
+
+
+def choose(
+    table: Table, text: list[str] | None, label: str | None, target: str | None, named: bool
+) -> tuple[Columns | None, list[Guess], list[Problem]]:
+    """Find the columns of the labelled rows: those the user names, and a guess for the others.
+
+    Parameters
+    ----------
+    table : Table
+    text, label, target : optional
+        From the task file.
+    named : bool
+        Labels have names in the task file, so this is classification.
+
+    Returns
+    -------
+    columns : Columns or None
+        None if a named column is missing or a guess would be arbitrary; then there are problems.
+    guesses : list of Guess
+    problems : list of Problem
+    """
+    output = label or target
+    problems = missing(table, [*(text or []), *filter(None, [output])])
+    if problems:
+        return None, [], problems
+    guesses, values = [], _first_values(table)
+    kind, why = ("nlg" if target else "classification" if label or named else ""), ""
+    if not output:
+        output, guessed_kind, why = _guess_output(values, text or [], classification=named)
+        if not output:
+            advice = "Name it in the task file with 'label:', or with 'target:' if it holds texts to be written. Columns: "
+            return None, [], [_ask(table, "which label", "which column holds the labels cannot be guessed",
+                                   advice + listed(table.columns, most=12))]
+        kind = kind or guessed_kind
+        guesses.append(Guess(table.file, "label" if kind == "classification" else "target", output, why))
+        guesses.append(
+            Guess(
+                table.file,
+                "kind of task",
+                "classification" if kind == "classification" else "text-to-text generation",
+                "labels repeat and are short"
+                if kind == "classification"
+                else f"most values of '{output}' are different texts",
+            )
+        )
+    if not text:
+        text, why = _guess_text(values, output)
+        if not text:
+            advice = f"Name it in the task file with 'text:'. Columns: {listed(table.columns, most=12)}"
+            return None, guesses, [_ask(table, "which text", "which column holds the texts cannot be guessed", advice)]
+        guesses.append(Guess(table.file, "text", " and ".join(text), why))
+    problems = missing(table, [*text, output])
+    if output in values[output]:
+        advice = "Write a line with the names of the columns above it"
+        what = f"the file seems to begin with a row, for its column name {shown_text(output)} is also a value"
+        problems.append(_ask(table, "no header", what, advice))
+    return Columns(tuple(text), output, kind), guesses, problems
+
+
+def choose_like(
+    first: Columns, table: Table, labelled: bool
+) -> tuple[Columns | None, list[Guess], list[Problem]]:
+    """Find in a further file the columns that the labelled rows have."""
+    output = first.output if labelled else ""
+    if (
+        not labelled
+        and len(first.text) == 1
+        and len(table.columns) == 1
+        and first.text[0] not in table.columns
+    ):
+        columns = Columns((table.columns[0],), "", first.kind, first.separator)
+        return columns, [Guess(table.file, "text", table.columns[0], "the only column")], []
+    problems = missing(table, [*first.text, *filter(None, [output])])
+    return (None if problems else Columns(first.text, output, first.kind, first.separator)), [], problems
+
+
+def missing(table: Table, wanted: list[str]) -> list[Problem]:
+    """Errors for columns that are not there, or there twice."""
+    rows, problems = ((table.header,) if table.header else ()), []
+    for name in wanted:
+        found = table.columns.count(name)
+        if not found:
+            hint = nearest(name, dict.fromkeys(table.columns[:50]))
+            problems.append(Problem("error", "missing column", table.file, name, rows, table.unit, "no such column",
+                                    hint[:1].upper() + hint[1:]))
+        elif found > 1:
+            problems.append(Problem("error", "column twice", table.file, name, rows, table.unit,
+                                    f"{found} columns have this name", "Rename all but the one that is meant."))
+    return problems
+
+
+def _ask(table: Table, name: str, what: str, advice: str) -> Problem:
+    """An error about the header."""
+    rows = (table.header,) if table.header else ()
+    return Problem("error", name, table.file, "", rows, table.unit, what, advice + ".")
+
+
+def _first_values(table: Table) -> dict[str, list[str]]:
+    """The first values of every column, as texts, or what they are instead."""
+    values: dict[str, list[str]] = {name: [] for name in table.columns}
+    for number, record in enumerate(table.read()):
+        if number == LOOKED_AT:
+            break
+        for name, cell in zip(table.columns, record.cells or (), strict=False):
+            text, instead = as_text(cell)
+            values[name].append(text.strip() or instead)
+    return values
+
+
+def _guess_output(
+    values: dict[str, list[str]], text: list[str], classification: bool
+) -> tuple[str, str, str]:
+    """Name the column of labels or targets, the kind of task, and the reason."""
+    left = {name: found for name, found in values.items()
+            if name not in text and (any(found) or name.lower() == "label")}  # never another column in its place
+    by_name = {name.lower(): name for name in reversed(left)}
+    for names, kind in ((LABEL_NAMES, "classification"), (TARGET_NAMES, "nlg"), (OUTPUT_NAMES, "")):
+        for name in names:
+            if name in by_name and (kind != "nlg" or not classification):
+                column = by_name[name]
+                return column, kind or ("classification" if _repeats(left[column]) else "nlg"), "by its name"
+    labels = [name for name in left if _repeats(left[name]) and _length(left[name]) <= 40]
+    if labels:
+        return min(labels, key=lambda name: len(set(left[name]))), "classification", "fewest different values"
+    if len(left) == (1 if text else 2) and not classification:
+        return list(left)[-1], "nlg", "the other column" if text else "the last of two columns"
+    return "", "", ""
+
+
+def _repeats(found: list[str]) -> bool:
+    different = len(set(filter(None, found)))
+    return 2 <= different <= max(2, min(100, len(found) // 2))
+
+
+def _length(found: list[str]) -> float:
+    return sum(map(len, found)) / max(1, len(found))
+
+
+def _guess_text(values: dict[str, list[str]], output: str) -> tuple[list[str], str]:
+    left = {name: found for name, found in values.items() if name != output and any(found)}
+    by_name = {name.lower(): name for name in reversed(left)}
+    for pair in TEXT_PAIRS:
+        if all(name in by_name for name in pair):
+            return [by_name[name] for name in pair], "by their names"
+    for name in TEXT_NAMES:
+        if name in by_name:
+            return [by_name[name]], "by its name"
+    if left:
+        return [max(left, key=lambda name: _length(left[name]))], "longest values"
+    return [], ""

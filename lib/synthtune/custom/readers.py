@@ -1,0 +1,843 @@
+"""Rows one by one from the files people have: every row comes out, or a reason why it cannot be read.
+
+Nothing is executed and nothing is fetched: formats that can hold code (pickles, macros, loading scripts) are
+refused or read as data. Files are streamed, so that one of ten million rows needs little memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import datetime
+import decimal
+import itertools
+import json
+import math
+import re
+import stat
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, numbered
+from synthtune.errors import RowsError, SynthtuneError
+
+LINE_LIMIT = 16 * 2**20
+"""Characters of the longest line, and of the longest cell with line ends in it, that are looked at as one."""
+
+CELL_LINES = 100_000
+"""Lines that one row may have, by line ends inside quotes."""
+
+BROKEN_LIMIT = 100
+"""Quotes that are not closed, in one file, before the file as a whole is taken to be broken."""
+
+LOOKED_AT = 1000
+"""Rows that guesses go by."""
+
+EXCEL_ROWS = 1_048_576
+EXCEL_BYTES = 2**30
+"""Most rows of a sheet in the format's own definition; most bytes a workbook may unpack to here."""
+
+SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
+ONE_COLUMN = "\x1f"
+"""The separator of a file that has none: a character that is in no text."""
+
+FORMATS = (
+    "CSV (.csv), TSV (.tsv, .tab), JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), Excel "
+    "(.xlsx, .xlsm) or a folder written by datasets' save_to_disk"
+)
+PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".dill", ".npy", ".npz", ".ckpt"}
+
+_UNPACK, _SAVE = "unpack it, and name the file that is in it", "save its table as CSV or .xlsx"
+_CONTENTS = (
+    (rb"\x1f\x8b", "compressed with gzip", _UNPACK),
+    (rb"BZh\d1AY&SY", "compressed with bzip2", _UNPACK),
+    (rb"\xfd7zXZ\0|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18", "compressed with xz, Zstandard or LZ4", _UNPACK),
+    (rb"7z\xbc\xaf\x27|Rar!\x1a|.{257}ustar", "an archive (7z, RAR or tar)", _UNPACK),
+    (rb"\xd0\xcf\x11\xe0", "an office file in the old format or with a password", "save it as .xlsx without a password"),
+    (rb"ARROW1\0|FEA1\0|\xff{4}", "an Arrow or Feather file", "save it as Parquet, or give the datasets folder it is in"),
+    (rb"%PDF-|\{\\rtf|(\xef\xbb\xbf)?\s*<(?i:!doctype|html|\?xml|table)", "a PDF, RTF, HTML or XML document", _SAVE),
+    (rb"version https://git-lfs", "what Git LFS leaves in the place of a file", "get the file with 'git lfs pull'"),
+)
+"""First bytes of files that are not read whatever their name is, what they are, and what to do."""
+
+_CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
+_KINDS_OF_CONTROL = 4
+"""Different control characters that the start of a text which is not UTF-8 may have: binary content has nearly all of them."""
+
+
+class EmptyFile(RowsError):
+    """A file without rows, and without the names of columns."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a file.
+
+    Attributes
+    ----------
+    row : int
+        As the user counts it: the line it starts on, the row of a sheet, or the number of a row from 1.
+    cells : list or None
+        Values in the order of the table's columns; None if the row cannot be read.
+    reason : str
+        Why it cannot be read.
+    notes : tuple of str
+        What is odd about the row though it can be read: `DECODED`, or a name in the form "formula:<column>".
+    """
+
+    row: int
+    cells: list[Any] | None
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+DECODED = "decoded"
+"""A note: bytes that are not UTF-8 in a file that mostly is were read as Windows-1252."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file that can be read as often as needed.
+
+    Attributes
+    ----------
+    file : str
+        The name the user gave it.
+    kind : str
+        "delimited", "jsonl", "arrow" or "excel".
+    unit : str
+        What rows are counted in: "line" or "row".
+    columns : list of str
+    header : int
+        Where the column names are: a line or row; 0 if they have no line of their own.
+    read : callable
+        Gives an iterator over all records, from the start. Raises RowsError where the file cannot be read on.
+    guesses : list of Guess
+    separator : str
+        Of a delimited file.
+    warnings : list of Problem
+        What is odd about the file as a whole.
+    encoding : str
+        Of a text file.
+    """
+
+    file: str
+    kind: str
+    unit: str
+    columns: list[str]
+    header: int
+    read: Callable[[], Iterator[Record]]
+    guesses: list[Guess] = field(default_factory=list)
+    separator: str = ","
+    warnings: list[Problem] = field(default_factory=list)
+    encoding: str = "utf-8"
+
+
+def open_table(
+    path: Path,
+    file: str,
+    *,
+    split: str = "train",
+    separator: str | None = None,
+    encoding: str | None = None,
+    sheet: str | None = None,
+) -> Table:
+    """Recognise a file and find its columns.
+
+    Parameters
+    ----------
+    path : Path
+    file : str
+        How messages call the file.
+    split : str
+        Which split of a datasets folder that has several, unless the path names one itself.
+    separator, encoding, sheet : str, optional
+        What the user says of it; guessed from the content where missing.
+
+    Raises
+    ------
+    RowsError
+        The file is missing, is of a kind that is not read, or is damaged; the message says what to do.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise RowsError(f"{file}: there is no such file in {path.parent}; correct the path.") from error
+    suffix = path.suffix.lower()
+    try:
+        if stat.S_ISDIR(mode):
+            return _datasets_folder(path, file, split)
+        if not stat.S_ISREG(mode):
+            raise RowsError(
+                f"{file}: neither a file nor a folder (a device or a pipe); copy its content to a file."
+            )
+        with open(path, "rb") as handle:
+            head = handle.read(4096)
+        if suffix in PICKLES or re.match(rb"\x80[\x02-\x05]|\x93NUMPY", head):
+            raise RowsError(
+                f"{file}: a pickle, or a file that may hold one. Reading one can run any code in it, so none "
+                f"is read here. Save the table as {FORMATS}."
+            )
+        if not head:
+            raise EmptyFile(f"{file}: empty; it needs a line of column names and rows.")
+        for first, what, advice in _CONTENTS:
+            if re.match(first, head, re.DOTALL):
+                raise RowsError(f"{file}: {what}, whatever its name says; {advice}.")
+        zipped = _zipped(path) if head.startswith(b"PK\3\4") else ""
+        if suffix in (".xlsx", ".xlsm") or zipped == "workbook":
+            return _excel(path, file, sheet)
+        if zipped:
+            raise RowsError(f"{file}: {zipped}.")
+        if suffix == ".parquet" or re.match(rb"PAR1[\0-\x1f]", head):
+            return _parquet(path, file)
+        if suffix in (".jsonl", ".ndjson", ".json") or re.match(rb'(\xef\xbb\xbf)?\s*\[?\s*\{\s*"', head):
+            return _json_lines(path, file, encoding)
+        if suffix in (".csv", ".tsv", ".tab"):
+            return _delimited(path, file, separator, encoding)
+    except OSError as error:
+        raise RowsError(f"{file}: cannot be read ({error.strerror or error}).") from error
+    raise RowsError(
+        f"{file}: files that end in '{suffix}' are not read; a text with a line of column names can be named .csv or "
+        f".tsv; else save it as {FORMATS}."
+    )
+
+
+def _zipped(path: Path) -> str:
+    """Say what a zip archive is: "workbook", or what to do with it."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            names = set(packed.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "a zip archive that is damaged; save the table anew"
+    if "xl/workbook.xml" in names:
+        return "workbook"
+    if names & {"[Content_Types].xml", "mimetype"}:
+        return "a document of an office program, and no .xlsx workbook; save its table as .xlsx or CSV"
+    return f"a zip archive; {_UNPACK}"
+
+
+# -- text: encoding and lines ----------------------------------------------------------------------
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+_OTHER_SCRIPTS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
+"""Encodings that are told apart where most letters are not ASCII; they share few letters."""
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """The encoding of a text file, and what there is to say about it."""
+
+    name: str
+    guesses: list[Guess]
+    warnings: list[Problem]
+
+
+def _is_utf8(head: bytes) -> bool:
+    """Whether the start of a file, perhaps cut within a character, is UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
+    if given:
+        try:
+            "".encode(given)
+        except (LookupError, ValueError) as error:
+            raise RowsError(
+                f"encoding: '{given}' is not one that Python knows; examples: utf-8, cp1252, latin-1, "
+                "shift_jis."
+            ) from error
+        return _Encoding(given, [], [])
+    with open(path, "rb") as handle:
+        head = handle.read(4096)
+        for mark, name in _MARKS:
+            if head.startswith(mark):
+                marked = Problem("warning", "byte-order mark", file, "", (1,), "line", "starts with a byte-order mark",
+                                 "It is not part of the first column's name; --fix removes it.")
+                return _Encoding(name, [Guess(file, "encoding", name, "its byte-order mark")], [marked])
+        for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+            if len(head) >= 8 and head[first::2].count(0) > 0.4 * len(head):
+                return _Encoding(name, [Guess(file, "encoding", name, "every second byte is NUL")], [])
+        if len(_CONTROL & set(head)) > _KINDS_OF_CONTROL and not _is_utf8(head):
+            raise RowsError(
+                f"{file}: not text but binary, or text in an encoding that has to be named with 'encoding:'; save it as "
+                f"{FORMATS}."
+            )
+        handle.seek(0)
+        fits, others, other, sample = 0, 0, [], b""
+        for number in itertools.count(1):
+            line = handle.readline(LINE_LIMIT)
+            if not line:
+                break
+            if line.isascii():
+                continue
+            try:
+                line.decode("utf-8")
+                fits += 1
+            except UnicodeDecodeError:
+                others += 1
+                if len(other) < KEPT_ROWS:
+                    other.append(number)
+                sample += line[: 2**14 - len(sample)]
+    if not other:
+        return _Encoding("utf-8", [Guess(file, "encoding", "utf-8", "every line fits")], [])
+    if fits > others:  # those lines are read, and named, one by one
+        why = f"{fits:,} of {fits + others:,} lines with other than ASCII letters fit"
+        return _Encoding("utf-8", [Guess(file, "encoding", "utf-8", why)], [])
+    name, why = _by_letters(sample)
+    advice = ("Check the letters of these lines, and name the right 'encoding:' in the task file if they are wrong; --fix writes "
+              "UTF-8.")
+    wrong = Problem("warning", "wrong encoding", file, "", tuple(other), "line", f"not UTF-8; read as {name}", advice,
+                    others - len(other))
+    return _Encoding(name, [Guess(file, "encoding", name, why)], [wrong])
+
+
+def _by_letters(sample: bytes) -> tuple[str, str]:
+    """Name the encoding of bytes that are not UTF-8."""
+    ascii_letters = sum(byte < 128 and chr(byte).isalpha() for byte in sample)
+    if sum(byte >= 128 for byte in sample) > ascii_letters:
+        import charset_normalizer  # only for such files
+
+        best = charset_normalizer.from_bytes(sample, cp_isolation=_OTHER_SCRIPTS).best()
+        if best:
+            return best.encoding, "not UTF-8; the letters fit this one best"
+    return "cp1252", "not UTF-8, and most letters are ASCII: Western European"
+
+
+def _lines(path: Path, file: str, encoding: str) -> Iterator[tuple[int, str, bool]]:
+    """Give line number, line, and whether bytes that are not UTF-8 were read as Windows-1252.
+
+    Bytes that fit no encoding become U+FFFD, which the checks report.
+    """
+    mostly_utf8 = encoding == "utf-8"
+    errors = "surrogateescape" if mostly_utf8 else "replace"
+    try:
+        with open(path, encoding=encoding, errors=errors, newline="") as handle:
+            for number in itertools.count(1):
+                line = handle.readline(LINE_LIMIT)
+                if not line:
+                    return
+                if len(line) == LINE_LIMIT and not line.endswith(("\n", "\r")):
+                    raise RowsError(
+                        f"{file}, line {number}: more than {LINE_LIMIT:,} characters without a line end; "
+                        "this is not a table of texts."
+                    )
+                decoded = mostly_utf8 and _NOT_UTF8.search(line) is not None
+                yield number, _NOT_UTF8.sub(_as_windows_1252, line) if decoded else line, decoded
+    except UnicodeError as error:
+        raise RowsError(
+            f"{file}: not {encoding} ({error}); correct 'encoding', or leave it out to have it guessed."
+        ) from error
+
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]+")
+
+
+def _as_windows_1252(found: re.Match[str]) -> str:
+    return found[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+
+
+# -- delimited text --------------------------------------------------------------------------------
+
+
+QUOTES = {
+    "around cells": {"quoting": csv.QUOTE_MINIMAL},
+    "around cells, with spaces beside them": {"quoting": csv.QUOTE_MINIMAL, "skipinitialspace": True},
+    "part of the text": {"quoting": csv.QUOTE_NONE},
+}
+"""What quotes may be, the most frequent first, and how a parser is told."""
+
+_SPACED_QUOTE = re.compile(' +"')
+
+
+def _delimited(path: Path, file: str, separator: str | None, given: str | None) -> Table:
+    found = _encoding(path, file, given)
+    encoding, guesses = found.name, list(found.guesses)
+    above, comments, declared = _above(_lines(path, file, encoding))
+    if comments:
+        guesses.append(Guess(file, "comments", numbered("line", comments), "above the column names, and begin with #"))
+
+    def lines() -> Iterator[tuple[int, str, bool]]:
+        return itertools.islice(_lines(path, file, encoding), above, None)
+
+    if separator is None:
+        separator = declared or _separator(lines(), file)
+        why = "it is in no header"
+        if declared:
+            why = "a line above the column names says so"
+        elif separator != ONE_COLUMN:
+            why = "the header and most rows have the same number of cells"
+        name = SEPARATORS.get(separator, f"'{separator}'") if separator != ONE_COLUMN else "none: one column"
+        guesses.append(Guess(file, "separator", name, why))
+    quotes = _quotes(lines, file, separator)
+    if quotes != "around cells":
+        guesses.append(Guess(file, "quotes", quotes, "taken for marks right around cells, they leave rows broken"))
+
+    def all_records() -> Iterator[Record]:
+        return (
+            record
+            for record in _split(lines(), file, separator, quotes)
+            if record.cells is None or any(cell.strip() for cell in record.cells)
+        )
+
+    first = next(all_records(), None)
+    if first is None:
+        raise EmptyFile(f"{file}: no line of column names.")
+    if first.cells is None:
+        raise RowsError(f"{file}, line {first.row}: {first.reason}: no line of column names.")
+    columns = [
+        as_text(cell)[0].replace("\0", "").strip() or f"column {number}"
+        for number, cell in enumerate(first.cells, 1)
+    ]
+
+    def read() -> Iterator[Record]:
+        for record in itertools.islice(all_records(), 1, None):
+            cells = record.cells
+            if cells is not None and len(cells) > len(columns) and not any(cells[len(columns) :]):
+                cells = cells[: len(columns)]
+            if cells is not None and len(cells) != len(columns):
+                yield Record(record.row, None, _uneven(separator, quotes))
+            elif cells is not None and comments and cells[0].startswith("# "):
+                yield Record(record.row, None, "that begins with # as the comments above the column names do")
+            else:
+                yield Record(record.row, cells, record.reason, record.notes)
+
+    return Table(
+        file, "delimited", "line", columns, first.row, read, guesses, separator, found.warnings, encoding
+    )
+
+
+def _above(lines: Iterator[tuple[int, str, bool]]) -> tuple[int, list[int], str | None]:
+    """Count the lines above the column names; say which are comments, and the separator that one names as Excel does.
+
+    A line of names that begins with # is none: names are words, and there is more than one.
+    """
+    above, comments, declared = 0, [], None
+    for number, line, _ in lines:
+        if named := re.fullmatch(r'"?sep=(\\t|[^\w"\r\n])[";,\t]*\s*', line, re.IGNORECASE):
+            declared = named[1].replace("\\t", "\t")
+        elif line.startswith("#") and not re.fullmatch(r"#\s*[\w.-]+(\s*[,;|\t]\s*[\w.-]+)+\s*", line):
+            comments.append(number)
+        elif line.strip():
+            break
+        above = number
+    return above, comments, declared
+
+
+def _uneven(separator: str, quotes: str) -> str:
+    name = SEPARATORS.get(separator, f"'{separator}'")
+    return (
+        f"with another number of cells than the header (a {name} inside a text)"
+        if quotes == "part of the text"
+        else f"with another number of cells than the header (a {name} or a line end inside a text needs quotes "
+        "around the text)"
+    )
+
+
+def _split(
+    lines: Iterator[tuple[int, str, bool]], file: str, separator: str, quotes: str = "around cells"
+) -> Iterator[Record]:
+    """Split lines into cells. A broken quote costs the line it is on, not what follows."""
+    held: list[tuple[int, str, bool]] = []  # the lines of the record under way
+    again: deque[tuple[int, str, bool]] = deque()
+    dialect = QUOTES[quotes]
+    space = re.compile(rf'" +(?=[{re.escape(separator)}\r\n])') if "skipinitialspace" in dialect else None
+
+    def feed() -> Iterator[str]:
+        while item := again.popleft() if again else next(lines, None):
+            held.append(item)
+            if len(held) > CELL_LINES:
+                raise csv.Error("a cell of too many lines")
+            yield space.sub('"', item[1]) if space else item[1]
+
+    def reader() -> Iterator[list[str]]:
+        return csv.reader(feed(), delimiter=separator, strict=True, **dialect)
+
+    rows, broken = reader(), 0
+    while True:
+        held.clear()
+        limit = csv.field_size_limit(LINE_LIMIT)
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            broken += 1
+            if broken > BROKEN_LIMIT:
+                raise RowsError(
+                    f"{file}, line {held[0][0]}: the {broken}th quote that is not closed or has letters "
+                    'right after it; write a quote inside a quoted text twice (""), then check again.'
+                ) from error
+            yield Record(
+                held[0][0], None, 'with a quote (") that is not closed, or has letters right after it'
+            )
+            again.extendleft(reversed(held[1:]))
+            rows = reader()
+            continue
+        finally:
+            csv.field_size_limit(limit)
+        if cells is None:
+            return
+        notes = (DECODED,) if any(decoded for *_, decoded in held) else ()
+        yield Record(held[0][0], cells, notes=notes)
+
+
+def _separator(lines: Iterator[tuple[int, str, bool]], file: str) -> str:
+    """The separator that gives most of the first rows as many cells as the header has."""
+    looked_at = list(itertools.islice(lines, LOOKED_AT // 10))
+    best, found = (0.0, 0), ONE_COLUMN
+    for separator in SEPARATORS:
+        records = list(_split(iter(looked_at), file, separator))
+        # The last record may be cut off, if there is more than the lines that are looked at.
+        widths = [len(record.cells or ()) for record in records[:-1] or records if record.cells != []]
+        if widths and widths[0] > 1:
+            score = (widths.count(widths[0]) / len(widths), widths[0])
+            if score > best:
+                best, found = score, separator
+    return found
+
+
+def _quotes(lines: Callable[[], Iterator[tuple[int, str, bool]]], file: str, separator: str) -> str:
+    """Which of `QUOTES` leaves the fewest rows broken, uneven, or with a quote that a space keeps from being a mark."""
+    wrong = {}
+    for quotes in QUOTES:
+        widths, wrong[quotes] = None, 0
+        try:
+            for record in _split(lines(), file, separator, quotes):
+                if record.cells:
+                    widths = widths or len(record.cells)
+                if record.cells is None or (
+                    record.cells
+                    and (len(record.cells) != widths or any(_SPACED_QUOTE.match(cell) for cell in record.cells))
+                ):
+                    wrong[quotes] += 1
+        except RowsError:
+            wrong[quotes] = BROKEN_LIMIT
+        if not wrong[quotes]:
+            break
+    return min(wrong, key=wrong.__getitem__)
+
+
+# -- JSON lines ------------------------------------------------------------------------------------
+
+
+def _json_lines(path: Path, file: str, given: str | None) -> Table:
+    found = _encoding(path, file, given)
+
+    def objects() -> Iterator[tuple[Record, dict[str, Any]]]:
+        for number, line, decoded in _lines(path, file, found.name):
+            if not line.strip("\ufeff\0 \t\r\n"):
+                continue
+            notes = (DECODED,) if decoded else ()
+            try:
+                value = json.loads(line.strip("\ufeff\0 \t\r\n"), object_pairs_hook=_each_key_once)
+            except _Twice:
+                yield Record(number, None, "with a key that is there twice"), {}
+                continue
+            except (ValueError, RecursionError):
+                yield Record(number, None, "not valid JSON"), {}
+                continue
+            if isinstance(value, dict):
+                yield Record(number, [], notes=notes), value
+            else:
+                yield Record(number, None, "not a JSON object ({...})"), {}
+
+    keys: dict[str, None] = {}
+    for _, value in itertools.islice(objects(), LOOKED_AT):
+        keys.update(dict.fromkeys(value))
+    if next(objects(), None) is None:
+        raise EmptyFile(f"{file}: no rows.")
+    if not keys:
+        raise RowsError(
+            f'{file}: none of the first lines is a JSON object; write one object ({{"text": …}}) a line, not '
+            "one list over all lines."
+        )
+
+    names: list[str] = []
+    for key in keys:
+        name = as_text(key)[0]
+        while name in names:  # keys that differ in halves of letters only are different columns
+            name += "\ufffd"
+        names.append(name)
+
+    def read() -> Iterator[Record]:
+        for record, value in objects():
+            cells = None if record.cells is None else [value.get(key) for key in keys]
+            yield Record(record.row, cells, record.reason, record.notes)
+
+    return Table(file, "jsonl", "line", names, 0, read, found.guesses, warnings=found.warnings, encoding=found.name)
+
+
+class _Twice(ValueError):
+    """A JSON object has a key twice; Python would keep the last value and lose the first."""
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise _Twice
+    return value
+
+
+# -- Parquet and datasets folders ------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _damaged(file: str, kind: str) -> Iterator[None]:
+    """Turn what a parser raises on a damaged file into one sentence; parsers raise almost anything there."""
+    try:
+        yield
+    except SynthtuneError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise RowsError(
+            f"{file}: cannot be read as {kind} ({said[:200]}); write it anew, or save it as CSV."
+        ) from error
+
+
+def _parquet(path: Path, file: str) -> Table:
+    import pyarrow.parquet
+
+    with _damaged(file, "Parquet"), pyarrow.parquet.ParquetFile(path) as opened:
+        columns = list(opened.schema_arrow.names)
+
+    def read() -> Iterator[Record]:
+        with _damaged(file, "Parquet"), pyarrow.parquet.ParquetFile(path) as opened:
+            yield from _arrow_records(opened.iter_batches(batch_size=LOOKED_AT, use_threads=False), {})
+
+    return Table(file, "arrow", "row", columns, 0, read)
+
+
+def _arrow_records(batches: Iterator[Any], names: dict[int, list[str]]) -> Iterator[Record]:
+    """Rows of Arrow batches; `names` holds the label names of columns that store their numbers."""
+    row = 0
+    for batch in batches:
+        columns = [column.to_pylist() for column in batch.columns]
+        for place, known in names.items():
+            columns[place] = [
+                known[value] if value is not None and 0 <= value < len(known) else None
+                for value in columns[place]
+            ]
+        for cells in zip(*columns, strict=True):
+            row += 1
+            yield Record(row, list(cells))
+
+
+def _datasets_folder(path: Path, file: str, split: str) -> Table:
+    if not any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        raise RowsError(
+            f"{file}: a folder that datasets' save_to_disk did not write (no dataset_dict.json or "
+            "state.json in it); give a file, or such a folder."
+        )
+    import datasets
+
+    guesses = []
+    with _damaged(file, "a datasets folder"):
+        loaded = datasets.load_from_disk(str(path))
+        if isinstance(loaded, datasets.DatasetDict):
+            chosen = split if split in loaded or len(loaded) > 1 else next(iter(loaded))
+            if chosen not in loaded:
+                raise RowsError(
+                    f"{file}: has the splits {listed(sorted(loaded))} and no '{split}'; name one of them, as "
+                    f"in {Path(file) / min(loaded)}."
+                )
+            guesses.append(Guess(file, "split", chosen, f"of {listed(sorted(loaded))}"))
+            loaded = loaded[chosen]
+    return of_dataset(loaded, file, guesses)
+
+
+def of_dataset(loaded: Any, file: str, guesses: list[Guess]) -> Table:
+    """A `datasets.Dataset` as a table; labels that it stores as numbers have their names."""
+    columns = list(loaded.column_names)
+    names = {place: list(loaded.features[name].names) for place, name in enumerate(columns)
+             if hasattr(loaded.features[name], "names")}
+
+    def read() -> Iterator[Record]:
+        with _damaged(file, "a datasets folder"):
+            yield from _arrow_records(loaded.with_format("arrow").iter(batch_size=LOOKED_AT), names)
+
+    return Table(file, "arrow", "row", columns, 0, read, guesses)
+
+
+def splits(path: Path) -> list[str]:
+    """Names of the splits of a datasets folder; none for anything else."""
+    try:
+        return list(json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+# -- Excel -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _book(path: Path, computed: bool = True) -> Iterator[Any]:
+    """A workbook as it is typed in, or with the values that were computed from it."""
+    import openpyxl
+
+    # As a file that is open, for openpyxl goes by the ending of a name.
+    with open(path, "rb") as opened, contextlib.closing(
+        openpyxl.load_workbook(opened, read_only=True, data_only=computed, keep_links=False)
+    ) as book:
+        yield book
+
+
+def _excel(path: Path, file: str, sheet: str | None) -> Table:
+    guesses = []
+    with _damaged(file, "an Excel workbook"):
+        if not zipfile.is_zipfile(path):
+            raise RowsError(
+                f"{file}: not an .xlsx workbook, or one with a password; save it anew as .xlsx without one."
+            )
+        with zipfile.ZipFile(path) as packed:
+            if sum(member.file_size for member in packed.infolist()) > EXCEL_BYTES:
+                raise RowsError(
+                    f"{file}: unpacks to more than {EXCEL_BYTES // 2**20:,} MiB; save the sheet as CSV."
+                )
+        with _book(path) as book:
+            sheets = [each.title for each in book.worksheets]
+            shown = (each.title for each in book.worksheets if each.sheet_state == "visible" and _has_cells(each))
+            first_shown = next(shown, None) if sheet is None else None
+    if sheet is None:
+        if not sheets:
+            raise RowsError(f"{file}: has no sheet with cells.")
+        sheet = first_shown or sheets[0]
+        why = f"the first of {listed(sheets)} that is shown and has cells" if sheets[1:] else "the only one"
+        guesses.append(Guess(file, "sheet", sheet, why))
+    elif sheet not in sheets:
+        raise RowsError(f"{file}: has no sheet '{sheet}'; it has {listed(sheets, most=10)}.")
+
+    def all_records() -> Iterator[Record]:
+        with _damaged(file, "an Excel workbook"), contextlib.ExitStack() as stack:
+            # The same rows twice: as typed in, which tells formulas, and with the values computed from them.
+            pages = []
+            for values in (False, True):
+                page = stack.enter_context(_book(path, values))[sheet]
+                page.reset_dimensions()  # a wrong note of the sheet's size would hide rows
+                pages.append(page.iter_rows())
+            for number, (typed, computed) in enumerate(zip(*pages, strict=True), 1):
+                if number > EXCEL_ROWS:
+                    raise RowsError(
+                        f"{file}, row {number}: more rows than a sheet can have; save the sheet as CSV."
+                    )
+                cells = [
+                    # A formula that gives an empty text is of type "str"; one whose value was never stored is of none.
+                    UNSTORED if cell.data_type == "f" and value.value is None and value.data_type != "str"
+                    else None if value.data_type == "e" else value.value
+                    for cell, value in zip(typed, computed, strict=True)
+                ]
+                formulas = tuple(
+                    f"formula:{place}" for place, cell in enumerate(typed) if cell.data_type == "f"
+                )
+                if formulas or any(str(cell).strip() for cell in cells if cell is not None):
+                    yield Record(number, cells, notes=formulas)
+
+    first = next(all_records(), None)
+    if first is None:
+        raise EmptyFile(f"{file}: sheet '{sheet}' has no cells; name another with 'sheet:'.")
+    columns = [as_text(cell)[0].strip() or f"column {number}" for number, cell in enumerate(first.cells, 1)]
+
+    with _damaged(file, "an Excel workbook"):
+        merged = _merged(path, sheet)
+
+    def read() -> Iterator[Record]:
+        ahead, here = list(merged), []
+        for record in itertools.islice(all_records(), 1, None):
+            cells = (record.cells + [None] * len(columns))[: len(columns)]
+            while ahead and ahead[-1][1] <= record.row:
+                here.append(ahead.pop())
+            here = [each for each in here if each[3] >= record.row]
+            for left, _, right, _ in here:  # the value of merged cells is in the first of them alone
+                for place in range(left - 1, min(right, len(columns))):
+                    cells[place] = MERGED if cells[place] is None else cells[place]
+            if any(cell is not None for cell in record.cells[len(columns) :]):
+                yield Record(record.row, None, "with cells beyond the last column that has a name")
+            else:
+                yield Record(record.row, cells, notes=record.notes)
+
+    return Table(file, "excel", "row", columns, first.row, read, guesses)
+
+
+def _has_cells(page: Any) -> bool:
+    page.reset_dimensions()
+    return any(cell is not None for row in page.iter_rows(values_only=True) for cell in row)
+
+
+def _merged(path: Path, sheet: str) -> list[tuple[int, int, int, int]]:
+    """Ranges of merged cells (left, top, right, bottom), from the last to the first.
+
+    They stand behind the cells, where openpyxl finds them only if it keeps every cell in memory.
+    """
+    from openpyxl.utils import range_boundaries
+
+    found, tail = set(), b""
+    with _book(path) as book, book[sheet]._get_source() as source:
+        while chunk := source.read(2**20):
+            tail = tail[-100:] + chunk
+            found.update(re.findall(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', tail))
+    return sorted((range_boundaries(each.decode()) for each in found), key=lambda each: -each[1])
+
+
+# -- cells -----------------------------------------------------------------------------------------
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a letter: JSON can name one, no file can hold it."""
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What a cell holds instead of a value, and what to do."""
+
+    what: str
+
+
+UNSTORED = Instead("a formula whose value is not stored (open the file in a spreadsheet program and save it)")
+MERGED = Instead("a cell that is merged with another (undo the merge and fill each cell)")
+
+
+def as_text(value: Any) -> tuple[str, str]:
+    """A cell as text.
+
+    Returns
+    -------
+    text : str
+        "" for a missing value; whole numbers without a point; dates in ISO format; of a list of one, that one.
+    kind : str
+        "" where the cell can be read, otherwise what it holds instead: "a list", "bytes", ….
+    """
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or value == [] or (isinstance(value, float) and math.isnan(value)):
+        return "", ""
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value), ""
+    if isinstance(value, bool):
+        return str(value).lower(), ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value)), ""
+    if isinstance(value, int):
+        return (str(value), "") if value.bit_length() < 2048 else ("", "a number of more than 600 digits")
+    if isinstance(value, (float, decimal.Decimal)):
+        return str(value), ""
+    if isinstance(value, datetime.datetime):
+        return (value.date() if value.time() == datetime.time() else value).isoformat(), ""
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat(), ""
+    if isinstance(value, Instead):
+        return "", value.what
+    names = {list: "a list of several (keep the one that is meant)", dict: "an object", bytes: "bytes"}
+    return "", names.get(type(value), f"a {type(value).__name__}")

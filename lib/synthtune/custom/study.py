@@ -1,0 +1,351 @@
+"""The paper's recipe on a user's own rows: teachers, synthetic examples, students, and what each is worth on rows held out.
+
+    outcome = study.run(custom.read("my_task.yaml"), "my_task.results")
+
+With a test file everything is trained once, on all labelled rows, and tested on that file. Without one the labelled rows
+are divided into folds: each is held out once while teachers and students are trained on the others, so that every row is
+tested by models that never saw it (Stone 1974, cross-validation); then all rows train the model to take away.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from synthtune import annotate, generate, student, teacher
+from synthtune.analysis import metrics, statistics
+from synthtune.analysis.results import ANNOTATED, BOTH, CONDITIONS, GENERATED, GOLD
+from synthtune.custom import baselines, forecast, record
+from synthtune.custom.confidence import Confidence, OfLabels, OfTexts
+from synthtune.custom.parts import WHOLE, WORK, Part, parts, settings_of
+from synthtune.custom.rows import CustomData
+from synthtune.errors import RowsError, StageError
+from synthtune.files import atomic_path, digest, remove
+from synthtune.models.language_model import LanguageModel
+from synthtune.progress import duration, progress
+from synthtune.scale import machine, workers
+from synthtune.settings import Settings
+from synthtune.student import Cell
+from synthtune.tasks import Example
+
+TEACHER = "teacher itself"
+Verdict = Literal["helps", "does not help", "not decided"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a user's rows.
+
+    Attributes
+    ----------
+    own : CustomData
+    settings : Settings
+    whole : Part
+        All labelled rows, with the settings that its stages ran with.
+    scores : DataFrame
+        One row a system, in the order of trying: system, value, low, high (accuracy or BLEU in percent, and its interval),
+        macro_f1 (classification), gain, gain_low, gain_high (points over the student of gold alone; NaN for itself), lead and
+        lead_low (points over the winner and the interval's lower end; NaN for itself).
+    winner : str
+        The condition whose student is the one to take away: the best on average.
+    optimism : float
+        Points that the winner's gain owes to being chosen on the rows that measure it; see `statistics.of_the_best`.
+    verdict : str
+        Whether synthetic examples help: "helps" if the interval of the winner's gain, less the optimism, is above zero, "does
+        not help" if no condition is above gold alone, "not decided" otherwise.
+    tested : DataFrame
+        Rows held out, in their order: id, text, truth; predicted by the winner and its confidence; quality, 1 if that is
+        right and 0 if not, or its chrF, between 0 and 1; by_gold, the student of gold alone.
+    held_out : str
+        How they were held out, in words.
+    confidence : Confidence
+        From the winner's scores, calibrated on the rows held out.
+    annotated, generated : DataFrame
+        Of all labelled rows, dropped ones included; empty where there are no unlabelled rows.
+    """
+
+    own: CustomData
+    settings: Settings
+    whole: Part
+    scores: pd.DataFrame
+    winner: str
+    optimism: float
+    verdict: Verdict
+    tested: pd.DataFrame
+    held_out: str
+    confidence: Confidence
+    annotated: pd.DataFrame
+    generated: pd.DataFrame
+
+    def score(self, system: str) -> pd.Series:
+        """The row of a system in `scores`."""
+        return self.scores.set_index("system").loc[system]
+
+    @property
+    def cell(self) -> Cell:
+        """The winner, trained on all labelled rows with the first of the seeds."""
+        return next(cell for cell in cells(self.whole) if cell.condition == self.winner)
+
+
+def run(own: CustomData, folder: str | Path, overrides: Sequence[str] = ()) -> Outcome:
+    """Do what has not been done, and say what came of it. What every stage makes is kept in the folder `work` of `folder`.
+
+    In a folder where something has been made before, what has changed since and what is made again is printed.
+
+    Parameters
+    ----------
+    own : CustomData
+        Without errors.
+    folder : path
+    overrides : sequence of str
+        Changes to the profile, such as "annotate.inputs=400".
+
+    Raises
+    ------
+    RowsError
+        The rows have errors, or are too few.
+    StageError
+        Another run is working in the folder, or it cannot be written.
+    """
+    if own.report.errors:
+        raise RowsError(f"{own.task.path.name}: errors ({len(own.report.errors)}) are to be solved before anything is "
+                        f"trained; the first: {own.report.errors[0]}")
+    with record.working(folder):
+        return measured(own, settings_of(own, Path(folder) / WORK, overrides))
+
+
+def measured(own: CustomData, settings: Settings) -> Outcome:
+    """What `run` does, for one who keeps other runs out of the folder."""
+    torch.set_num_threads(settings.threads)
+    each = parts(own, settings)
+    before, again = record.stamps(each), record.begin(own, settings)
+    print(f"This takes about {duration(forecast.seconds(each, settings))} on this machine, in the number format "
+          f"{settings.format}.", flush=True)
+    with record.offline(settings):
+        _side_by_side(each, settings)
+        outcome = _measured(own, settings, each)
+    if again:
+        record.say_made(before, record.stamps(each))
+    return outcome
+
+
+def _side_by_side(each: list[Part], settings: Settings) -> None:
+    """Do the work of the parts in several processes, as many as cores and memory allow; `_measured` reads what they keep."""
+    processes = machine.processes(settings, len(each))
+    if processes < 2:
+        return
+    others = active_children()
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (workers.environment(settings),)) as pool:
+        try:
+            parts = [pool.submit(_work, part) for part in each]
+            for done in progress(as_completed(parts), total=len(parts), desc="teachers and students", unit="part"):
+                done.result()
+        except BaseException as error:
+            for process in active_children():
+                if process not in others:
+                    process.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise StageError("A process ended without a word, most likely because memory ran out. Close other programs, or "
+                                 "choose a smaller teacher, and run again; finished work is kept.") from error
+            raise
+
+
+def _begin(environment: dict[str, str]) -> None:
+    """Make a new process one that works for the process that started it, without bars of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+    os.environ.update(environment)
+    os.environ.pop("SYNTHTUNE_PROGRESS", None)
+    os.environ["TQDM_DISABLE"] = "1"
+    workers.end_with_starter()
+
+
+def _work(part: Part) -> None:
+    """All that is kept of a part."""
+    torch.set_num_threads(part.settings.threads)
+    with record.offline(part.settings):
+        lm = teacher.base(part.settings)
+        _synthetic(lm, part)
+        if part.task.test:
+            _answers(lm, part)
+
+
+def _measured(own: CustomData, settings: Settings, each: list[Part]) -> Outcome:
+    lm = teacher.base(settings)
+    made = {part.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
+    tested = [part for part in each if part.task.test]
+    there = conditions(each[0], tested)
+    answers = pd.concat([_complete(_answers(lm, part), there) for part in progress(tested, desc="students", unit="part")],
+                        ignore_index=True)
+    held = [example for part in tested for example in part.task.test]
+    scores, winner, optimism = _scores(answers, held, tested[0], settings)
+    verdict = decided(scores, winner, optimism)
+    seed = answers.loc[answers["system"] == winner, "seed"].min()
+    best, gold = (answers[(answers["system"] == system) & (answers["seed"] == seed)] for system in (winner, GOLD))
+    said, scored = list(best["output"]), np.stack(list(best["scores"]))
+    if own.kind == "classification":
+        quality = np.array([output == example.target for output, example in zip(said, held, strict=True)], dtype=float)
+        places = {label: place for place, label in enumerate(own.labels)}
+        sure: Confidence = OfLabels.fit(scored, [places.get(example.target, -1) for example in held])
+    else:
+        quality = metrics.chrf_of_each([[example.target] for example in held], said)
+        sure = OfTexts.fit(scored, quality)
+    table = pd.DataFrame({"id": [example.id for example in held], "text": [example.text for example in held],
+                          "truth": [example.target for example in held], "predicted": said,
+                          "confidence": sure.of(scored), "quality": quality, "by_gold": list(gold["output"])})
+    words = "the test file" if len(each) == 1 else f"{len(tested)} folds"
+    annotated, generated = made[WHOLE]
+    return Outcome(own, settings, each[0], scores, winner, optimism, verdict, table, words, sure, annotated, generated)
+
+
+def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
+    """Whether the synthetic examples of the winner help; see `Outcome`."""
+    if winner == GOLD:
+        return "does not help"
+    return "helps" if scores.set_index("system").loc[winner, "gain_low"] > optimism else "not decided"
+
+
+def _synthetic(lm: LanguageModel | None, part: Part) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Annotated and generated examples of a part."""
+    annotator, generator = (teacher.ready(lm, part.task, part.budget, direction, part.settings)
+                            for direction in ("annotate", "generate"))
+    annotated = pd.DataFrame()
+    if part.task.unlabelled(part.budget):
+        annotated = annotate.annotate(annotator, part.task, part.budget, part.settings)
+    return annotated, generate.generate(generator, annotator, part.task, part.budget, part.settings)
+
+
+def cells(part: Part) -> list[Cell]:
+    """What students are trained on: gold alone, with what each route gave, and with half of each.
+
+    A route of which nothing was kept is no condition.
+    """
+    folder = part.settings.folder_of(part.name, part.budget)
+
+    def there(route: str) -> int:
+        return len(student.synthetic(folder / f"{route}.parquet"))
+
+    annotated, generated = there("annotated") if part.task.unlabelled(part.budget) else 0, there("generated")
+    amounts = {GOLD: 0, ANNOTATED: annotated, GENERATED: generated, BOTH: min(annotated, generated)}
+    return [Cell(part.budget, condition, amount, seed) for seed in seeds(part) for condition, amount in amounts.items()
+            if amount or condition == GOLD]
+
+
+def conditions(whole: Part, tested: Sequence[Part]) -> list[str]:
+    """What is compared: the conditions for which all labelled rows, and those of at least one fold, gave synthetic rows."""
+    found = {cell.condition for part in tested for cell in cells(part)}
+    return [cell.condition for cell in cells(whole) if cell.condition in found and cell.seed == seeds(whole)[0]]
+
+
+def _complete(answers: pd.DataFrame, there: Sequence[str]) -> pd.DataFrame:
+    """The answers of baselines, teacher and the conditions that are compared.
+
+    Where a fold has no synthetic rows for a condition, that condition's student is the one of gold alone.
+    """
+    known = [system for system in answers["system"].unique() if system not in CONDITIONS or system in there]
+    gold = answers[answers["system"] == GOLD]
+    return pd.concat([answers[answers["system"].isin(known)],
+                      *(gold.assign(system=condition) for condition in there if condition not in known)])
+
+
+def seeds(part: Part) -> list[int]:
+    """Seeds of the students: folds differ in their training rows already, a single test does not."""
+    return part.settings.students.seeds if part.name == WHOLE else part.settings.students.seeds_larger
+
+
+def _answers(lm: LanguageModel | None, part: Part) -> pd.DataFrame:
+    """Every system's outputs for the rows that a part holds out: system, seed, id, output, scores."""
+    test, gold = list(part.task.test), part.task.gold(part.budget)
+    texts = [example.text for example in test]
+    about = {"test": [[example.id, example.text] for example in test], "task": part.task.digest}
+    tables = []
+    for system, answer in baselines.systems(part.task.kind, part.settings).items():
+        tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
+                            lambda answer=answer: _table(answer(gold, texts))))
+    prompted = part.settings.annotate.source == "endpoint"
+    taught = (teacher.ready if prompted else teacher.fine_tune)(lm, part.task, part.budget, "annotate", part.settings)
+
+    def by_teacher() -> pd.DataFrame:
+        annotator = taught if prompted else teacher.with_adapter(lm, taught)
+        outputs, sums, scores = teacher.answers(annotator, part.task, texts, part.settings)
+        return _table(outputs, sums if scores is None else scores.tolist())
+
+    tables.append(_kept(part, TEACHER, {**about, "digest": taught.digest,
+                                        "settings": part.settings.for_stage("annotate", part.name)}, by_teacher))
+    wanted = cells(part)
+    rows = {cell: student.training_rows(part.task, cell, part.settings)[0] for cell in wanted}
+    bench: student.Bench | None = None
+    for cell in wanted:
+        def by_student(cell: Cell = cell) -> pd.DataFrame:
+            nonlocal bench
+            if bench is None:
+                # All texts in one order, whatever has been kept: in other batches a text's last digits differ.
+                bench = student.Bench.of(part.task, part.settings)
+                bench.read([row.text for each in rows.values() for row in each])
+            outputs, scores = bench.predict(bench.train(rows[cell], cell), texts, scored=True)
+            return _table(outputs, scores.tolist())
+
+        made_from = {**about, **depends_on(part, cell, rows[cell])}
+        tables.append(_kept(part, cell.condition, made_from, by_student, cell.seed))
+    return pd.concat([table.assign(id=[example.id for example in test]) for table in tables], ignore_index=True)
+
+
+def depends_on(part: Part, cell: Cell, rows: Sequence[student.Row]) -> dict[str, Any]:
+    """What a student of a part depends on: a writer also on the unlabelled rows, whose word pieces it knows."""
+    pool = [example.text for example in part.task.pool] if part.task.kind == "nlg" else []
+    return {**student.depends_on(part.task, cell, rows, part.settings), "pool": digest(pool)}
+
+
+def _table(outputs: Sequence[str], scores: Sequence[Any] | None = None) -> pd.DataFrame:
+    scores = [None] * len(outputs) if scores is None else scores
+    return pd.DataFrame({"output": list(outputs), "scores": [None if each is None else np.atleast_1d(each) for each in scores]})
+
+
+def _kept(part: Part, system: str, made_from: dict, make: Callable[[], pd.DataFrame], seed: int = 1) -> pd.DataFrame:
+    """A system's answers, read back if they were made from the same; named by the digest of what they are made from."""
+    folder = part.settings.folder / part.name / "answers"
+    name = "".join(letter if letter.isalnum() else "-" for letter in f"{system}-{seed}")
+    path = folder / f"{name}-{digest(made_from)[:16]}.parquet"
+    if not path.exists():
+        table = make()
+        for older in folder.glob(f"{name}-{'?' * 16}.parquet"):
+            remove(older)
+        with atomic_path(path) as temporary:
+            table.to_parquet(temporary)
+    return pd.read_parquet(path).assign(system=system, seed=seed)
+
+
+def _scores(answers: pd.DataFrame, held: list[Example], part: Part, settings: Settings) -> tuple[pd.DataFrame, str, float]:
+    """Scores of all systems on all rows held out, with intervals by a paired bootstrap over rows and seeds; winner and optimism."""
+    metric, records, found = part.task.metric, {}, {}
+    for (system, seed), group in answers.groupby(["system", "seed"], sort=False):
+        scores = part.task.score(held, list(group["output"]))
+        records.setdefault(system, {})[seed] = statistics.examples_of(part.task.kind, scores["per_example"])
+        found.setdefault(system, []).append(scores)
+    chosen = settings.figures
+    drawn = statistics.resample(records, chosen.resamples, settings.seed, "own rows")
+    students = {condition: records[condition] for condition in CONDITIONS if condition in records}
+    winner = max(students, key=lambda condition: drawn[condition][0])
+    gained = drawn[winner][0] - drawn[GOLD][0]
+    optimism = max(0.0, gained - statistics.of_the_best(students, GOLD, chosen.resamples, settings.seed))
+    rows = []
+    for system, scores in found.items():
+        value = statistics.estimate(drawn[system], chosen.confidence)
+        gain, lead = (None if system == other else statistics.estimate(drawn[system] - drawn[other], chosen.confidence)
+                      for other in (GOLD, winner))
+        rows.append({"system": system, "seeds": len(scores), "value": value.value, "low": value.low, "high": value.high,
+                     **({"macro_f1": float(np.mean([each["macro_f1"] for each in scores]))} if metric == "accuracy" else {}),
+                     "gain": gain.value if gain else np.nan, "gain_low": gain.low if gain else np.nan,
+                     "gain_high": gain.high if gain else np.nan,
+                     "lead": lead.value if lead else np.nan, "lead_low": lead.low if lead else np.nan})
+    return pd.DataFrame(rows), winner, optimism

@@ -1,0 +1,67 @@
+"""Custom tasks: a user's own benchmark, read from the labelled rows that a task file names."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from synthtune.custom import hub, reading
+from synthtune.custom.rows import CustomData, examples, pair_of, wording_of
+from synthtune.errors import RowsError
+from synthtune.files import digest
+from synthtune.task_list import Spec
+from synthtune.tasks.example import Example
+
+CHARACTERS = 4.5
+"""Of a token of prose, on average."""
+
+
+def read(path: Path) -> CustomData:
+    """Read and check the rows of a task file.
+
+    Raises
+    ------
+    SettingsError, RowsError
+        The task file or the rows cannot be used. Every error of the rows is named.
+    """
+    own = reading.read(path)
+    if own.report.errors:
+        raise RowsError(f"{path.name}: " + " ".join(map(str, own.report.errors)) + " See also ./run_all.sh --check --task "
+                        f"{path}.")
+    return own
+
+
+def spec(path: Path) -> Spec:
+    """The task as the study knows those of task_list.yaml; its sentences are the first texts of the rows.
+
+    Raises
+    ------
+    SettingsError, RowsError
+        As for `read`.
+    """
+    own = read(path)
+    wording, names = wording_of(own), pair_of(own)
+    gold = examples(own.gold, names, "row")
+    tokens = {"input": [each.text for each in gold], "output": [each.target for each in gold]}
+    return Spec(
+        own.task.name, "custom", wording.instruction, wording.input, wording.output, tuple(tokens["input"][:2]), gold[0].target,
+        {name: math.ceil(sum(map(len, texts)) / len(texts) / CHARACTERS) for name, texts in tokens.items()}, own.kind,
+        pair=names, labels=len(own.labels), separator=own.columns.separator,
+        rows=digest([own.gold.to_dict("list"), own.test.to_dict("list"), asdict(wording), names, own.kind, own.columns.separator]))
+
+
+def corpus(path: Path) -> tuple[str, list[Example], list[Example] | None, dict[str, Any]]:
+    """The kind of task, labelled rows, test rows where there are any, and counts.
+
+    Rows without labels have no part in a study, which hides the labels of others.
+    """
+    own = read(path)
+    names = pair_of(own)
+    test = examples(own.test, names, "test") if len(own.test) else None
+    dropped = sum(sum(count.dropped.values()) for count in own.report.counts if count.role != "unlabelled")
+    counted: dict[str, Any] = {"dropped_rows": dropped, "unlabelled_not_used": len(own.unlabelled)}
+    if own.task.hub:
+        counted |= {"hub": own.task.hub, "revision": hub.revision_of(own.task)}
+    return own.kind, examples(own.gold, names, "row"), test, counted

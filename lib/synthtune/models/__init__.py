@@ -1,0 +1,1 @@
+"""Language models, encoders and seq2seq models: where they come from, and what is computed with them."""

@@ -1,0 +1,1 @@
+"""The command line, the environment, and notebooks that are run."""

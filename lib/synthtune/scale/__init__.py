@@ -1,0 +1,1 @@
+"""Devices, several processes or GPUs, the planner and SLURM."""
