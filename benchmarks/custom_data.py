@@ -31,9 +31,10 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from synthtune import custom, settings, student, tasks, teacher
+from synthtune import custom, experiment, settings, student, tasks, teacher
 from synthtune.analysis import statistics
 from synthtune.analysis.results import GOLD
+from synthtune.context import Context
 from synthtune.custom import baselines, study
 from synthtune.custom.products import write_csv
 from synthtune.errors import SynthtuneError
@@ -104,27 +105,27 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
     part, gold = outcome.whole, outcome.whole.task.gold(outcome.whole.budget)
     test = list(part.task.test)
     texts = [example.text for example in test]
-    bench = student.Bench.of(part.task, part.settings)
+    bench = student.trainer(Context.of(part.task, part.settings))
     cells = [cell for cell in study.cells(part) if cell.condition == GOLD]
     pseudo = [item.text for item in part.task.unlabelled(part.budget)[: part.settings.annotate.inputs]]
-    rows = [student.Row(example.text, example.target) for example in gold]
+    rows = [experiment.Row(example.text, example.target) for example in gold]
     records: dict[int, np.ndarray] = {}
     for cell in progress(cells, desc="self-training", unit="seed"):
         said, _ = bench.predict(bench.train(rows, cell), pseudo)
-        more = rows + [student.Row(text, output) for text, output in zip(pseudo, said, strict=True)]
-        trained = bench.train(more, student.Cell(cell.budget, "self-trained", len(pseudo), cell.seed))
+        more = rows + [experiment.Row(text, output) for text, output in zip(pseudo, said, strict=True)]
+        trained = bench.train(more, experiment.Cell(cell.budget, "self-trained", len(pseudo), cell.seed))
         outputs, _ = bench.predict(trained, texts)
         records[cell.seed] = np.array(part.task.score(test, outputs)["per_example"])
     own_score = estimated(records, part.settings)
     small = assets.model_path(part.settings.students.model)
     size = (small / "model.safetensors").stat().st_size / 1e6
     speed, sizes = {}, {GOLD: size, baselines.SETFIT: size}
-    fresh = student.Bench.of(part.task, part.settings)
+    fresh = student.trainer(Context.of(part.task, part.settings))
     speed[GOLD] = timed(lambda: fresh.predict(trained, texts))[1]
     lm = language_model.load(part.settings.teacher.model, part.settings.format)
-    adapter = teacher.fine_tune(lm, part.task, part.budget, "annotate", part.settings)
+    adapter = teacher.fine_tune(lm, Context.of(part.task, part.settings, part.budget), "annotate")
     annotator = teacher.with_adapter(lm, adapter)
-    speed[study.TEACHER] = timed(lambda: teacher.answers(annotator, part.task, texts, part.settings))[1]
+    speed[study.TEACHER] = timed(lambda: teacher.answers(annotator, Context.of(part.task, part.settings), texts))[1]
     sizes[study.TEACHER] = sum(p.numel() * p.element_size() for p in annotator.model.parameters()) / 1e6
     model = baselines.tfidf_model(gold)
     speed[baselines.TFIDF] = timed(lambda: model.predict(texts))[1]

@@ -36,9 +36,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pandas as pd
 import torch
-from synthtune import settings, teacher
+from synthtune import settings
 from synthtune.files import atomic_path
-from synthtune.models import assets, language_model, vllm_engine
+from synthtune.models import assets, fine_tuning, language_model, vllm_engine
 from synthtune.models.language_model import LanguageModel
 from synthtune.scale import model_cost, planner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -306,8 +306,8 @@ def the_teacher(bench: Bench) -> None:
 
     @functools.cache
     def learner() -> tuple[nn.Module, torch.optim.Optimizer]:
-        teacher._trainable(made(), chosen.teacher, 0)
-        module = teacher._TargetLoss(made()).to(device).train()
+        fine_tuning.trainable(made(), chosen.teacher, 0)
+        module = fine_tuning.TargetLoss(made()).to(device).train()
         return module, torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
 
     for way in ("kept", "checkpointed"):

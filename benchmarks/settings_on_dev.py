@@ -23,9 +23,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pandas as pd
 import torch
+from synthtune import experiment, student, tasks, teacher
 from synthtune import settings as settings_module
-from synthtune import student, tasks, teacher
 from synthtune.analysis.results import CONDITIONS, FULL
+from synthtune.context import Context
 from synthtune.errors import SettingsError, SynthtuneError
 from synthtune.files import atomic_path, locked
 from synthtune.models import language_model
@@ -48,8 +49,8 @@ def measure_teacher(name: str, settings: Settings) -> Iterator[dict]:
     """Fine-tune the annotating teacher at the smallest budget; one row."""
     task, budget = development(name, settings), settings.budgets[0]
     lm = language_model.load(settings.check(name).teacher.model, settings.format)
-    adapter = teacher.fine_tune(lm, task, budget, "annotate", settings)
-    row = teacher.evaluate(teacher.with_adapter(lm, adapter), task, budget, settings)
+    adapter = teacher.fine_tune(lm, Context.of(task, settings, budget), "annotate")
+    row = teacher.evaluate(teacher.with_adapter(lm, adapter), Context.of(task, settings, budget))
     yield {
         "budget": budget,
         "system": row["system"],
@@ -64,11 +65,11 @@ def measure_teacher(name: str, settings: Settings) -> Iterator[dict]:
 def measure_students(name: str, settings: Settings, conditions: list[str]) -> Iterator[dict]:
     """Train the students of some conditions at the smallest budget; one row each."""
     task = development(name, settings)
-    stages.ensure_synthetic(task, settings)
-    wanted = [cell for cell in student.cells(task, settings) if cell.condition in conditions]
+    stages.ensure_synthetic(Context.of(task, settings))
+    wanted = [cell for cell in experiment.cells(Context.of(task, settings)) if cell.condition in conditions]
     if not wanted:
         raise SettingsError(f"--conditions: {name} has no cells of {', '.join(conditions)} with these settings.")
-    for row in student.run_cells(task, settings, wanted).to_dict("records"):
+    for row in student.run_cells(Context.of(task, settings), wanted).to_dict("records"):
         yield {
             "budget": row["budget"],
             "system": f"{row['condition']}, {row['amount']} added, seed {row['seed']}",

@@ -45,10 +45,11 @@ import peft
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from synthtune import number_format, student, tasks, teacher
+from synthtune import experiment, number_format, student, tasks, teacher
 from synthtune import settings as settings_module
+from synthtune.context import Context
 from synthtune.files import atomic_path
-from synthtune.models import assets, language_model
+from synthtune.models import assets, fine_tuning, language_model, students
 from synthtune.models.language_model import LanguageModel
 from synthtune.number_format import NumberFormat
 from synthtune.settings import Settings
@@ -140,7 +141,7 @@ class Bench:
         self.tasks, self.facts, self.films = loaded, loaded["webnlg"], loaded["film_reviews"]
         name = self.settings.teacher.model
         self.lm = language_model.load(name, chosen)
-        adapter = teacher.fine_tune(self.lm, self.facts, effort.tuned_on, "annotate", self.settings)
+        adapter = teacher.fine_tune(self.lm, Context.of(self.facts, self.settings, effort.tuned_on), "annotate")
         self.tuned = teacher.with_adapter(self.lm, adapter)
         # What a user has: the same weights, and nothing of this package.
         self.plain = AutoModelForCausalLM.from_pretrained(assets.model_path(name), dtype=number_format.dtype(chosen)).eval()
@@ -257,7 +258,7 @@ class Bench:
         def ours() -> list[float]:
             with tempfile.TemporaryDirectory() as folder:
                 settings = self.settings.model_copy(update={"budgets": [examples], "run_dir": Path(folder)})
-                return list(teacher.fine_tune(self.lm, self.facts, examples, "annotate", settings).losses["loss"])
+                return list(teacher.fine_tune(self.lm, Context.of(self.facts, settings, examples), "annotate").losses["loss"])
 
         def plain() -> list[float]:
             torch.manual_seed(1)
@@ -268,12 +269,12 @@ class Bench:
             for example in self.facts.gold(examples):
                 before, after = teacher.training_text(self.facts, example, "annotate")
                 read, learned = self.lm.encode(before), [*self.lm.encode(after), self.lm.end]
-                rows.append((read + learned, [teacher.IGNORED] * len(read) + learned))
+                rows.append((read + learned, [fine_tuning.IGNORED] * len(read) + learned))
             rng, losses = random.Random(tasks.seed_for(self.settings, "webnlg", examples, "annotate")), []
             for _ in range(self.effort.epochs):  # in the same batches, or the first loss could not be compared
-                for batch in teacher.shuffled_by_length([len(ids) for ids, _ in rows], chosen.batch_size, rng):
+                for batch in fine_tuning.shuffled_by_length([len(ids) for ids, _ in rows], chosen.batch_size, rng):
                     ids, mask = language_model.padded([rows[index][0] for index in batch], self.lm.end, left=False)
-                    targets, _ = language_model.padded([rows[index][1] for index in batch], teacher.IGNORED, left=False)
+                    targets, _ = language_model.padded([rows[index][1] for index in batch], fine_tuning.IGNORED, left=False)
                     loss = model(input_ids=ids, attention_mask=mask, labels=targets, use_cache=False).loss
                     loss.backward()
                     optimizer.step()
@@ -352,23 +353,23 @@ class Bench:
             plain_fit(model, task.gold(self.effort.gold), settings, lambda batch: loss(model, batch))
             return model
 
-        def check(first: tuple[student.Bench, student.Trained], second: EncoderDecoderModel) -> tuple[bool, str]:
+        def check(first: tuple[students.StudentTrainer, students.Trained], second: EncoderDecoderModel) -> tuple[bool, str]:
             bench, trained = first
             losses = training_loss(bench.whole(trained)), training_loss(second)
             return losses[0] < losses[1] + 0.3, f"loss on the training texts {losses[0]:.2f} and {losses[1]:.2f}"
 
         self.train_student("seq2seq", task, settings, lambda *both: both, plain, check)
 
-    def train_student(self, what: str, task: Task, settings: Settings, used: Callable[[student.Bench, student.Trained], Any],
+    def train_student(self, what: str, task: Task, settings: Settings, used: Callable[[students.StudentTrainer, students.Trained], Any],
                       plain: Callable[[], Any], check: Callable[[Any, Any], tuple[bool, str]]) -> None:
         """What student.run_cells does for one cell, without its folder of results."""
-        rows = [student.Row(example.text, example.target) for example in task.pool[: self.effort.gold]]
+        rows = [experiment.Row(example.text, example.target) for example in task.pool[: self.effort.gold]]
         settings = settings.model_copy(update={"budgets": [self.effort.gold]})
 
         def ours() -> Any:
-            bench = student.Bench.of(task, settings)
+            bench = student.trainer(Context.of(task, settings))
             bench.read([row.text for row in rows])
-            return used(bench, bench.train(rows, student.Cell(self.effort.gold, "gold", 0, 1)))
+            return used(bench, bench.train(rows, experiment.Cell(self.effort.gold, "gold", 0, 1)))
 
         self.compare(f"student training, {what}", "examples", ours, plain,
                      lambda _: settings.students.batch_size * self.effort.student_steps, check)
@@ -401,7 +402,7 @@ def plain_fit(model: PreTrainedModel, pool: Sequence[Example], settings: Setting
     for step in range(chosen.steps):
         waiting = waiting or rng.sample(list(pool), len(pool))
         batch, waiting = waiting[: chosen.batch_size], waiting[chosen.batch_size:]
-        optimizer.param_groups[0]["lr"] = chosen.learning_rate * teacher.warm_up_and_decay(step, chosen.steps)
+        optimizer.param_groups[0]["lr"] = chosen.learning_rate * fine_tuning.warm_up_and_decay(step, chosen.steps)
         loss(batch).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -453,7 +454,7 @@ def teacher_operations(model: PreTrainedModel, work: str) -> dict[str, Callable[
     """
     texts, length, past, kept = WORK[work]
     config, dtype, training = model.config, model.dtype, work == "training"
-    attention = "eager" if training and dtype == torch.bfloat16 else "sdpa"  # as in teacher._train
+    attention = "eager" if training and dtype == torch.bfloat16 else "sdpa"  # as in models/fine_tuning.py
     model.set_attn_implementation(attention)
     decoder, width = model.get_decoder(), config.hidden_size // config.num_attention_heads
     states = torch.randn(texts, length, config.hidden_size).to(dtype).requires_grad_(training)
@@ -499,7 +500,7 @@ def student_operations(chosen: NumberFormat) -> dict[str, Callable[[], None]]:
     def run() -> None:
         with number_format.computing(chosen, states.device):
             output = model(states)
-        output.sum().backward()  # as in student.Bench.fit
+        output.sum().backward()  # as in students.StudentTrainer.fit
 
     return {"MLP": run}
 

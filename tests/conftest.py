@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+from synthtune.context import Context
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests run side by side: what a test does not ask for, it does in one process.
@@ -56,19 +58,19 @@ def lm():
 
 @pytest.fixture(scope="session")
 def study(lm, tiny, tmp_path_factory):
-    """Tweets at the smallest budget: the teacher fine-tuned in both directions, annotations and new pairs."""
+    """Tweets at the smallest budget: the teacher fine-tuned for both objectives, annotations and new pairs."""
     from synthtune import annotate, generate, tasks, teacher
 
     settings = tiny(tmp_path_factory.mktemp("study"))
     task, budget = tasks.load("tweets", settings), settings.budgets[0]
-    adapters = {direction: teacher.fine_tune(lm, task, budget, direction, settings)
-                for direction in ("annotate", "generate")}
+    adapters = {objective: teacher.fine_tune(lm, Context.of(task, settings, budget), objective)
+                for objective in ("annotate", "generate")}
     annotator, generator = (teacher.with_adapter(lm, adapters[name]) for name in ("annotate", "generate"))
     return SimpleNamespace(
         settings=settings, task=task, budget=budget, lm=lm, adapters=adapters, annotator=annotator, generator=generator,
         folder=settings.folder / task.name / f"budget-{budget}",
-        annotated=annotate.annotate(annotator, task, budget, settings),
-        generated=generate.generate(generator, annotator, task, budget, settings))
+        annotated=annotate.annotate(annotator, Context.of(task, settings, budget)),
+        generated=generate.generate(generator, annotator, Context.of(task, settings, budget)))
 
 
 @pytest.fixture(scope="session")

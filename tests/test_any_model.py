@@ -10,8 +10,9 @@ import torch
 import transformers
 from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file
+from synthtune import experiment, student, tasks, teacher
 from synthtune import settings as settings_module
-from synthtune import student, tasks, teacher
+from synthtune.context import Context
 from synthtune.custom import deployed
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
@@ -96,9 +97,9 @@ def save(folder, name, sizes, form, around, **tokens):
 
 def trained(task, settings):
     """A student of gold, saved whole with its tokenizer: its bench, what it says of some texts, and the folder."""
-    bench = student.Bench.of(task, settings)
-    cell = student.Cell(32, "gold", 0, 1)
-    result = bench.train(student.training_rows(task, cell, settings)[0], cell)
+    bench = student.trainer(Context.of(task, settings))
+    cell = experiment.Cell(32, "gold", 0, 1)
+    result = bench.train(experiment.training_rows(Context.of(task, settings), cell)[0], cell)
     folder = settings.folder / "model"
     bench.whole(result).save_pretrained(folder)
     bench.tokenizer.model_input_names = ["input_ids", "attention_mask"]
@@ -124,15 +125,15 @@ def test_a_teacher(tiny, tmp_path, monkeypatch, name):
     task = tasks.load("tweets", settings)
     lm = language_model.load(settings.teacher.model, "float32")
     assert layers.parts(lm.model, 2, torch.tensor([lm.encode("some words")])).apart == once
-    for direction in ("annotate", "generate"):
-        adapter = teacher.fine_tune(lm, task, 16, direction, settings)
+    for objective in ("annotate", "generate"):
+        adapter = teacher.fine_tune(lm, Context.of(task, settings, 16), objective)
         losses = adapter.losses.groupby("epoch")["loss"].mean()
         assert losses[3] < losses[1]
         tuned = load_file(adapter.folder / "adapter_model.safetensors")
         assert {int(re.search(r"\.(\d+)\.", key)[1]) for key in tuned} == {2, 3}, "the lowest layers are left as they are"
     used, plain = [], language_model._next_logits
     monkeypatch.setattr(language_model, "_next_logits", lambda lm, rows, number: used.append(len(rows)) or plain(lm, rows, number))
-    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, 16, "annotate", settings))
+    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, Context.of(task, settings, 16), "annotate"))
     prefix, prompts, labels = "Some examples first.\n", ["Text: one\nLabel:", "Text: another, longer one :)\nLabel:"], ["positive", "not at all"]
     scores = language_model.score_labels(annotator, prompts, labels, prefix)
     assert (len(used) == 2) == side_by_side  # once for each label, to try
@@ -287,7 +288,7 @@ def test_a_model_that_cannot_be_a_teacher_is_one_sentence(tmp_path, name, form, 
 def test_a_decoder_does_not_become_a_seq2seq_student(llama, tiny, tmp_path):
     settings = tiny(tmp_path / "run", **{"students.model": str(llama)}).check("webnlg")
     with pytest.raises(AssetError, match=r"\(llama\) does not write texts, and webnlg needs a student that does"):
-        student.Bench.of(tasks.load("webnlg", settings), settings)
+        student.trainer(Context.of(tasks.load("webnlg", settings), settings))
 
 
 @pytest.mark.parametrize(("tokens", "ends", "said"), [

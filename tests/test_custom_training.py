@@ -23,8 +23,9 @@ import pytest
 import torch
 from huggingface_hub import constants, is_offline_mode
 from onnx.reference import ReferenceEvaluator
-from synthtune import custom, student
+from synthtune import custom, experiment, student
 from synthtune.analysis.results import ANNOTATED, BOTH, CONDITIONS, GOLD
+from synthtune.context import Context
 from synthtune.custom import baselines, command, deployed, example, page, products, record, study
 from synthtune.custom.confidence import OfLabels, OfTexts
 from synthtune.custom.parts import parts, settings_of
@@ -419,7 +420,7 @@ def test_a_route_of_which_nothing_is_kept_is_no_condition_and_gains_nothing(test
     assert [system for system in outcome.scores["system"] if system in CONDITIONS] == [GOLD, ANNOTATED]
     assert "None of the 14 generated rows was kept (14 " in (folder / "report.html").read_text("utf-8")
     assert "generated rows added" not in capsys.readouterr().out
-    rows, _ = student.training_rows(outcome.whole.task, outcome.cell, outcome.whole.settings)
+    rows, _ = experiment.training_rows(Context.of(outcome.whole.task, outcome.whole.settings), outcome.cell)
     assert outcome.whole.settings.steps(1) == outcome.whole.settings.steps(len(rows)), "no condition trains longer than gold"
 
 
@@ -515,10 +516,10 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
     assert "mean chrF" in report and "a chrF of 100 / (1 + exp(" in (written["model"] / "README.md").read_text("utf-8")
     part = outcome.whole
     cell = next(cell for cell in study.cells(part) if cell.condition == outcome.winner)
-    bench = student.Bench.of(part.task, part.settings)
+    bench = student.trainer(Context.of(part.task, part.settings))
     inputs = [example.text for example in part.task.pool[part.budget:]]
     assert all(text.startswith("Utterance: ") and " Act: " in text for text in inputs)
-    said, sure = bench.predict(bench.train(student.training_rows(part.task, cell, part.settings)[0], cell), inputs, scored=True)
+    said, sure = bench.predict(bench.train(experiment.training_rows(Context.of(part.task, part.settings), cell)[0], cell), inputs, scored=True)
     saved = list(deployed.predict(written["model"], inputs, ()))
     assert [text for outputs, _, _ in saved for text in outputs] == said
     assert np.concatenate([scores[:, 0] for _, scores, _ in saved]) == pytest.approx(sure.numpy(), abs=1e-3)

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from synthtune import annotate, custom, generate, student, teacher
+from synthtune import annotate, custom, experiment, generate, teacher
+from synthtune.context import Context
 from synthtune.custom import command
 from synthtune.custom import study as study_of_rows
 from synthtune.errors import SettingsError, StageError
@@ -485,11 +486,11 @@ def study(base_url, folder, kind="classification", **changes):
 def made(base_url, folder, kind="classification", **changes):
     task, budget, settings = study(base_url, folder, kind, **changes)
     assert teacher.base(settings) is None
-    annotator, generator = (teacher.ready(None, task, budget, objective, settings) for objective in ("annotate", "generate"))
-    annotated = annotate.annotate(annotator, task, budget, settings)
-    generated = generate.generate(generator, annotator, task, budget, settings)
-    annotate.check(annotated, annotator, task, budget, settings)
-    return annotated, generated, generate.audit(generated, generator, task, budget, settings), settings
+    annotator, generator = (teacher.ready(None, Context.of(task, settings, budget), objective) for objective in ("annotate", "generate"))
+    annotated = annotate.annotate(annotator, Context.of(task, settings, budget))
+    generated = generate.generate(generator, annotator, Context.of(task, settings, budget))
+    annotate.check(annotated, annotator, Context.of(task, settings, budget))
+    return annotated, generated, generate.audit(generated, generator, Context.of(task, settings, budget)), settings
 
 
 def test_the_tables_of_the_stages_come_from_a_prompted_model_alone(scripted, tmp_path):
@@ -497,7 +498,7 @@ def test_the_tables_of_the_stages_come_from_a_prompted_model_alone(scripted, tmp
     annotated, generated, report, settings = made(server.base_url, tmp_path)
     assert len(annotated) == 18 and list(annotated["output"]) == [COLOURS[place % 3] for place in range(12, 30)]
     assert not annotated["dropped"].any() and annotated["log_probability"].isna().all()
-    rows = student.synthetic_rows(annotated, COLOURS, settings)
+    rows = experiment.synthetic_rows(annotated, COLOURS, settings)
     assert rows[0].soft == (1.0, 0.0, 0.0) and rows[1].soft == (0.0, 1.0, 0.0), "students learn the label as a hard one"
     assert len(generated) == report["kept"] == 13 and list(generated["sampled"][:4]) == ["blue", "green", "red", "blue"]
     assert list(generated["output"]) == list(generated["relabelled"]) == list(generated["sampled"])

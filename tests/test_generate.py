@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from synthtune import generate, tasks, teacher
 from synthtune.analysis import metrics
+from synthtune.context import Context
 from synthtune.files import read_json
 from synthtune.models import language_model
 
@@ -19,7 +20,7 @@ def test_pairs_are_asked_for_equally_often_for_every_label(study):
 
 
 def test_what_is_dropped_and_what_is_kept_add_up(study):
-    report = generate.audit(study.generated, study.generator, study.task, 32, study.settings)
+    report = generate.audit(study.generated, study.generator, Context.of(study.task, study.settings, 32))
     assert report == read_json(study.folder / "generation.json")
     assert report["requested"] == report["sampled"] == 24
     assert report["kept"] + sum(report["dropped"].values()) == 24 and set(report["dropped"]) <= set(generate.REASONS)
@@ -34,7 +35,7 @@ def test_what_is_dropped_and_what_is_kept_add_up(study):
 def test_the_seed_fixes_the_pairs(study, tiny, tmp_path):
     def texts(folder, **changes):
         settings = tiny(tmp_path / folder, **{"generate.pairs": 6, "generate.max_new_tokens": 12, **changes})
-        return list(generate.generate(study.generator, study.annotator, study.task, 32, settings)["text"])
+        return list(generate.generate(study.generator, study.annotator, Context.of(study.task, settings, 32))["text"])
 
     first = texts("a")
     assert texts("b") == first and texts("c", seed=18) != first and len(set(first)) > 1
@@ -44,13 +45,11 @@ def test_pairs_are_kept_until_a_setting_of_theirs_changes(study, tiny, monkeypat
     sampled = []
     monkeypatch.setattr(language_model, "write", lambda *_, **__: sampled.append(1) or pytest.fail("sampled"))
     for changes in ({}, {"students.steps": 9}):
-        again = generate.generate(study.generator, study.annotator, study.task, 32,
-                                  tiny(study.settings.folder, **changes))
+        again = generate.generate(study.generator, study.annotator, Context.of(study.task, tiny(study.settings.folder, **changes), 32))
         assert list(again["text"]) == list(study.generated["text"])
         assert list(again["dropped"]) == list(study.generated["dropped"])
     with pytest.raises(pytest.fail.Exception):
-        generate.generate(study.generator, study.annotator, study.task, 32,
-                          tiny(study.settings.folder, **{"generate.temperature": 0.8}))
+        generate.generate(study.generator, study.annotator, Context.of(study.task, tiny(study.settings.folder, **{"generate.temperature": 0.8}), 32))
 
 
 def pairs(*rows):
@@ -74,7 +73,7 @@ def test_every_reason_to_drop_a_text(study):
             (gold.upper() + " !!", "negative", True, "copied from gold"),
             (gold + " ok", "negative", True, "copied from gold"),  # nearly the same
             ("nothing works in this town any more", "negative", True, "")]
-    assert generate._malformed(pairs(*(row[:3] for row in rows)), study.task, 32) == [row[3] for row in rows]
+    assert generate._malformed(pairs(*(row[:3] for row in rows)), Context.of(study.task, study.settings, 32)) == [row[3] for row in rows]
 
 
 def test_every_reason_to_drop_an_input_of_facts(tiny, tmp_path):
@@ -88,7 +87,7 @@ def test_every_reason_to_drop_an_input_of_facts(tiny, tmp_path):
             ("Old Port | country | Norway", "", True, "empty"),
             ("Old Port | country | Norway", "Old Port is", False, "unfinished"),
             (gold, "Whatever it is.", True, "copied from gold")]
-    assert generate._malformed(pairs(*(row[:3] for row in rows)), task, 32) == [row[3] for row in rows]
+    assert generate._malformed(pairs(*(row[:3] for row in rows)), Context.of(task, tiny(tmp_path), 32)) == [row[3] for row in rows]
 
 
 @pytest.fixture
@@ -102,8 +101,8 @@ def hand_made(study, tiny, tmp_path, monkeypatch):
 
     def run(labels):
         settings = tiny(tmp_path / labels, **{"generate.labels": labels, "generate.pairs": 4})
-        made = generate.generate(study.generator, study.annotator, study.task, 32, settings)
-        return made, generate.audit(made, study.generator, study.task, 32, settings)
+        made = generate.generate(study.generator, study.annotator, Context.of(study.task, settings, 32))
+        return made, generate.audit(made, study.generator, Context.of(study.task, settings, 32))
 
     return run
 
@@ -133,9 +132,9 @@ def test_pairs_that_leave_out_a_value_are_dropped_on_demand(study, tiny, tmp_pat
         ("Tin | symbol | Sn", "Tin is a metal.", True), ("Iron | symbol | Fe", "Iron it is.", True)))
     monkeypatch.setattr(teacher, "answers", lambda *_, **__: (
         ["A symbol.", "Zinc is Zn.", "Tin is Sn.", "Iron."], [-1.0] * 4, None))
-    table = generate.generate(study.generator, study.annotator, task, 32, settings)
+    table = generate.generate(study.generator, study.annotator, Context.of(task, settings, 32))
     assert list(table.loc[table["dropped"] == "", "output"]) == outputs
-    assert generate.audit(table, study.generator, task, 32, settings)["dropped"] == dropped
+    assert generate.audit(table, study.generator, Context.of(task, settings, 32))["dropped"] == dropped
 
 
 def test_a_pair_without_an_output_is_dropped_with_its_reason(study, tiny, tmp_path, monkeypatch):
@@ -144,18 +143,18 @@ def test_a_pair_without_an_output_is_dropped_with_its_reason(study, tiny, tmp_pa
     monkeypatch.setattr(generate, "_sample", lambda *_: pairs(
         ("Barium | symbol | Ba", "Ba is barium.", True), ("Zinc | symbol | Zn", "Zn is zinc.", True)))
     monkeypatch.setattr(teacher, "answers", lambda *_, **__: (["", "Zinc is Zn."], [-1.0, -1.0], None))
-    table = generate.generate(study.generator, study.annotator, task, 32, settings)
+    table = generate.generate(study.generator, study.annotator, Context.of(task, settings, 32))
     assert list(table["dropped"]) == ["no output", ""]
-    assert generate.audit(table, study.generator, task, 32, settings)["dropped"] == {"no output": 1}
+    assert generate.audit(table, study.generator, Context.of(task, settings, 32))["dropped"] == {"no output": 1}
 
 
 def test_nothing_to_keep_is_no_error(study, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "_sample", lambda *_: pairs(("", "positive", True), ("word", "negative", False)))
     settings = tiny(tmp_path, **{"generate.pairs": 2})
-    table = generate.generate(study.generator, study.annotator, study.task, 32, settings)
-    report = generate.audit(table, study.generator, study.task, 32, settings)
+    table = generate.generate(study.generator, study.annotator, Context.of(study.task, settings, 32))
+    report = generate.audit(table, study.generator, Context.of(study.task, settings, 32))
     assert report["kept"] == 0 and report["dropped"] == {"empty": 1, "unfinished": 1}
-    assert list(generate.generate(study.generator, study.annotator, study.task, 32, settings)["dropped"]) == [
+    assert list(generate.generate(study.generator, study.annotator, Context.of(study.task, settings, 32))["dropped"]) == [
         "empty", "unfinished"]
     assert generate.examples_of(table).empty
 
@@ -165,17 +164,17 @@ def test_an_input_and_its_output_are_told_apart(lm, tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(language_model, "write", lambda lm, prompts, *_, **__: (written, [-1.0] * 3, [True] * 3))
     settings = tiny(tmp_path, **{"generate.pairs": 3})
     task = tasks.load("webnlg", settings)
-    table = generate._sample(lm, task, 32, settings)
+    table = generate._sample(lm, Context.of(task, settings, 32))
     assert list(table["text"]) == ["A b | of | C", "D | of | E", "F | of | G"]
     assert list(table["sampled"]) == ["A b is of C.", "", "F is\nmore"]
-    assert generate._malformed(table, task, 32) == ["", "empty", "malformed"]
+    assert generate._malformed(table, Context.of(task, settings, 32)) == ["", "empty", "malformed"]
 
 
 def test_a_text_as_long_as_the_tasks_own_is_cut_as_they_are(study, tiny, tmp_path, monkeypatch):
     written = ["a story that goes on " * 4, "a story that"]
     monkeypatch.setattr(language_model, "write", lambda lm, prompts, *_, **__: (written, [-1.0] * 2, [False] * 2))
     settings = tiny(tmp_path, **{"generate.pairs": 2, "max_characters": 40})
-    table = generate._sample(study.generator, study.task, 32, settings)
+    table = generate._sample(study.generator, Context.of(study.task, settings, 32))
     assert list(table["text"]) == ["a story that goes on a story that goes", "a story that"]
     assert list(table["finished"]) == [True, False]
 
@@ -183,7 +182,7 @@ def test_a_text_as_long_as_the_tasks_own_is_cut_as_they_are(study, tiny, tmp_pat
 def test_other_labels_for_the_same_pairs_cost_no_sampling(study, tiny, tmp_path, monkeypatch):
     def labelled(labels):
         settings = tiny(tmp_path, **{"generate.pairs": 6, "generate.max_new_tokens": 24, "generate.labels": labels})
-        return generate.generate(study.generator, study.annotator, study.task, 32, settings)
+        return generate.generate(study.generator, study.annotator, Context.of(study.task, settings, 32))
 
     first = labelled("relabelled")
     monkeypatch.setattr(generate, "_sample", lambda *_: pytest.fail("sampled again"))

@@ -19,12 +19,13 @@ import torch
 from huggingface_hub import constants
 from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file
-from synthtune import annotate, student, tasks, teacher
+from synthtune import annotate, experiment, student, tasks, teacher
 from synthtune import settings as settings_module
+from synthtune.context import Context
 from synthtune.custom import deployed
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
-from synthtune.models import assets, language_model
+from synthtune.models import assets, fine_tuning, language_model, students
 from synthtune.tasks import webnlg
 from tokenizers import ByteLevelBPETokenizer
 from toy_corpora import facts
@@ -132,11 +133,11 @@ def test_a_neox_teacher_learns_and_annotates(paper, monkeypatch):
     task = tasks.load("tweets", settings)
     lm = language_model.load("gpt-neox-20b", "float32")
     assert type(lm.model).__name__ == "GPTNeoXForCausalLM" and lm.model.config._attn_implementation == "sdpa"
-    for direction in ("annotate", "generate"):
-        losses = teacher.fine_tune(lm, task, 32, direction, settings).losses.groupby("epoch")["loss"].mean()
+    for objective in ("annotate", "generate"):
+        losses = teacher.fine_tune(lm, Context.of(task, settings, 32), objective).losses.groupby("epoch")["loss"].mean()
         assert losses[3] < losses[1]
-    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, task, 32, "annotate", settings))
-    table = annotate.annotate(annotator, task, 32, settings)
+    annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, Context.of(task, settings, 32), "annotate"))
+    table = annotate.annotate(annotator, Context.of(task, settings, 32))
     assert len(table) == 40 and set(table["output"]) <= set(task.labels)
 
 
@@ -153,7 +154,7 @@ def neox(paper, monkeypatch):
 
 
 def trained(adapter):
-    return load_file(adapter.folder / teacher.WEIGHTS["lora" if (adapter.folder / "adapter_config.json").exists() else "full"])
+    return load_file(adapter.folder / fine_tuning.WEIGHTS["lora" if (adapter.folder / "adapter_config.json").exists() else "full"])
 
 
 @pytest.mark.parametrize("number_format", ["float32", "bfloat16"])
@@ -171,7 +172,7 @@ def test_two_processes_that_share_a_neox_train_what_one_does_that_holds_it(neox,
         "teacher.processes": 2, "teacher.sharding": "sharded", "teacher.activations": "checkpointed"})
     task = tasks.load("tweets", alone)
     lm = language_model.load("gpt-neox-20b", number_format)
-    one, two = (teacher.fine_tune(lm, task, 18, "generate", settings) for settings in (alone, shared))
+    one, two = (teacher.fine_tune(lm, Context.of(task, settings, 18), "generate") for settings in (alone, shared))
     assert read_json(one.folder / "settings.json")["held"] == 1
     record = read_json(two.folder / "settings.json")
     assert record["processes"] == 2 and 0.49 < record["held"] < 0.51
@@ -199,16 +200,16 @@ def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, 
                "teacher.lora_dropout": 0.1}
     whole, killed = neox(tmp_path / "whole", **changes), neox(tmp_path / "killed", **changes)
     task, lm = tasks.load("tweets", whole), language_model.load("gpt-neox-20b", "float32")
-    uninterrupted = teacher.fine_tune(lm, task, 18, "annotate", whole)
+    uninterrupted = teacher.fine_tune(lm, Context.of(task, whole, 18), "annotate")
     assert not list(tmp_path.rglob("*-training"))
 
-    folder = teacher.adapter_folder(killed, "tweets", 18, "annotate").with_name("teacher-annotate-training")
+    folder = killed.folder_of("tweets", 18) / "teacher-annotate-training"
     thread = kill_when(lambda: list(folder.glob("step-*")), "synthtune.teacher")
     with pytest.raises(StageError, match="tweets in 2 processes failed"):
-        teacher.fine_tune(lm, task, 18, "annotate", killed)
+        teacher.fine_tune(lm, Context.of(task, killed, 18), "annotate")
     thread.join()
     assert list(tmp_path.rglob("*-training/step-*/*.distcp"))
-    resumed = teacher.fine_tune(lm, task, 18, "annotate", killed)
+    resumed = teacher.fine_tune(lm, Context.of(task, killed, 18), "annotate")
     assert read_json(resumed.folder / "settings.json")["resumed_at_step"] % 7 == 0 < read_json(
         resumed.folder / "settings.json")["resumed_at_step"]
     assert resumed.digest == uninterrupted.digest and resumed.losses.equals(uninterrupted.losses)
@@ -229,13 +230,13 @@ def test_two_machines_share_a_neox_from_the_shell(neox, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--master-addr",
                "127.0.0.1", "--master-port", str(port)]
     asked = ["-m", "synthtune.teacher", "--profile", "smoke", "--run-dir", str(settings.folder), "--task", "tweets",
-             "--budget", "18", "--direction", "annotate", *words]
+             "--budget", "18", "--objective", "annotate", *words]
     nodes = [subprocess.Popen([*command, "--node-rank", str(rank), *asked], env={**os.environ, "PYTHONPATH": str(LIB)},
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(2)]
     said = [node.communicate(timeout=180)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     lm = language_model.load("gpt-neox-20b", "float32")
-    adapter = teacher.fine_tune(lm, tasks.load("tweets", settings), 18, "annotate", settings)  # what they left is taken
+    adapter = teacher.fine_tune(lm, Context.of(tasks.load("tweets", settings), settings, 18), "annotate")  # what they left is taken
     record = read_json(adapter.folder / "settings.json")
     assert record["processes"] == 2 and 0.49 < record["held"] < 0.51
 
@@ -247,10 +248,10 @@ def test_roberta_and_bart_students(paper, monkeypatch, name, model, metric):
     settings = paper(name, **{"students.steps": 6}).check(name)
     assert settings.students.model == model
     task = tasks.load(name, settings)
-    table = student.run_cells(task, settings, [student.Cell(32, "gold", 0, 1)])
+    table = student.run_cells(Context.of(task, settings), [experiment.Cell(32, "gold", 0, 1)])
     assert table["model"].tolist() == [model] and table["model_digest"].tolist() == [assets.digest(model)]
     assert 0 <= table[metric][0] <= 100
-    again = student.run_cells(task, settings, [student.Cell(32, "gold", 0, 1)])
+    again = student.run_cells(Context.of(task, settings), [experiment.Cell(32, "gold", 0, 1)])
     assert again.equals(table)
 
 
@@ -259,9 +260,9 @@ def test_students_of_the_paper_are_saved_whole(paper, monkeypatch, tmp_path, nam
     monkeypatch.delenv("SYNTHTUNE_CACHE")
     settings = paper(name, **{"students.steps": 6}).check(name)
     task = tasks.load(name, settings)
-    bench = student.Bench.of(task, settings)
-    cell = student.Cell(32, "gold", 0, 1)
-    trained = bench.train(student.training_rows(task, cell, settings)[0], cell)
+    bench = student.trainer(Context.of(task, settings))
+    cell = experiment.Cell(32, "gold", 0, 1)
+    trained = bench.train(experiment.training_rows(Context.of(task, settings), cell)[0], cell)
     bench.whole(trained).save_pretrained(tmp_path / "model")
     bench.tokenizer.model_max_length = settings.students.max_tokens
     bench.tokenizer.save_pretrained(tmp_path / "model")
@@ -291,7 +292,7 @@ def test_a_pretrained_writer_learns(paper, monkeypatch):
     settings = paper("webnlg", **{"students.steps": 60, "students.learning_rate": 5e-3}).check("webnlg")
     task = tasks.load("webnlg", settings)
     losses = []
-    fit = student.Bench.fit
+    fit = students.StudentTrainer.fit
 
     def watched(self, module, rows, cell, loss):
         def mean():
@@ -303,8 +304,8 @@ def test_a_pretrained_writer_learns(paper, monkeypatch):
         fit(self, module, rows, cell, loss)
         losses.append(mean())
 
-    monkeypatch.setattr(student.Bench, "fit", watched)
-    student.run_cells(task, settings, [student.Cell(len(task.pool), "full", 0, 1)])
+    monkeypatch.setattr(students.StudentTrainer, "fit", watched)
+    student.run_cells(Context.of(task, settings), [experiment.Cell(len(task.pool), "full", 0, 1)])
     assert losses[1] < 0.8 * losses[0]
 
 

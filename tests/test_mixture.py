@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthtune import annotate, generate, mixture, student, tasks
+from synthtune import annotate, experiment, generate, mixture, tasks
+from synthtune.context import Context
 from synthtune.files import read_json
 from synthtune.tasks.example import log_probability
 
@@ -35,13 +36,13 @@ def test_the_weight_follows_who_is_right_about_gold(opinions, tiny, tmp_path, te
     settings = tiny(tmp_path, **MIXED).check("tweets")
     task = tasks.load("tweets", settings)
     opinions(teacher, students)
-    found = mixture.weigh(task, 32, settings)
+    found = mixture.weigh(Context.of(task, settings, 32))
     assert least <= found["weight"] <= most and found["n"] == 32
     assert max(found["teacher"], found["student"]) <= found["both"] + 1e-9
     opinions(students, teacher)
-    assert mixture.weigh(task, 32, settings) == found  # it is read back
+    assert mixture.weigh(Context.of(task, settings, 32)) == found  # it is read back
     other = tiny(tmp_path, **MIXED, **{"students.learning_rate": 3e-4}).check("tweets")
-    assert (mixture.weigh(task, 32, other)["weight"] == found["weight"]) == (teacher == students)
+    assert (mixture.weigh(Context.of(task, other, 32))["weight"] == found["weight"]) == (teacher == students)
 
 
 def test_a_weight_of_one_leaves_the_teachers_labels(opinions, tiny, tmp_path):
@@ -51,7 +52,7 @@ def test_a_weight_of_one_leaves_the_teachers_labels(opinions, tiny, tmp_path):
     table = pd.DataFrame({"text": [example.text for example in task.pool[32:42]]})
     for place, label in enumerate(task.labels):
         table[log_probability(label)] = np.log([0.7, 0.3][place])
-    found = mixture.combine(table, task, 32, settings)
+    found = mixture.combine(table, Context.of(task, settings, 32))
     assert set(found["output"]) == {task.labels[0]} and np.exp(found["log_probability"]).round(6).unique() == [0.7]
 
 
@@ -59,23 +60,23 @@ def test_stages_take_the_mixtures_labels_and_students_learn_them(study, tiny, tm
     """Real models: the distribution in the tables is the mixture of the teacher's and the students', for both routes."""
     settings = tiny(tmp_path, **MIXED).check("tweets")
     task, lm = study.task, study.annotator
-    annotated = annotate.annotate(lm, task, study.budget, settings)
-    report = annotate.check(annotated, lm, task, study.budget, settings)["annotator"]
+    annotated = annotate.annotate(lm, Context.of(task, settings, study.budget))
+    report = annotate.check(annotated, lm, Context.of(task, settings, study.budget))["annotator"]
     columns = [log_probability(label) for label in task.labels]
     assert list(annotated["text"]) == list(study.annotated["text"])
     assert list(annotated["by_teacher"]) == list(study.annotated["output"])
-    students = mixture.of_students(task, task.gold(study.budget), list(annotated["text"]), settings, settings.students.seeds)
+    students = mixture.of_students(Context.of(task, settings), task.gold(study.budget), list(annotated["text"]), settings.students.seeds)
     weight = report["weight"]
     wanted = weight * np.exp(study.annotated[columns].to_numpy()) + (1 - weight) * students
     assert np.allclose(np.exp(annotated[columns].to_numpy()), wanted, atol=1e-3)
     assert list(annotated["output"]) == [task.labels[place] for place in wanted.argmax(1)]
     assert not (settings.folder_of("tweets", study.budget) / "folds" / "0").exists()
-    generated = generate.generate(study.generator, lm, task, study.budget, settings)
+    generated = generate.generate(study.generator, lm, Context.of(task, settings, study.budget))
     assert list(generated["sampled"]) == list(study.generated["sampled"])
     assert read_json(settings.folder_of("tweets", study.budget) / mixture.RECORD)["weight"] == weight
     kept = generated[generated["dropped"] == ""]
     assert np.allclose(np.exp(kept[columns].to_numpy(float)).sum(1), 1, atol=1e-3)
-    rows = student.synthetic_rows(annotated, task.labels, settings)
+    rows = experiment.synthetic_rows(annotated, task.labels, settings)
     assert np.allclose([row.soft for row in rows], wanted, atol=1e-3)
 
 
@@ -84,5 +85,5 @@ def test_where_nothing_is_labelled_nothing_is_weighed(tiny, tmp_path, monkeypatc
     task = tasks.load("tweets", settings)
     monkeypatch.setattr(mixture, "weigh", lambda *_: pytest.fail("teachers of the folds are trained for no text"))
     empty = pd.DataFrame({"text": [], **{log_probability(label): [] for label in task.labels}})
-    found = mixture.combine(empty, task, 32, settings)
+    found = mixture.combine(empty, Context.of(task, settings, 32))
     assert found.empty and {"output", "log_probability", *map(log_probability, task.labels)} == set(found.columns)

@@ -8,8 +8,10 @@ import pytest
 import torch
 from synthtune import custom, settings, student, tasks, teacher
 from synthtune.analysis import metrics
+from synthtune.context import Context
 from synthtune.custom import deployed
 from synthtune.errors import SettingsError
+from synthtune.models import classifier, students
 from synthtune.student import Cell, Row
 from torch.nn import functional
 from transformers import pipeline
@@ -78,7 +80,7 @@ def test_no_set_that_the_teacher_writes_begins_another(task, lm):
     assert hotel.classes == ("food", "room", "staff") and {"food", "food; room"} <= set(hotel.labels)
     written = [teacher.training_text(hotel, tasks.Example("", "", label), "annotate")[1] for label in hotel.labels]
     assert not any(other.startswith(text) for text in written for other in written if other != text)
-    outputs, _, scores = teacher.answers(lm, hotel, [example.text for example in hotel.test[:3]], chosen)
+    outputs, _, scores = teacher.answers(lm, Context.of(hotel, chosen), [example.text for example in hotel.test[:3]])
     assert set(outputs) <= set(hotel.labels) and scores.exp().sum(1).tolist() == pytest.approx([1] * 3, abs=1e-4)
 
 
@@ -86,18 +88,18 @@ def test_scores_of_independent_labels():
     logits, sets = torch.tensor([[0.3, -1.2]]), torch.tensor([[1.0, 0], [0, 1], [1, 1]])
     p, q = logits.sigmoid()[0].tolist()
     wanted = np.array([p * (1 - q), q * (1 - p), p * q])
-    assert student.set_scores(logits, sets).exp()[0].tolist() == pytest.approx(list(wanted / wanted.sum()))
+    assert classifier.set_scores(logits, sets).exp()[0].tolist() == pytest.approx(list(wanted / wanted.sum()))
 
 
 def test_thresholds_are_those_of_the_best_f1():
     probabilities = torch.tensor([[0.9, 0.22], [0.62, 0.34], [0.55, 0.1], [0.1, 0.12]])
     truth = torch.tensor([[1, 1], [1, 1], [0, 0], [0, 0]], dtype=torch.bool)
-    assert student.thresholds(probabilities, truth).tolist() == pytest.approx([0.6, 0.2])
+    assert classifier.thresholds(probabilities, truth).tolist() == pytest.approx([0.6, 0.2])
 
 
 def test_a_student_learns_sets_from_labels_and_from_distributions(task, tmp_path):
     hotel, chosen = task
-    bench = student.Bench.of(hotel, chosen)
+    bench = student.trainer(Context.of(hotel, chosen))
     rows = [Row(example.text, example.target) for example in hotel.gold(60)]
     trained = bench.train(rows, Cell(60, "gold", 0, 1))
     predicted, scores = bench.predict(trained, [example.text for example in hotel.test], scored=True)
@@ -114,16 +116,15 @@ def test_a_student_learns_sets_from_labels_and_from_distributions(task, tmp_path
     [(sets, again, _)] = deployed.predict(tmp_path, texts, hotel.labels, hotel.separator)
     assert again == pytest.approx(scores.numpy(), abs=1e-2) and set(sets) <= set(hotel.labels)
     with pytest.raises(SettingsError, match="one label a row"):
-        student.Bench.of(hotel, settings.load("smoke", {"students.class_weight": "balanced", "tasks": [str(chosen.task_files["hotel"])]})
-                         ).train(rows, Cell(60, "gold", 0, 1))
+        student.trainer(Context.of(hotel, settings.load("smoke", {"students.class_weight": "balanced", "tasks": [str(chosen.task_files["hotel"])]}))).train(rows, Cell(60, "gold", 0, 1))
 
 
 def test_the_loss_of_a_soft_label_is_that_of_its_marginals(task, monkeypatch):
     hotel, chosen = task
     seen = []
-    monkeypatch.setattr(student.Bench, "fit", lambda self, module, rows, cell, loss: seen.append((module.eval(), loss(rows)[0])))
+    monkeypatch.setattr(students.StudentTrainer, "fit", lambda self, module, rows, cell, loss: seen.append((module.eval(), loss(rows)[0])))
     soft = tuple(1 / len(hotel.labels) for _ in hotel.labels)
-    bench = student.Bench.of(hotel, chosen)
+    bench = student.trainer(Context.of(hotel, chosen))
     text = hotel.pool[0].text
     bench.train([Row(text, hotel.labels[0], soft)], Cell(60, "gold", 0, 1))
     [(module, loss)] = seen

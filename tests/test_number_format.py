@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from synthtune import number_format, student, tasks, teacher
+from synthtune import experiment, number_format, student, tasks, teacher
 from synthtune import settings as settings_module
 from synthtune.analysis.results import Results
+from synthtune.context import Context
 from synthtune.files import read_json, write_json
 from synthtune.models import language_model
 from synthtune.run import reproduce
@@ -67,7 +68,7 @@ def test_results_depend_on_the_format(tmp_path):
 def test_a_teacher_of_one_format_is_not_taken_for_the_other(lm, tiny, tmp_path):
     settings = tiny(tmp_path, **{"teacher.epochs": 1, "teacher.frozen_layers": 29, "budgets": [8]})
     task = tasks.load("tweets", settings)
-    adapters = [teacher.fine_tune(model, task, 8, "annotate", settings.model_copy(update={"number_format": model.format}))
+    adapters = [teacher.fine_tune(model, Context.of(task, settings.model_copy(update={"number_format": model.format}), 8), "annotate")
                 for model in (lm, language_model.load(lm.name, "bfloat16"))]
     assert adapters[0].digest != adapters[1].digest
 
@@ -75,7 +76,7 @@ def test_a_teacher_of_one_format_is_not_taken_for_the_other(lm, tiny, tmp_path):
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_students_learn_in_either_format_and_say_in_which(study, tiny, tmp_path, name):
     settings = tiny(tmp_path, number_format=name, **{"students.steps": 30, "students.learning_rate": 3e-4})
-    table = student.run_cells(study.task, settings, [student.Cell(32, "gold", 0, 1)])
+    table = student.run_cells(Context.of(study.task, settings), [experiment.Cell(32, "gold", 0, 1)])
     assert table["number_format"].tolist() == [name] and table["device"].str.len().all()
     assert table["accuracy"][0] > 60
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
+from synthtune import experiment, student, tasks, teacher
 from synthtune import settings as settings_module
-from synthtune import student, tasks, teacher
+from synthtune.context import Context
 from synthtune.errors import StageError
 from synthtune.files import read_json, write_json
-from synthtune.models import assets, language_model
+from synthtune.models import assets, fine_tuning, language_model, students
 from test_hub_models import save, snapshot
 from transformers import AutoModel, AutoModelForSeq2SeqLM
 
@@ -58,9 +59,9 @@ def test_a_student_that_was_published_in_float16_learns_in_float32(hub, tiny, tm
     assert {value.dtype for value in load_file(published).values()} == {torch.float16}
     settings = tiny(tmp_path / "run", **{"students.model": model, "students.frozen_layers": 0, "students.max_tokens": 100,
                                          "students.learning_rate": 1e-3}).check(task_name)
-    task, cell = tasks.load(task_name, settings), student.Cell(32, "gold", 0, 1)
-    bench = student.Bench.of(task, settings)
-    trained = bench.train(student.training_rows(task, cell, settings)[0], cell)
+    task, cell = tasks.load(task_name, settings), experiment.Cell(32, "gold", 0, 1)
+    bench = student.trainer(Context.of(task, settings))
+    trained = bench.train(experiment.training_rows(Context.of(task, settings), cell)[0], cell)
     assert dtypes(trained.model) == {torch.float32}
     assert all(weight.isfinite().all() for weight in trained.model.parameters())
     bench.whole(trained).save_pretrained(tmp_path / "whole")
@@ -72,7 +73,7 @@ def test_a_student_that_was_published_in_float16_learns_in_float32(hub, tiny, tm
 def halved(monkeypatch):
     """Students compute as they do on a GPU; the formats that their linear maps give are listed."""
     seen = set()
-    monkeypatch.setattr(student.Bench, "computing", lambda self, training=False: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(students.StudentTrainer, "computing", lambda self, training=False: torch.autocast("cpu", torch.bfloat16))
     hook = torch.nn.modules.module.register_module_forward_hook(
         lambda module, read, given: seen.add(given.dtype) if isinstance(module, torch.nn.Linear) else None)
     yield seen
@@ -83,9 +84,9 @@ def test_a_classifier_learns_in_bfloat16_with_float32_weights(halved, tiny, tmp_
     settings = tiny(tmp_path, **{"students.learning_rate": 1e-3, "students.frozen_layers": 5, "students.steps": 16,
                                  "students.max_tokens": 24})
     task = tasks.load("tweets", settings)
-    cell = student.Cell(len(task.pool), "full", 0, 1)
-    rows, _ = student.training_rows(task, cell, settings)
-    bench = student.Bench.of(task, settings)
+    cell = experiment.Cell(len(task.pool), "full", 0, 1)
+    rows, _ = experiment.training_rows(Context.of(task, settings), cell)
+    bench = student.trainer(Context.of(task, settings))
     halved.clear()  # that the model's two parts give what the whole gives is tried in float32
     trained = bench.train(rows, cell)
     assert halved == {torch.bfloat16} and dtypes(trained.model) == {torch.float32}
@@ -103,9 +104,9 @@ def test_a_writer_writes_in_bfloat16_with_float32_weights(halved, hub, tiny, tmp
         hub(model)
     settings = tiny(tmp_path / "run", **{"students.model": model, "students.max_tokens": 100, "students.encoder_layers": 1,
                                          "students.decoder_layers": 1}).check("webnlg")
-    task, cell = tasks.load("webnlg", settings), student.Cell(32, "gold", 0, 1)
-    bench = student.Bench.of(task, settings)
-    trained = bench.train(student.training_rows(task, cell, settings)[0], cell)
+    task, cell = tasks.load("webnlg", settings), experiment.Cell(32, "gold", 0, 1)
+    bench = student.trainer(Context.of(task, settings))
+    trained = bench.train(experiment.training_rows(Context.of(task, settings), cell)[0], cell)
     written, sure = bench.predict(trained, [example.text for example in task.test[:4]], scored=True)
     assert halved == {torch.bfloat16} and dtypes(trained.model) == {torch.float32}
     assert len(written) == 4 and sure.isfinite().all() and (sure < 0).all()
@@ -119,13 +120,14 @@ import json, sys, time
 from datetime import timedelta
 from pathlib import Path
 from synthtune import teacher
+from synthtune.models import fine_tuning
 from synthtune.scale import sharding
 from torch.distributed import get_rank
 from torch.distributed.tensor import DTensor
 
 folder, silent = Path(sys.argv.pop(1)), sys.argv.pop(1) == "silent"
 sharding.STEP_PATIENCE = timedelta(seconds=5)
-gather, put, rate = sharding.trained_weights, sharding.Checkpoints._put, teacher.warm_up_and_decay
+gather, put, rate = sharding.trained_weights, sharding.Checkpoints._put, fine_tuning.warm_up_and_decay
 
 def gathered(model):
     formats = {name: [isinstance(p, DTensor), str(p.dtype), p.requires_grad] for name, p in model.named_parameters()}
@@ -141,7 +143,7 @@ def lost(step, steps):
         time.sleep(600)
     return rate(step, steps)
 
-sharding.trained_weights, sharding.Checkpoints._put, teacher.warm_up_and_decay = gathered, slowly_put, lost
+sharding.trained_weights, sharding.Checkpoints._put, fine_tuning.warm_up_and_decay = gathered, slowly_put, lost
 teacher.train(**teacher._job(sys.argv[1:]))
 """
 
@@ -177,11 +179,11 @@ def test_what_two_processes_train_of_a_bfloat16_teacher_is_float32(watched, meth
     make, folder, _ = watched
     settings = make(**{"teacher.method": method, "teacher.sharding": sharding, "teacher.frozen_layers": frozen,
                        "teacher.checkpoint_steps": 10})
-    kept = teacher.adapter_folder(settings, "tweets", 18, "annotate")
+    kept = settings.folder_of("tweets", 18) / "teacher-annotate"
     # What a killed training with other settings has left.
     write_json(kept.with_name(f"{kept.name}-training") / "step-10" / "record.json", {"made_from": {}, "notes": [1]})
     task, lm = tasks.load("tweets", settings), language_model.load("gpt-neox-20b", "bfloat16")
-    adapter = teacher.fine_tune(lm, task, 18, "annotate", settings)
+    adapter = teacher.fine_tune(lm, Context.of(task, settings, 18), "annotate")
     record = read_json(adapter.folder / "settings.json")
     assert record["processes"] == 2 and record["resumed_at_step"] == 0
     by_epoch = adapter.losses.groupby("epoch")["loss"].mean()
@@ -192,12 +194,12 @@ def test_what_two_processes_train_of_a_bfloat16_teacher_is_float32(watched, meth
         assert {dtype for _, dtype, trained in formats.values() if trained} == {"torch.float32"}
         assert {dtype for _, dtype, trained in formats.values() if not trained} == (
             set() if method == "full" and not frozen else {"torch.bfloat16"})
-    weights = load_file(adapter.folder / teacher.WEIGHTS[method])
+    weights = load_file(adapter.folder / fine_tuning.WEIGHTS[method])
     assert {value.dtype for value in weights.values()} == {torch.float32}
     assert all(value.isfinite().all() for value in weights.values())
     tuned = teacher.with_adapter(lm, adapter)
     assert dtypes(tuned.model) == {torch.bfloat16}
-    [logs] = teacher.answers(tuned, task, [task.test[0].text], settings)[1]
+    [logs] = teacher.answers(tuned, Context.of(task, settings), [task.test[0].text])[1]
     assert logs < 0
     before = lm.model.state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in tuned.model.state_dict().items())
@@ -210,5 +212,5 @@ def test_processes_do_not_wait_long_for_one_that_is_silent(watched):
     settings = make(**{"teacher.sharding": "sharded"})
     started = time.monotonic()
     with pytest.raises(StageError, match=r"tweets in 2 processes failed: .*(?i:timed? ?out)"):
-        teacher.fine_tune(language_model.load("gpt-neox-20b", "float32"), tasks.load("tweets", settings), 18, "annotate", settings)
+        teacher.fine_tune(language_model.load("gpt-neox-20b", "float32"), Context.of(tasks.load("tweets", settings), settings, 18), "annotate")
     assert time.monotonic() - started < 120

@@ -14,9 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from synthtune import student, tasks
+from synthtune import experiment, student, tasks
+from synthtune.context import Context
 from synthtune.errors import StageError
-from synthtune.models import assets
+from synthtune.models import assets, classifier, seq2seq, students
 from synthtune.student import Cell, Row
 from synthtune.tasks.example import log_probability
 from torch.nn import functional
@@ -69,7 +70,7 @@ def bench(prepared, tiny, tmp_path):
 def test_cells_are_complete_and_each_there_once(bench):
     task, settings = bench("tweets", **{"students.seeds": [1, 2, 3], "students.seeds_larger": [1, 2],
                                         "students.seeds_full": [4, 5], "students.sweep": [5]})
-    cells = student.cells(task, settings)  # of 60 annotated and 30 generated
+    cells = experiment.cells(Context.of(task, settings))  # of 60 annotated and 30 generated
     amounts = {"gold": 0, "gold+annotated": 60, "gold+generated": 30, "gold+both": 30}
     wanted = {Cell(budget, condition, amount, seed) for budget, seeds in ((32, (1, 2, 3)), (40, (1, 2))) for seed in seeds
               for condition, amount in amounts.items()}
@@ -77,12 +78,12 @@ def test_cells_are_complete_and_each_there_once(bench):
     equal = {Cell(32, f"gold+annotated{labels}", 30, seed) for seed in (1, 2, 3) for labels in ("", ", hard labels")}
     assert set(cells) == wanted | equal and len(cells) == len(wanted) + 6 == 28
     task, settings = bench("tweets", "hard", **{"students.synthetic_labels": "hard"})
-    assert not any("hard" in cell.condition for cell in student.cells(task, settings))
+    assert not any("hard" in cell.condition for cell in experiment.cells(Context.of(task, settings)))
 
 
 def test_the_amounts_of_figure_5_are_cells_of_nlg_tasks(bench):
     task, settings = bench("webnlg", **{"students.seeds_larger": [1, 2], "students.sweep": [5, 20, 80]})
-    cells = student.cells(task, settings)
+    cells = experiment.cells(Context.of(task, settings))
     assert len(cells) == len(set(cells)) == 5 + 8 + 1 + 5  # amount 60 with seed 1 is there already
     assert {(cell.amount, cell.seed) for cell in cells if cell.condition == "gold+annotated" and cell.budget == 32} == {
         (30, 1), *((amount, seed) for amount in (5, 20, 60) for seed in (1, 2))}
@@ -92,7 +93,7 @@ def test_the_amounts_of_figure_5_are_cells_of_nlg_tasks(bench):
 def test_pairs_are_generated_at_some_budgets(bench, budgets, there):
     task, settings = bench("tweets", **{"budgets": [32, 40, 48], "generate.budgets": budgets})
     shutil.copytree(settings.folder / "tweets" / "budget-40", settings.folder / "tweets" / "budget-48")
-    cells = student.cells(task, settings)
+    cells = experiment.cells(Context.of(task, settings))
     assert sorted({cell.budget for cell in cells if cell.condition == "gold+generated"}) == there
     assert sorted({cell.budget for cell in cells if cell.condition == "gold+both"}) == there
     assert {cell.budget for cell in cells if cell.condition == "gold+annotated"} == {32, 40, 48}
@@ -108,7 +109,7 @@ def test_students_of_more_examples_take_more_steps(bench):
     ("full", (160, 0, 0))])
 def test_what_a_cell_trains_on(bench, condition, counts):
     task, settings = bench("tweets")
-    rows, found = student.training_rows(task, Cell(32, condition, 21, 1), settings)
+    rows, found = experiment.training_rows(Context.of(task, settings), Cell(32, condition, 21, 1))
     assert tuple(found[name] for name in ("n_gold", "n_annotated", "n_generated")) == counts
     gold = [Row(example.text, example.target) for example in task.pool[: counts[0]]]
     assert rows[: counts[0]] == gold
@@ -124,9 +125,9 @@ def test_what_a_cell_trains_on(bench, condition, counts):
     ({"generate.labels": "raw"}, None)])
 def test_labels_are_hard_soft_or_softer(bench, changes, sure):
     task, settings = bench("tweets", **changes)
-    rows, _ = student.training_rows(task, Cell(32, "gold+generated", 1, 1), settings)
+    rows, _ = experiment.training_rows(Context.of(task, settings), Cell(32, "gold+generated", 1, 1))
     assert rows[-1].soft is None if sure is None else max(rows[-1].soft) == pytest.approx(sure)
-    annotated, _ = student.training_rows(task, Cell(32, "gold+annotated", 1, 1), settings)
+    annotated, _ = experiment.training_rows(Context.of(task, settings), Cell(32, "gold+annotated", 1, 1))
     assert (annotated[-1].soft is None) == (changes.get("students.synthetic_labels") == "hard")
 
 
@@ -136,7 +137,7 @@ def test_missing_examples_name_the_file_and_the_stage(bench, name, stage):
     path = settings.folder / "tweets" / "budget-40" / f"{name}.parquet"
     path.unlink()
     with pytest.raises(StageError) as caught:
-        student.run_cells(task, settings)
+        student.run_cells(Context.of(task, settings))
     assert f"{path} is missing: run {stage}" in str(caught.value)
 
 
@@ -144,7 +145,7 @@ def test_a_route_that_gave_nothing_has_no_cells(bench):
     task, settings = bench("tweets")
     pd.DataFrame({"text": ["", "word"], "output": [None, None], "dropped": ["empty", "empty"]}).to_parquet(
         settings.folder / "tweets" / "budget-32" / "generated.parquet")
-    cells = student.cells(task, settings)
+    cells = experiment.cells(Context.of(task, settings))
     assert {(cell.condition, cell.amount) for cell in cells if cell.budget == 32} == {
         ("gold", 0), ("gold+annotated", 60)}
     assert {cell.condition for cell in cells if cell.budget == 40} == {
@@ -153,7 +154,7 @@ def test_a_route_that_gave_nothing_has_no_cells(bench):
 
 def watch(monkeypatch):
     """List what `fit` is given for each cell, and the weights that come of it."""
-    seen, fit = [], student.Bench.fit
+    seen, fit = [], students.StudentTrainer.fit
 
     def watched(self, module, rows, cell, loss):
         module.eval()  # no dropout, so nothing random either
@@ -162,7 +163,7 @@ def watch(monkeypatch):
         weights = torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
         seen.append((cell, at_first, weights.double()))
 
-    monkeypatch.setattr(student.Bench, "fit", watched)
+    monkeypatch.setattr(students.StudentTrainer, "fit", watched)
     return seen
 
 
@@ -183,7 +184,7 @@ def uninterrupted(prepared, tiny, tmp_path_factory):
             settings = tiny(folder).check(name)
             with pytest.MonkeyPatch.context() as patch:
                 seen = watch(patch)
-                table = student.run_cells(tasks.load(name, settings), settings)
+                table = student.run_cells(Context.of(tasks.load(name, settings), settings))
             runs[name] = folder, table, {cell: learned for cell, _, learned in seen}
         return runs[name]
 
@@ -193,8 +194,8 @@ def uninterrupted(prepared, tiny, tmp_path_factory):
 def test_a_classifier_is_the_pretrained_model_with_a_new_head(bench, fitted):
     """Split after its frozen layers it gives the same loss as whole, for single texts and side by side."""
     task, settings = bench("tweets")
-    rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
-    bench_of_task = student.Bench.of(task, settings)
+    rows, _ = experiment.training_rows(Context.of(task, settings), Cell(32, "gold", 0, 7))
+    bench_of_task = student.trainer(Context.of(task, settings))
     predicted, _ = bench_of_task.predict(bench_of_task.train(rows, Cell(32, "gold", 0, 7)),
                                          [example.text for example in task.test])
     even = [replace(row, soft=(0.5, 0.5)) for row in rows]
@@ -217,11 +218,11 @@ def test_a_classifier_is_the_pretrained_model_with_a_new_head(bench, fitted):
 def test_balanced_classes_weigh_alike_in_the_loss(bench, fitted):
     task, settings = bench("tweets")
     _, balanced = bench("tweets", "balanced", **{"students.class_weight": "balanced"})
-    all_rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
+    all_rows, _ = experiment.training_rows(Context.of(task, settings), Cell(32, "gold", 0, 7))
     rare, common = ([row for row in all_rows if row.output == label] for label in task.labels)
     rows = [*rare[:2], *common[:8]]
     for chosen in (settings, balanced):
-        student.Bench.of(task, chosen).train(rows, Cell(32, "gold", 0, 7))
+        student.trainer(Context.of(task, chosen)).train(rows, Cell(32, "gold", 0, 7))
     (_, (alike, _), _), (_, (weighed, _), _) = fitted
     assert [each / other for each, other in zip(weighed, alike, strict=True)] == pytest.approx([10 / 4] * 2 + [10 / 16] * 4, rel=1e-4)
     assert "class_weight" not in settings.for_stage("students", "tweets")["students"], "students of before stay what they are"
@@ -229,8 +230,8 @@ def test_balanced_classes_weigh_alike_in_the_loss(bench, fitted):
 
 def test_a_writer_reads_texts_side_by_side_as_one_by_one(bench, fitted):
     task, settings = bench("webnlg")
-    rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
-    student.Bench.of(task, settings).train(rows, Cell(32, "gold", 0, 7))
+    rows, _ = experiment.training_rows(Context.of(task, settings), Cell(32, "gold", 0, 7))
+    student.trainer(Context.of(task, settings)).train(rows, Cell(32, "gold", 0, 7))
     [(_, (single, together), _)] = fitted
     assert together == pytest.approx(single, rel=1e-4) and len({round(value, 3) for value in single}) > 1
 
@@ -238,8 +239,8 @@ def test_a_writer_reads_texts_side_by_side_as_one_by_one(bench, fitted):
 def test_every_word_counts_alike_whatever_the_length_of_its_text(bench):
     """A text of three words weighs three times one of one word."""
     task, settings = bench("tweets")
-    bench_of_task = student.Bench.of(task, settings)
-    rows = [student.Row(task.test[0].text, "positive"), student.Row(task.test[1].text, "positive")]
+    bench_of_task = student.trainer(Context.of(task, settings))
+    rows = [experiment.Row(task.test[0].text, "positive"), experiment.Row(task.test[1].text, "positive")]
     bench_of_task.read([row.text for row in rows])
     module = torch.nn.Linear(1, 2, bias=False)
     gradients = []
@@ -256,8 +257,8 @@ def test_every_word_counts_alike_whatever_the_length_of_its_text(bench):
 
 def scores(task, settings):
     """The results of the one `full` cell at seed 1."""
-    rows, _ = student.training_rows(task, Cell(len(task.pool), "full", 0, 1), settings)
-    bench_of_task = student.Bench.of(task, settings)
+    rows, _ = experiment.training_rows(Context.of(task, settings), Cell(len(task.pool), "full", 0, 1))
+    bench_of_task = student.trainer(Context.of(task, settings))
     trained = bench_of_task.train(rows, Cell(len(task.pool), "full", 0, 1))
     return task.score(list(task.test), bench_of_task.predict(trained, [example.text for example in task.test])[0])
 
@@ -284,9 +285,9 @@ RUN = textwrap.dedent("""
     torch.set_num_threads(1)
     sys.path.insert(0, sys.argv[1])
     from conftest import TINY
-    from synthtune import settings, student, tasks
-    chosen = settings.load("smoke", TINY, run_dir=sys.argv[2]).check(sys.argv[3])
-    student.run_cells(tasks.load(sys.argv[3], chosen), chosen)
+    from synthtune import student
+    from synthtune.context import Context
+    student.run_cells(Context.load("smoke", sys.argv[3], None, TINY, sys.argv[2]))
 """)
 
 
@@ -307,7 +308,7 @@ def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, b
     done = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cells.glob("*.parquet")}
     assert 3 <= len(done) < len(whole) and not (settings.folder / name / "results.parquet").exists()
 
-    resumed = student.run_cells(task, settings)
+    resumed = student.run_cells(Context.of(task, settings))
     assert len(fitted) == len(whole) - len(done)  # only what was missing
     assert all((path.stat().st_mtime_ns, path.read_bytes()) == before for path, before in done.items())
     # To the last digit: what a student learns depends on its cell and not on the cells run before it.
@@ -326,7 +327,7 @@ def test_a_row_of_the_results(uninterrupted, tiny):
     settings = tiny(folder)
     assert [(row.budget, row.condition, row.amount, row.seed) for row in table.itertuples()] == [
         (cell.budget, cell.condition, cell.amount, cell.seed)
-        for cell in student.cells(tasks.load("tweets", settings), settings)]
+        for cell in experiment.cells(Context.of(tasks.load("tweets", settings), settings))]
     for row in table.itertuples():
         assert len(row.per_example) == 40 and row.accuracy == pytest.approx(100 * sum(row.per_example) / 40)
         assert row.n_annotated + row.n_generated == row.amount and pd.isna(row.bleu)
@@ -342,7 +343,7 @@ def test_a_changed_example_or_setting_runs_again_what_it_changes(uninterrupted, 
     table.loc[20, "text"] += " really"  # beyond the 15 that gold+both takes
     table.to_parquet(path)
     settings = tiny(tmp_path / "run", **{"students.seeds_full": [1, 2]})
-    student.run_cells(tasks.load("tweets", settings), settings)
+    student.run_cells(Context.of(tasks.load("tweets", settings), settings))
     assert [(cell.budget, cell.condition, cell.seed) for cell, _, _ in fitted] == [
         (32, "gold+annotated", 1), (32, "gold+annotated", 1), (32, "gold+annotated, hard labels", 1), (160, "full", 2)]
 
@@ -355,14 +356,14 @@ def test_a_changed_example_or_setting_runs_again_what_it_changes(uninterrupted, 
     ("", ""),
 ])
 def test_word_pieces_are_joined(pieces, text):
-    assert student.joined(pieces) == text
+    assert seq2seq.joined(pieces) == text
 
 
 @pytest.mark.parametrize(("condition", "annotated", "generated"), [
     ("gold", 0, 0), ("gold+annotated", 7, 0), ("gold+annotated, hard labels", 7, 0), ("gold+generated", 0, 7), ("gold+both", 4, 3)])
 def test_how_many_examples_of_each_route_a_condition_takes(condition, annotated, generated):
     amount = 0 if condition == "gold" else 7
-    assert student.shares(Cell(32, condition, amount, 1)) == {"annotated": annotated, "generated": generated}
+    assert experiment.shares(Cell(32, condition, amount, 1)) == {"annotated": annotated, "generated": generated}
 
 
 @pytest.mark.parametrize(("text", "marks", "shown"), [
@@ -372,16 +373,16 @@ def test_how_many_examples_of_each_route_a_condition_takes(condition, annotated,
     ("at 10:30 for 10", {"α": "10", "β": "10:30"}, "at β for α"),
     ("nothing", {}, "nothing")])
 def test_values_stand_as_placeholders(text, marks, shown):
-    assert student.marked(text, marks) == shown
-    assert student.put_back(shown, marks).lower() == text.lower()
+    assert students.marked(text, marks) == shown
+    assert students.put_back(shown, marks).lower() == text.lower()
 
 
 def test_a_writer_copies_values_that_it_has_never_seen(bench):
     task, settings = bench("webnlg", **{"students.values": "copied"})
-    bench_of_task = student.Bench.of(task, settings)
+    bench_of_task = student.trainer(Context.of(task, settings))
     assert bench_of_task.marked("Zyx | country | Qwv") == ("α | country | β", {"α": "Zyx", "β": "Qwv"})
     assert bench_of_task.marked("α | country | Qwv") == ("β | country | γ", {"β": "α", "γ": "Qwv"})
-    rows, _ = student.training_rows(task, Cell(32, "gold", 0, 1), settings)
+    rows, _ = experiment.training_rows(Context.of(task, settings), Cell(32, "gold", 0, 1))
     shown = bench_of_task.marked_rows(rows)
     assert all("α" in row.text for row in shown) and sum("α" in row.output for row in shown) > len(rows) / 2
     trained = bench_of_task.train(rows, Cell(32, "gold", 0, 1))
@@ -393,16 +394,16 @@ def test_a_writer_copies_values_that_it_has_never_seen(bench):
 
 def test_gold_alone_trains_as_long_as_with_all_annotated_examples(bench):
     task, settings = bench("tweets", **{"students.steps": 4, "students.passes": 1, "students.batch_size": 8})
-    found = {cell.condition: student.steps(task, cell, student.training_rows(task, cell, settings)[0], settings)
-             for cell in student.cells(task, settings) if cell.budget == 32 and cell.amount != 30 or cell.condition == "full"}
+    found = {cell.condition: experiment.steps(Context.of(task, settings), cell, experiment.training_rows(Context.of(task, settings), cell)[0])
+             for cell in experiment.cells(Context.of(task, settings)) if cell.budget == 32 and cell.amount != 30 or cell.condition == "full"}
     assert found == {"gold": 12, "gold+annotated": 12, "full": 20}  # 32 gold and 60 annotated examples
 
 
 def test_mean_pooling_is_saved_in_the_architectures_own_form(bench, tmp_path):
     """The saved model is a plain BERT with a layer more, and gives the trained student's probabilities, padded or not."""
     task, settings = bench("tweets", **{"students.pooling": "mean", "students.steps": 4})
-    rows, _ = student.training_rows(task, Cell(32, "gold", 0, 7), settings)
-    bench_of_task, texts = student.Bench.of(task, settings), [example.text for example in task.test]
+    rows, _ = experiment.training_rows(Context.of(task, settings), Cell(32, "gold", 0, 7))
+    bench_of_task, texts = student.trainer(Context.of(task, settings)), [example.text for example in task.test]
     trained = bench_of_task.train(rows, Cell(32, "gold", 0, 7))
     _, wanted = bench_of_task.predict(trained, texts, scored=True)
     bench_of_task.whole(trained).save_pretrained(tmp_path / "saved")
@@ -418,5 +419,5 @@ def test_mean_pooling_is_saved_in_the_architectures_own_form(bench, tmp_path):
 
 def test_a_model_of_other_layers_pools_as_its_architecture_does(bench, monkeypatch):
     task, settings = bench("tweets", **{"students.pooling": "mean"})
-    monkeypatch.setattr(student, "averaging", lambda layer: layer.no_such_part)
-    assert student.Bench.of(task, settings).size == student.Bench.of(task, bench("tweets", "plain")[1]).size
+    monkeypatch.setattr(classifier, "averaging", lambda layer: layer.no_such_part)
+    assert student.trainer(Context.of(task, settings)).size == student.trainer(Context.of(task, bench("tweets", "plain")[1])).size

@@ -14,8 +14,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from sealed import sealed
 from synthtune import annotate, tasks, teacher
+from synthtune.context import Context
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import read_json
+from synthtune.models import fine_tuning
 from synthtune.scale import workers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -27,14 +29,14 @@ def copied(study, tiny, tmp_path):
     return lambda **changes: tiny(tmp_path / "run", **changes)
 
 
-@pytest.mark.parametrize("direction", ["annotate", "generate"])
-def test_the_loss_falls_and_its_curve_is_kept(study, direction):
-    losses = study.adapters[direction].losses
+@pytest.mark.parametrize("objective", ["annotate", "generate"])
+def test_the_loss_falls_and_its_curve_is_kept(study, objective):
+    losses = study.adapters[objective].losses
     assert list(losses.columns) == ["epoch", "step", "loss"]
     assert list(losses["step"]) == list(range(1, 3 * math.ceil(study.budget / 8) + 1))
     by_epoch = losses.groupby("epoch")["loss"].mean()
     assert len(by_epoch) == 3 and by_epoch[3] < 0.9 * by_epoch[1]
-    assert list(pd.read_csv(study.adapters[direction].folder / "losses.csv")["loss"]) == list(losses["loss"])
+    assert list(pd.read_csv(study.adapters[objective].folder / "losses.csv")["loss"]) == list(losses["loss"])
 
 
 @pytest.mark.parametrize("head_is_trained", [True, False])
@@ -44,14 +46,14 @@ def test_the_loss_of_a_few_tokens_at_a_time_is_that_of_all_at_once(head_is_train
                                              intermediate_size=64))
     head = model.get_output_embeddings().requires_grad_(head_is_trained)
     ids = torch.randint(0, 300, (4, 20))
-    targets = ids.masked_fill(torch.rand(4, 20) < 0.4, teacher.IGNORED)
+    targets = ids.masked_fill(torch.rand(4, 20) < 0.4, fine_tuning.IGNORED)
     rows = []
     head.register_forward_hook(lambda _head, inputs, _logits: rows.append(inputs[0].shape[-2]))
 
     def run(at_once):
         rows.clear()
         model.zero_grad()
-        loss = teacher._TargetLoss(model, at_once)(ids, targets)
+        loss = fine_tuning.TargetLoss(model, at_once)(ids, targets)
         loss.backward()
         return loss, [weight.grad for weight in model.parameters() if weight.requires_grad], list(rows)
 
@@ -69,12 +71,12 @@ def test_fine_tuning_leaves_the_pretrained_model_as_it_was(study, lm):
 
 
 def test_an_adapter_is_kept_as_safetensors_with_its_settings(study):
-    for direction, adapter in study.adapters.items():
+    for objective, adapter in study.adapters.items():
         names = {path.name for path in adapter.folder.rglob("*") if path.is_file()}
         assert {"adapter_model.safetensors", "adapter_config.json", "settings.json", "losses.csv"} <= names
         assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))]
         made_from = read_json(adapter.folder / "settings.json")["made_from"]
-        assert made_from["direction"] == direction and made_from["budget"] == study.budget
+        assert made_from["direction"] == objective and made_from["budget"] == study.budget
         assert made_from["teacher"]["epochs"] == 3 and made_from["data_digest"] == study.task.digest
         layers = {name.split(".layers.")[1].split(".")[0] for name in load_file(
             adapter.folder / "adapter_model.safetensors")}
@@ -87,7 +89,7 @@ def test_the_generator_learns_and_writes_with_the_commonest_tokens_and_those_of_
     settings = tiny(tmp_path, **{"teacher.vocabulary": 2048, "teacher.epochs": 2})
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        adapter = teacher.fine_tune(lm, study.task, study.budget, "generate", settings)
+        adapter = teacher.fine_tune(lm, Context.of(study.task, settings, study.budget), "generate")
         generator = teacher.with_adapter(lm, adapter)
     gold = {token for example in study.task.gold(study.budget)
             for part in teacher.training_text(study.task, example, "generate") for token in lm.encode(part)}
@@ -98,19 +100,19 @@ def test_the_generator_learns_and_writes_with_the_commonest_tokens_and_those_of_
     prompts = [teacher.generation_prompt(study.task, label) for label in study.task.labels]
     assert all(language_model.write(generator, prompts, 8, temperature=1.0, seed=1)[0])
     # What is kept is read back, and labels are still scored among all tokens.
-    assert torch.equal(teacher.fine_tune(lm, study.task, study.budget, "generate", settings).vocabulary,
+    assert torch.equal(teacher.fine_tune(lm, Context.of(study.task, settings, study.budget), "generate").vocabulary,
                        adapter.vocabulary)
-    assert teacher.fine_tune(lm, study.task, study.budget, "annotate", settings).vocabulary is None
+    assert teacher.fine_tune(lm, Context.of(study.task, settings, study.budget), "annotate").vocabulary is None
 
 
 def test_a_finished_adapter_is_reused(study, lm, copied, monkeypatch):
     monkeypatch.setattr(teacher, "_train", lambda *_: pytest.fail("trained again"))
-    for direction, adapter in study.adapters.items():
-        again = teacher.fine_tune(lm, study.task, study.budget, direction, study.settings)
+    for objective, adapter in study.adapters.items():
+        again = teacher.fine_tune(lm, Context.of(study.task, study.settings, study.budget), objective)
         assert again.digest == adapter.digest and again.folder == adapter.folder
         # Nothing of this shapes the adapter.
         other = copied(**{"teacher.shots": 2, "teacher.test_examples": 15, "students.steps": 9, "budgets": [32, 64]})
-        assert teacher.fine_tune(lm, study.task, study.budget, direction, other).digest == adapter.digest
+        assert teacher.fine_tune(lm, Context.of(study.task, other, study.budget), objective).digest == adapter.digest
 
 
 @pytest.mark.parametrize("change", [
@@ -118,16 +120,16 @@ def test_a_finished_adapter_is_reused(study, lm, copied, monkeypatch):
 def test_a_changed_setting_trains_again(study, lm, copied, monkeypatch, change):
     settings, trained = copied(**change), []
     monkeypatch.setattr(teacher, "_train", lambda *arguments: trained.append(arguments))
-    teacher.fine_tune(lm, study.task, study.budget, "annotate", settings)
+    teacher.fine_tune(lm, Context.of(study.task, settings, study.budget), "annotate")
     assert len(trained) == 1
 
 
 def test_a_damaged_adapter_is_trained_again_and_is_the_same(study, lm, copied):
     settings = copied()
-    folder = teacher.adapter_folder(settings, "tweets", study.budget, "annotate")
+    folder = teacher.adapter_folder(Context.of(study.task, settings, study.budget), "annotate")
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
-    again = teacher.fine_tune(lm, study.task, study.budget, "annotate", settings)
+    again = teacher.fine_tune(lm, Context.of(study.task, settings, study.budget), "annotate")
     assert again.folder == folder and again.digest == study.adapters["annotate"].digest
 
 
@@ -140,9 +142,9 @@ def test_an_interrupted_training_leaves_no_adapter(study, lm, tiny, tmp_path, mo
             raise KeyboardInterrupt
         return 1.0
 
-    monkeypatch.setattr(teacher, "warm_up_and_decay", interrupted)
+    monkeypatch.setattr(fine_tuning, "warm_up_and_decay", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        teacher.fine_tune(lm, study.task, study.budget, "annotate", settings)
+        teacher.fine_tune(lm, Context.of(study.task, settings, study.budget), "annotate")
     assert not list(tmp_path.rglob("*adapter*"))
 
 
@@ -152,8 +154,8 @@ def test_two_processes_train_the_same_adapter_as_one_from_gold_alone(lm, tiny, t
     one, two = tiny(tmp_path / "one", **changes), tiny(tmp_path / "two", **changes, **{"teacher.processes": 2})
     task = tasks.load("tweets", one)
     assert tasks.load("tweets", two).digest == task.digest
-    alone = teacher.fine_tune(lm, sealed(task, 9), 9, "annotate", one)  # gold alone is read
-    together = teacher.fine_tune(lm, task, 9, "annotate", two)
+    alone = teacher.fine_tune(lm, Context.of(sealed(task, 9), one, 9), "annotate")  # gold alone is read
+    together = teacher.fine_tune(lm, Context.of(task, two, 9), "annotate")
     assert read_json(alone.folder / "settings.json")["processes"] == 1
     assert read_json(together.folder / "settings.json")["processes"] == 2
     assert together.folder.is_relative_to(tmp_path / "two")
@@ -175,14 +177,14 @@ def test_two_processes_train_the_same_adapter_as_one_from_gold_alone(lm, tiny, t
     done = subprocess.run([sys.executable, "-c", script, three.model_dump_json()], capture_output=True, text=True,
                           env=workers.environment(three))
     assert done.returncode == 0, done.stderr
-    launched = teacher.fine_tune(lm, task, 9, "annotate", three)  # what they have left
+    launched = teacher.fine_tune(lm, Context.of(task, three, 9), "annotate")  # what they have left
     assert read_json(launched.folder / "settings.json")["processes"] == 2 and launched.digest == together.digest
 
 
 def test_a_failing_process_is_one_sentence(study, lm, copied):
     settings = copied(**{"teacher.processes": 2, "teacher.model": "no-such-model"})
     with pytest.raises(StageError) as caught:
-        teacher.fine_tune(lm, study.task, study.budget, "annotate", settings)
+        teacher.fine_tune(lm, Context.of(study.task, settings, study.budget), "annotate")
     [sentence] = str(caught.value).splitlines()
     assert "tweets in 2 processes failed: No asset is called 'no-such-model'" in sentence and len(sentence) < 400
 
@@ -192,7 +194,7 @@ def test_more_processes_than_gpus_are_refused(lm, tiny, tmp_path, monkeypatch):
     task = tasks.load("tweets", settings)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(SettingsError, match="teacher.processes: 4, but this machine has 2 GPUs.*set teacher.processes=2"):
-        teacher.fine_tune(lm, task, settings.budgets[0], "annotate", settings)
+        teacher.fine_tune(lm, Context.of(task, settings, settings.budgets[0]), "annotate")
 
 
 def test_merging_changes_nothing_but_the_time(study, lm):
@@ -224,7 +226,7 @@ def test_what_the_teacher_reads_and_writes(tiny, tmp_path):
 def test_a_long_text_is_cut_and_not_what_asks_for_the_output(study, lm):
     long = tasks.Example("1", "word " * 300, "positive")
     ids, learned = teacher._encoded(lm, study.task, long, "annotate", 64)
-    wanted = [token for token in learned.tolist() if token != teacher.IGNORED]
+    wanted = [token for token in learned.tolist() if token != fine_tuning.IGNORED]
     assert len(ids) == len(learned) <= 64 and lm.tokenizer.decode(wanted) == " positive"
     assert lm.tokenizer.decode(ids).endswith("word word\nSentiment: positive")
     ids, learned = teacher._encoded(lm, study.task, replace(long, text="yes", target="word " * 99), "generate", 64)
@@ -236,9 +238,9 @@ def test_a_long_text_is_cut_and_not_what_asks_for_the_output(study, lm):
 
 def test_the_row_of_a_teacher(study, tmp_path):
     settings, task = study.settings, study.task
-    row = teacher.evaluate(study.annotator, task, study.budget, settings)
+    row = teacher.evaluate(study.annotator, Context.of(task, settings, study.budget))
     shown = task.test[:20]
-    predicted, logs, scores = teacher.answers(study.annotator, task, [e.text for e in shown], settings)
+    predicted, logs, scores = teacher.answers(study.annotator, Context.of(task, settings), [e.text for e in shown])
     right = [float(guess == e.target) for guess, e in zip(predicted, shown, strict=True)]
     assert list(row["per_example"]) == right and row["accuracy"] == pytest.approx(100 * sum(right) / 20)
     assert set(predicted) <= set(task.labels) and math.isnan(row["bleu"])
@@ -247,11 +249,11 @@ def test_the_row_of_a_teacher(study, tmp_path):
 
 
 def test_the_rows_of_the_prompted_model(study, lm):
-    rows = teacher.prompted(lm, study.task, study.budget, study.settings)
+    rows = teacher.prompted(lm, Context.of(study.task, study.settings, study.budget))
     assert [row["system"] for row in rows] == ["prompted, 0-shot", "prompted, 5-shot"]
     assert all(len(row["per_example"]) == 10 and 0 <= row["accuracy"] <= 100 for row in rows)
-    assert teacher.prompted(lm, study.task, study.settings.budgets[1], study.settings) == []  # said once is enough
-    table = teacher.save(rows, study.task, study.budget, study.settings)
+    assert teacher.prompted(lm, Context.of(study.task, study.settings, study.settings.budgets[1])) == []  # said once is enough
+    table = teacher.save(rows, Context.of(study.task, study.settings, study.budget))
     pd.testing.assert_frame_equal(pd.read_parquet(study.folder / "teacher.parquet"), table, check_dtype=False)
     assert {"task", "kind", "budget", "system", "model", "accuracy", "macro_f1", "bleu", "chrf", "rouge_l", "per_example",
             "seconds", "parameters", "number_format", "device", "data_digest", "model_digest", "settings_digest", "settings"} == set(table.columns)
@@ -259,6 +261,6 @@ def test_the_rows_of_the_prompted_model(study, lm):
 
 def test_a_budget_over_the_pool_is_refused(study, lm):
     with pytest.raises(SettingsError, match="budget: 161 labelled examples"):
-        teacher.fine_tune(lm, study.task, 161, "annotate", study.settings)
+        teacher.fine_tune(lm, Context.of(study.task, study.settings, 161), "annotate")
     with pytest.raises(SettingsError, match="budget: '32'"):
-        annotate.annotate(lm, study.task, "32", study.settings)
+        annotate.annotate(lm, Context.of(study.task, study.settings, "32"))

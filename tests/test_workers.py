@@ -11,6 +11,7 @@ import psutil
 import pytest
 from synthtune import annotate, generate, student, teacher
 from synthtune import settings as settings_module
+from synthtune.context import Context
 from synthtune.errors import StageError
 from synthtune.files import read_json
 from synthtune.models import language_model
@@ -46,8 +47,8 @@ def test_two_processes_annotate_and_generate_what_one_does(study, shared, teache
     annotator, generator = teachers
     tables = []
     for settings in (shared("one"), shared("two", **TWO)):
-        tables.append((annotate.annotate(annotator, study.task, study.budget, settings),
-                       generate.generate(generator, annotator, study.task, study.budget, settings)))
+        tables.append((annotate.annotate(annotator, Context.of(study.task, settings, study.budget)),
+                       generate.generate(generator, annotator, Context.of(study.task, settings, study.budget))))
         assert not list(settings.folder.rglob("*-????????????"))  # shards
     for one, two in zip(*tables, strict=True):
         pd.testing.assert_frame_equal(one, two, check_exact=True)
@@ -78,7 +79,7 @@ def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, te
 
     thread = kill_when(lambda: list(folder.glob("annotated-*/*.parquet")), "synthtune.scale.worker")
     with pytest.raises(StageError, match="tweets, annotate in 2 processes failed: one was killed, most likely because mem"):
-        annotate.annotate(teachers[0], study.task, study.budget, settings)
+        annotate.annotate(teachers[0], Context.of(study.task, settings, study.budget))
     thread.join()
     done = {path: path.stat().st_mtime_ns for path in folder.glob("annotated-*/*.parquet")}
     assert done and not (folder / "annotated.parquet").exists()
@@ -91,7 +92,7 @@ def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, te
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Shards, "do", watched)
-        table = annotate.annotate(teachers[0], study.task, study.budget, settings)
+        table = annotate.annotate(teachers[0], Context.of(study.task, settings, study.budget))
     assert seen == [done] and len(table) == 40
     assert read_json(folder / "annotated.json")["made_from"]["budget"] == study.budget
 
@@ -143,7 +144,7 @@ def test_a_process_that_fails_says_why_in_a_sentence(study, shared, teachers):
     settings = shared("run", **TWO)
     (settings.folder / "tweets" / "data" / "task.json").write_text("{")
     with pytest.raises(StageError) as caught:
-        workers.share("annotate", "tweets", study.budget, settings, 2)
+        workers.share("annotate", Context.of(study.task, settings, study.budget), 2)
     [sentence] = str(caught.value).splitlines()
     assert sentence.startswith("tweets, annotate in 2 processes failed:") and "task.json" in sentence
 
@@ -152,7 +153,7 @@ def test_two_processes_run_the_cells_that_one_does(study, tiny, tmp_path):
     tables = []
     for name, changes in (("one", {}), ("two", TWO)):
         shutil.copytree(study.settings.folder, tmp_path / name)
-        tables.append(student.run_cells(study.task, tiny(tmp_path / name, budgets=[study.budget], **changes)))
+        tables.append(student.run_cells(Context.of(study.task, tiny(tmp_path / name, budgets=[study.budget], **changes))))
     one, two = (table.drop(columns=["train_seconds", "answer_seconds", "settings"]) for table in tables)
     pd.testing.assert_frame_equal(one, two, check_exact=True)
     assert len(one) >= 5

@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,3 +220,25 @@ def digest(content: Any) -> str:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def cached(path: Path, fingerprint: dict, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A table: read from its file if it was made from the same, made and written otherwise.
+
+    Parameters
+    ----------
+    path : Path
+        A Parquet file. The JSON file of the same name holds the fingerprint and the seconds that making took.
+    fingerprint : dict
+        All that the table depends on, as plain JSON.
+    make : callable
+    """
+    import pandas as pd
+
+    record = path.with_suffix(".json")
+    if path.exists() and record.exists() and read_json(record)["made_from"] == fingerprint:
+        return pd.read_parquet(path)
+    start = time.perf_counter()
+    table = make()
+    write_table(path, table, {"made_from": fingerprint, "seconds": round(time.perf_counter() - start, 2)})
+    return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +14,14 @@ import pandas as pd
 from synthtune import mixture, teacher
 from synthtune.analysis import metrics
 from synthtune.annotate import INCOMPLETE, NO_OUTPUT, by_label
-from synthtune.files import read_json, write_json, write_table
+from synthtune.context import Context
+from synthtune.files import cached, read_json, write_json, write_table
 from synthtune.models import language_model
 from synthtune.models.language_model import LanguageModel
 from synthtune.scale import workers
 from synthtune.scale.workers import Shards
 from synthtune.settings import Settings
-from synthtune.tasks import Task, seed_for, splits
+from synthtune.tasks import splits
 
 if TYPE_CHECKING:
     from synthtune.models.endpoint import Prompted
@@ -33,9 +33,8 @@ REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", 
 FEWEST_WORDS = 2
 
 
-def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Prompted, task: Task, budget: int,
-             settings: Settings) -> pd.DataFrame:
-    """Sample new pairs, or read the pairs of this run if they are cached with the same fingerprint.
+def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
+    """Sample new pairs, or read the pairs that are cached with the same fingerprint.
 
     In classification every label is requested equally often, and the text is generated after the label. In NLG the input is
     generated first, and the output after it.
@@ -44,9 +43,7 @@ def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Pro
     ----------
     generator, annotator : LanguageModel or Prompted
         The teacher of P(X,Y) and that of P(Y|X) (`teacher.ready`).
-    task : Task
-    budget : int
-    settings : Settings
+    context : Context
         `settings.generate.labels` says which output a kept pair has: the sampled one ("raw"), the sampled one where
         the annotator agrees ("filtered"), or the annotator's ("relabelled"). With `settings.annotate.outputs`
         "complete", an NLG output with missing slots is not used: the sampled output replaces the annotator's if it is
@@ -61,73 +58,60 @@ def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Pro
         classification, one column `log P(label)` per
         label: the annotator's distribution.
     """
-    settings = settings.check(task.name, budget)
-    folder = settings.folder_of(task.name, budget)
+    record, path = context.folder / "generated.json", context.folder / "generated.parquet"
     # The labels void tables of an earlier version, which lack the columns of label probabilities.
-    made_from = {"generator_digest": generator.digest, "annotator_digest": annotator.digest,
-                 "data_digest": task.digest, "budget": budget, "labels": list(task.labels),
-                 "settings": settings.for_stage("generate", task.name)}
-    record, kept = folder / "generated.json", folder / "generated.parquet"
-    if record.exists() and kept.exists():
+    fingerprint = {"generator_digest": generator.digest, "annotator_digest": annotator.digest,
+                   "data_digest": context.task.digest, "budget": context.budget, "labels": list(context.task.labels),
+                   "settings": context.settings_of("generate")}
+    if record.exists() and path.exists():
         stored = read_json(record)
-        if stored["made_from"] == made_from:
-            return pd.read_parquet(kept)
-        if _but_for_labels(stored["made_from"]) == _but_for_labels(made_from):
+        if _but_for_labels(stored["made_from"]) == _but_for_labels(fingerprint) and stored["made_from"] != fingerprint:
             # Sampled and annotated outputs do not depend on which of the two is used.
-            table, seconds = _labelled(pd.read_parquet(kept), task, settings), stored["seconds"]
-            write_table(kept, table, {"made_from": made_from, "seconds": seconds})
-            return table
-    start = time.perf_counter()
-    table = _sample(generator, task, budget, settings)
-    table["dropped"] = _malformed(table, task, budget)
-    relabelled = _relabelled(annotator, table, task, budget, settings)
-    judged = relabelled.done("relabel", task.name, budget, settings, settings.generate.processes)
-    valid = table["dropped"] == ""
-    judged = judged.set_index(table.index[valid])
-    if mixture.wanted(task, settings):
-        mixed = mixture.combine(judged.assign(text=table["text"]), task, budget, settings)
-        judged = mixed.rename(columns={"output": "relabelled", "log_probability": "agreement"})
-    table = table.join(judged)
-    table = _labelled(table, task, settings)
-    write_table(kept, table, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2)})
-    for shards in (_sampled(generator, task, budget, settings), relabelled):
-        shards.remove()
+            write_table(path, _labelled(pd.read_parquet(path), context), {**stored, "made_from": fingerprint})
+    table = cached(path, fingerprint, lambda: _generated(generator, annotator, context))
+    _sampled(generator, context).remove()
+    _relabelled(annotator, table, context).remove()
     return table
 
 
-def generate_share(stage: workers.Stage, task: Task, budget: int, settings: Settings, rank: int, processes: int) -> None:
+def _generated(generator: LanguageModel | Prompted, annotator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
+    table = _sample(generator, context)
+    table["dropped"] = _malformed(table, context)
+    judged = _relabelled(annotator, table, context).done("relabel", context, context.settings.generate.processes)
+    judged = judged.set_index(table.index[table["dropped"] == ""])
+    if mixture.wanted(context):
+        combined = mixture.combine(judged.assign(text=table["text"]), context)
+        judged = combined.rename(columns={"output": "relabelled", "log_probability": "agreement"})
+    return _labelled(table.join(judged), context)
+
+
+def generate_share(stage: workers.Stage, context: Context, rank: int, processes: int) -> None:
     """Do one process's share of sampling or relabelling, with the teachers that this run has fine-tuned."""
-    settings = settings.check(task.name, budget)
-    lm = language_model.load(settings.teacher.model, settings.format)
-    prompted = settings.generate.source == "endpoint"
-    generating = (teacher.ready if prompted else teacher.fine_tune)(lm, task, budget, "generate", settings)
+    lm = teacher.base(context.settings)
     if stage == "sample":
-        generator = teacher.with_adapter(lm, generating, copied=False)
-        _sampled(generator, task, budget, settings).do(rank, processes)
+        _sampled(teacher.ready(lm, context, "generate", copied=False), context).do(rank, processes)
         return
-    annotating = teacher.fine_tune(lm, task, budget, "annotate", settings)
     # Only the generator's digest matters here: its texts are already on disk.
-    table = _sampled(replace(lm, digest=generating.digest), task, budget, settings).union()
-    table["dropped"] = _malformed(table, task, budget)
-    annotator = teacher.with_adapter(lm, annotating, copied=False)
-    _relabelled(annotator, table, task, budget, settings).do(rank, processes)
+    made = teacher.trained(lm, context, "generate")
+    table = _sampled(replace(lm, digest=made.digest) if isinstance(made, teacher.Adapter) else made, context).union()
+    table["dropped"] = _malformed(table, context)
+    _relabelled(teacher.ready(lm, context, "annotate", copied=False), table, context).do(rank, processes)
 
 
-def _relabelled(annotator: LanguageModel | Prompted, table: pd.DataFrame, task: Task, budget: int, settings: Settings) -> Shards:
+def _relabelled(annotator: LanguageModel | Prompted, table: pd.DataFrame, context: Context) -> Shards:
     """The annotator's output for every pair that is well formed, and its log-probability."""
     texts = list(table.loc[table["dropped"] == "", "text"])
 
     def make(_number: int, part: Sequence[str], doing: str) -> pd.DataFrame:
         outputs, log_probabilities, scores = [], [], None
         if part:
-            outputs, log_probabilities, scores = teacher.answers(annotator, task, list(part), settings, description=doing)
+            outputs, log_probabilities, scores = teacher.answers(annotator, context, list(part), description=doing)
         judged = pd.DataFrame({"relabelled": pd.Series(outputs, dtype=object),
                                "agreement": pd.Series(log_probabilities, dtype=float)})
-        return judged if scores is None else judged.assign(**by_label(task, scores))
+        return judged if scores is None else judged.assign(**by_label(context.task, scores))
 
-    made_from = {"annotator": annotator.digest, "texts": texts, "settings": settings.for_stage("generate", task.name)}
-    return Shards.of(texts, _size(annotator, settings), settings.folder_of(task.name, budget), "relabelled",
-                     made_from, make, "relabel")
+    fingerprint = {"annotator": annotator.digest, "texts": texts, "settings": context.settings_of("generate")}
+    return Shards.of(texts, _size(annotator, context.settings), context.folder, "relabelled", fingerprint, make, "relabel")
 
 
 def _but_for_labels(made_from: dict) -> dict:
@@ -136,8 +120,9 @@ def _but_for_labels(made_from: dict) -> dict:
                                       "annotate": {**settings["annotate"], "outputs": None}}}
 
 
-def _labelled(table: pd.DataFrame, task: Task, settings: Settings) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame, context: Context) -> pd.DataFrame:
     """Choose the output to train on; drop pairs that the annotator disagrees with, or that have missing slots."""
+    task, settings = context.task, context.settings
     labels = settings.generate.labels
     judged = table["relabelled"].notna()
     table["dropped"] = table["dropped"].replace([DISAGREES, NO_OUTPUT, INCOMPLETE], "")
@@ -153,15 +138,14 @@ def _labelled(table: pd.DataFrame, task: Task, settings: Settings) -> pd.DataFra
     return table
 
 
-def _sample(generator: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
-    return _sampled(generator, task, budget, settings).done("sample", task.name, budget, settings,
-                                                           settings.generate.processes)
+def _sample(generator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
+    return _sampled(generator, context).done("sample", context, context.settings.generate.processes)
 
 
-def _sampled(generator: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> Shards:
+def _sampled(generator: LanguageModel | Prompted, context: Context) -> Shards:
     """The generator's samples: text, output, log-probability, and whether the model ended the text itself."""
-    chosen = settings.generate
-    seed = seed_for(settings, task.name, budget, "sample")
+    task, settings, chosen = context.task, context.settings, context.settings.generate
+    seed = context.seed("sample")
 
     def make(number: int, part: Sequence[int], doing: str) -> pd.DataFrame:
         if not isinstance(generator, LanguageModel):
@@ -182,10 +166,9 @@ def _sampled(generator: LanguageModel | Prompted, task: Task, budget: int, setti
             texts, outputs = [pieces[0].strip() for pieces in divided], [pieces[2].strip() for pieces in divided]
         return pd.DataFrame({"text": texts, "sampled": outputs, "log_probability": sums, "finished": finished})
 
-    made_from = {"generator": generator.digest, "task": task.digest, "budget": budget,
-                 "settings": settings.for_stage("generate", task.name)}
-    return Shards.of(range(chosen.pairs), _size(generator, settings), settings.folder_of(task.name, budget), "sampled",
-                     made_from, make, "generate")
+    fingerprint = {"generator": generator.digest, "task": task.digest, "budget": context.budget,
+                   "settings": context.settings_of("generate")}
+    return Shards.of(range(chosen.pairs), _size(generator, settings), context.folder, "sampled", fingerprint, make, "generate")
 
 
 def _size(lm: LanguageModel | Prompted, settings: Settings) -> int | None:
@@ -193,9 +176,9 @@ def _size(lm: LanguageModel | Prompted, settings: Settings) -> int | None:
     return settings.generate.shard_size if isinstance(lm, LanguageModel) else None
 
 
-def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
+def _malformed(table: pd.DataFrame, context: Context) -> list[str]:
     """Reason to drop each pair before the annotator sees it, or ""."""
-    gold = {splits.normalised(example.text) for example in task.gold(budget)}
+    task, gold = context.task, {splits.normalised(example.text) for example in context.gold}
     seen, reasons = set(), []
     for text, output, finished in zip(table["text"], table["sampled"], table["finished"], strict=True):
         form = splits.normalised(text)
@@ -219,30 +202,29 @@ def _malformed(table: pd.DataFrame, task: Task, budget: int) -> list[str]:
     if task.kind == "classification":
         texts = list(table["text"])
         near = splits.near_duplicates([texts[number] for number in clean],
-                                      [example.text for example in task.gold(budget)])
+                                      [example.text for example in context.gold])
         for number, copied in zip(clean, near, strict=True):
             if copied:
                 reasons[number] = "copied from gold"
     return reasons
 
 
-def audit(generated: pd.DataFrame, generator: LanguageModel | Prompted, task: Task, budget: int, settings: Settings) -> dict:
+def audit(generated: pd.DataFrame, generator: LanguageModel | Prompted, context: Context) -> dict:
     """Count what was dropped and measure diversity, novelty and label agreement; write `generation.json`.
 
     Distinct-n (Li et al. 2016) and self-BLEU (Zhu et al. 2018) measure diversity, on equally many generated and gold
     texts. The longest sequence of words that a text shares with a gold text measures novelty.
     """
-    settings = settings.check(task.name, budget)
-    folder = settings.folder_of(task.name, budget)
+    task, settings = context.task, context.settings
     kept = generated[generated["dropped"] == ""]
-    texts, gold = list(kept["text"]), [example.text for example in task.gold(budget)]
-    seed = seed_for(settings, task.name, budget, "audit")
+    texts, gold = list(kept["text"]), [example.text for example in context.gold]
+    seed = context.seed("audit")
     same_number = random.Random(seed).sample(texts, min(len(texts), len(gold)))
     copied = metrics.longest_copied_ngram(texts, gold)
     judged = generated[generated["relabelled"].notna()]
     counts = Counter(generated.loc[generated["dropped"] != "", "dropped"])
     report = {
-        "task": task.name, "budget": budget, "requested": settings.generate.pairs, "sampled": len(generated),
+        "task": task.name, "budget": context.budget, "requested": settings.generate.pairs, "sampled": len(generated),
         "kept": len(kept), "dropped": {reason: counts[reason] for reason in REASONS if counts[reason]},
         "distinct_1": metrics.distinct_n(same_number, 1), "distinct_2": metrics.distinct_n(same_number, 2),
         "distinct_1_gold": metrics.distinct_n(gold, 1), "distinct_2_gold": metrics.distinct_n(gold, 2),
@@ -252,10 +234,9 @@ def audit(generated: pd.DataFrame, generator: LanguageModel | Prompted, task: Ta
         if task.kind == "classification" and len(judged) else None,
         "by_label": dict(Counter(kept["output"])) if task.kind == "classification" else {},
         "temperature": settings.generate.temperature, "top_p": settings.generate.top_p,
-        "labels": settings.generate.labels, "seconds": read_json(folder / "generated.json")["seconds"],
-        "model_digest": generator.digest, "data_digest": task.digest,
-        "settings_digest": settings.stage_digest("generate", task.name, budget)}
-    write_json(folder / "generation.json", report)
+        "labels": settings.generate.labels, "seconds": read_json(context.folder / "generated.json")["seconds"],
+        "model_digest": generator.digest, **context.digests("generate")}
+    write_json(context.folder / "generation.json", report)
     return report
 
 

@@ -20,11 +20,11 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from synthtune import student, teacher
+from synthtune.context import Context
+from synthtune.experiment import Cell, Row
 from synthtune.files import digest, read_json, write_json
 from synthtune.models import assets, language_model
-from synthtune.settings import Settings
-from synthtune.student import Cell, Row
-from synthtune.tasks import Example, Task, seed_for
+from synthtune.tasks import Example
 from synthtune.tasks.example import log_probability
 
 FOLDS = 3
@@ -36,23 +36,20 @@ WEIGHTS = np.linspace(1, 0, 21)
 RECORD = "annotator.json"
 
 
-def wanted(task: Task, settings: Settings) -> bool:
+def wanted(context: Context) -> bool:
     """Whether the labels of a task are those of the mixture: classification by one label, with the teacher of this package."""
-    chosen = settings.annotate
+    task, chosen = context.task, context.settings.annotate
     return (chosen.annotator == "mixture" and chosen.source != "endpoint" and task.kind == "classification"
             and not task.separator)
 
 
-def weigh(task: Task, budget: int, settings: Settings) -> dict[str, Any]:
-    """Choose the teacher's weight by cross-validation on the gold examples of a budget, or read it back.
+def weigh(context: Context) -> dict[str, Any]:
+    """Choose the teacher's weight by cross-validation on the gold examples, or read it back.
 
     Parameters
     ----------
-    task : Task
-        Of classification.
-    budget : int
-    settings : Settings
-        Those of the task.
+    context : Context
+        Of a classification task.
 
     Returns
     -------
@@ -60,24 +57,24 @@ def weigh(task: Task, budget: int, settings: Settings) -> dict[str, Any]:
         weight (of the teacher, 0 to 1); teacher, student and both (percent of the gold examples, left out of training, that
         each labels rightly); n, their number.
     """
-    record = settings.folder_of(task.name, budget) / RECORD
-    made_from = {"data": task.digest, "budget": budget, "settings": settings.for_stage("annotate", task.name),
+    task, settings, record = context.task, context.settings, context.folder / RECORD
+    made_from = {"data": task.digest, "budget": context.budget, "settings": context.settings_of("annotate"),
                  "models": [assets.digest(settings.teacher.model), assets.digest(settings.students.model)]}
     if record.exists() and (found := read_json(record))["made_from"] == made_from:
         return found
-    gold = list(task.gold(budget))
+    gold = context.gold
     true = np.array([task.labels.index(example.target) for example in gold])
     by_teacher, by_student = np.zeros((2, len(gold), len(task.labels)))
     lm = language_model.load(settings.teacher.model, settings.format)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed_for(settings, task.name, budget, "folds"))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=context.seed("folds"))
     with warnings.catch_warnings():  # of a label that has fewer examples than there are folds
         warnings.simplefilter("ignore", UserWarning)
         divided = list(folds.split(np.zeros(len(gold)), true))
     for number, (learned, held) in enumerate(divided):
         part = [gold[place] for place in learned]
         texts = [gold[place].text for place in held]
-        by_teacher[held] = _of_teacher(lm, task, part, texts, budget, settings, number)
-        by_student[held] = of_students(task, part, texts, settings, settings.students.seeds[:1])
+        by_teacher[held] = _of_teacher(lm, context, part, texts, number)
+        by_student[held] = of_students(context, part, texts, settings.students.seeds[:1])
     of_truth = np.arange(len(gold)), true
     likelihood = [np.log(mixed(by_teacher, by_student, weight)[of_truth]).mean() for weight in WEIGHTS]
     weight = float(WEIGHTS[int(np.argmax(likelihood))])
@@ -99,7 +96,7 @@ def sentence(found: dict[str, Any]) -> str:
             f"{found['both']:.1f} % by the mixture.")
 
 
-def combine(table: pd.DataFrame, task: Task, budget: int, settings: Settings) -> pd.DataFrame:
+def combine(table: pd.DataFrame, context: Context) -> pd.DataFrame:
     """Put the mixture in the place of the teacher's distribution in a table of texts.
 
     Parameters
@@ -113,15 +110,15 @@ def combine(table: pd.DataFrame, task: Task, budget: int, settings: Settings) ->
         As many rows, in the same order: output, the likeliest label; log_probability, that of the output; and the columns
         `log P(label)`.
     """
-    columns = [log_probability(label) for label in task.labels]
+    labels = context.task.labels
+    columns = [log_probability(label) for label in labels]
     probabilities = np.exp(table[columns].to_numpy(float))
-    if len(table) and (weight := weigh(task, budget, settings)["weight"]) < 1:
-        gold = list(task.gold(budget))
-        by_students = of_students(task, gold, list(table["text"]), settings, settings.students.seeds)
+    if len(table) and (weight := weigh(context)["weight"]) < 1:
+        by_students = of_students(context, context.gold, list(table["text"]), context.settings.students.seeds)
         probabilities = mixed(probabilities, by_students, weight)
     logs = np.log(np.maximum(probabilities, 1e-12))
     found = pd.DataFrame(logs, columns=columns, index=table.index)
-    return found.assign(output=[task.labels[place] for place in logs.argmax(1)], log_probability=logs.max(1))
+    return found.assign(output=[labels[place] for place in logs.argmax(1)], log_probability=logs.max(1))
 
 
 def mixed(by_teacher: np.ndarray, by_students: np.ndarray, weight: float) -> np.ndarray:
@@ -129,23 +126,23 @@ def mixed(by_teacher: np.ndarray, by_students: np.ndarray, weight: float) -> np.
     return weight * by_teacher + (1 - weight) * by_students
 
 
-def of_students(task: Task, gold: Sequence[Example], texts: list[str], settings: Settings, seeds: Sequence[int]) -> np.ndarray:
+def of_students(context: Context, gold: Sequence[Example], texts: list[str], seeds: Sequence[int]) -> np.ndarray:
     """Mean probabilities, shape (texts, labels), of students that are trained on gold examples alone, one a seed."""
-    bench = student.Bench.of(task, settings)
+    trainer = student.trainer(context)
     rows = [Row(example.text, example.target) for example in gold]
-    trained = [bench.train(rows, Cell(len(rows), "annotator", 0, seed)) for seed in seeds]
-    scores = [bench.predict(each, texts, scored=True)[1] for each in trained]
+    trained = [trainer.train(rows, Cell(len(rows), "annotator", 0, seed)) for seed in seeds]
+    scores = [trainer.predict(each, texts, scored=True)[1] for each in trained]
     return torch.stack([each.double().exp() for each in scores]).mean(0).numpy()
 
 
-def _of_teacher(lm: language_model.LanguageModel, task: Task, gold: list[Example], texts: list[str], budget: int,
-                settings: Settings, number: int) -> np.ndarray:
+def _of_teacher(lm: language_model.LanguageModel, context: Context, gold: list[Example], texts: list[str],
+                number: int) -> np.ndarray:
     """Probabilities, shape (texts, labels), by a teacher that is fine-tuned on one fold's gold examples."""
-    folder = settings.folder_of(task.name, budget) / "folds" / str(number)
+    task, settings, folder = context.task, context.settings, context.folder / "folds" / str(number)
     alone = replace(task, pool=tuple(gold), digest=digest([task.digest, "fold", number]))
-    chosen = settings.teacher.model_copy(update={"epochs": settings.epochs(budget), "processes": 1})
-    own = settings.model_copy(update={"run_dir": folder, "budgets": [len(gold)], "per_task": {}, "teacher": chosen})
-    tuned = teacher.with_adapter(lm, teacher.fine_tune(lm, alone, len(gold), "annotate", own))
-    scores = teacher.answers(tuned, alone, texts, own)[2].double().exp().numpy()
+    chosen = settings.teacher.model_copy(update={"epochs": settings.epochs(context.budget), "processes": 1})
+    fold = Context(alone, len(gold), settings.model_copy(update={"run_dir": folder, "budgets": [len(gold)], "per_task": {},
+                                                                 "teacher": chosen}))
+    scores = teacher.answers(teacher.ready(lm, fold, "annotate"), fold, texts)[2].double().exp().numpy()
     shutil.rmtree(folder, ignore_errors=True)
     return scores

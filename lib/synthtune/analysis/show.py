@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from synthtune import annotate, teacher
 from synthtune.analysis import figures
 from synthtune.analysis.results import METRIC_NAMES, Results
+from synthtune.context import Context
 from synthtune.models.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Example, Task
@@ -236,13 +237,13 @@ def outputs(sets: dict[str, pd.Series], task: Task) -> Image:
     return label_shares(sets) if task.kind == "classification" else words(sets)
 
 
-def directions(task: Task) -> None:
+def objectives(task: Task) -> None:
     """An example of our own, or a custom task's first, as the teacher is trained on it, for both objectives, as a table."""
     ours = Example("ours", task.sentences[0], task.answer)
     rows = []
-    for direction in get_args(teacher.Direction):
-        read, learned = teacher.training_text(task, ours, direction)
-        rows.append({"direction": direction, "reads": read, "learns to write": learned.strip()})
+    for objective in get_args(teacher.Objective):
+        read, learned = teacher.training_text(task, ours, objective)
+        rows.append({"objective": objective, "reads": read, "learns to write": learned.strip()})
     table(rows)
 
 
@@ -258,15 +259,15 @@ def diversity(report: dict[str, Any]) -> None:
     )
 
 
-def answers(models: dict[str, LanguageModel], task: Task, settings: Settings, prefix: str = "") -> None:
+def answers(models: dict[str, LanguageModel], context: Context, prefix: str = "") -> None:
     """Models' answers to our own sentences for a task (a custom task's first texts), with their probabilities, as a table.
 
     Classification: the probability of each label among the labels. NLG: the text and its log-probability in
     nats.
     """
-    texts, rows = task.sentences, []
+    task, texts, rows = context.task, context.task.sentences, []
     for name, lm in models.items():
-        written, log_probabilities, scores = teacher.answers(lm, task, texts, settings, prefix)
+        written, log_probabilities, scores = teacher.answers(lm, context, texts, prefix)
         for number, text in enumerate(texts):
             row = {
                 "model": name,

@@ -22,12 +22,13 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from synthtune import student
+from synthtune import experiment, student
 from synthtune.analysis.metrics import classes_of, label_sets
 from synthtune.custom.rows import examples, pair_of
 from synthtune.custom.study import Outcome, depends_on
 from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest, read_json, remove, write_json
+from synthtune.models import classifier, seq2seq
 from synthtune.models.language_model import by_length
 from synthtune.progress import progress
 
@@ -44,21 +45,21 @@ def save(outcome: Outcome, folder: Path) -> Path:
     A model that was made from the same rows and settings is kept.
     """
     part, cell = outcome.whole, outcome.cell
-    rows, _ = student.training_rows(part.task, cell, part.settings)
+    rows, _ = experiment.training_rows(part.context, cell)
     record, made_from = part.settings.folder / "model.json", depends_on(part, cell, rows)
     if record.exists():
         stored = read_json(record)
         if stored["made_from"] == made_from and all((folder / name).is_file() and digest(folder / name) == value
                                                     for name, value in stored["files"].items()):
             return folder
-    bench = student.Bench.of(part.task, part.settings)
-    trained = bench.train(rows, cell)
+    trainer = student.trainer(part.context)
+    trained = trainer.train(rows, cell)
     # Neither kind of student reads token types, and a writer's `generate` would hand them on to its decoder.
-    tokenizer = AutoTokenizer.from_pretrained(bench.path, model_max_length=part.settings.students.max_tokens,
+    tokenizer = AutoTokenizer.from_pretrained(trainer.path, model_max_length=part.settings.students.max_tokens,
                                               model_input_names=["input_ids", "attention_mask"])
     remove(record)
     with atomic_path(folder) as temporary:
-        bench.whole(trained).save_pretrained(temporary)
+        trainer.whole(trained).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
     write_json(record, {"made_from": made_from, "files": {file.name: digest(file) for file in sorted(folder.iterdir())}})
     return folder
@@ -191,15 +192,15 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str], separator
                 if labels:
                     out = model(**read, output_hidden_states=True)
                     hidden = out.hidden_states[-1]
-                    scores[batch] = (out.logits.log_softmax(-1) if sets is None else student.set_scores(out.logits, sets)).numpy()
+                    scores[batch] = (out.logits.log_softmax(-1) if sets is None else classifier.set_scores(out.logits, sets)).numpy()
                 else:
                     hidden = model.get_encoder()(**read).last_hidden_state
                     out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True,
                                          output_scores=True)
-                    scores[batch, 0] = student.sureness(out.sequences, out.scores, model.generation_config.eos_token_id)
+                    scores[batch, 0] = seq2seq.sureness(out.sequences, out.scores, model.generation_config.eos_token_id)
                     for index, row in zip(batch, out.sequences, strict=True):
                         text = tokenizer.decode(row, skip_special_tokens=True)
-                        outputs[index] = student.joined(text) if warm_started else text.strip()
+                        outputs[index] = seq2seq.joined(text) if warm_started else text.strip()
             mask = read["attention_mask"][..., None]
             embeddings[batch] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
         if labels:

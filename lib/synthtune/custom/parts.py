@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from synthtune.context import Context
 from synthtune.custom.report import listed
 from synthtune.custom.rows import CustomData, examples, held_out, inputs, pair_of, wording_of
 from synthtune.files import digest
@@ -53,6 +54,11 @@ class Part:
     @property
     def name(self) -> str:
         return self.task.name
+
+    @property
+    def context(self) -> Context:
+        """What the stages work on."""
+        return Context(self.task, self.budget, self.settings)
 
 
 def settings_of(own: CustomData, run_dir: Any, overrides: Sequence[str] = ()) -> Settings:

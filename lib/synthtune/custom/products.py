@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from synthtune import __version__, student
+from synthtune import __version__, experiment
 from synthtune.custom import deployed, page, record
 from synthtune.custom.checks import runs
 from synthtune.custom.confidence import Confidence, OfLabels
@@ -98,7 +98,7 @@ def augmented(outcome: Outcome) -> pd.DataFrame:
         asked_for=list(made["sampled"]), dropped=list(made["dropped"]), log_probability=list(made["agreement"])))
     table = pd.concat(tables, ignore_index=True)
     table["row"] = table["row"].astype("Int64")
-    for source, number in student.shares(outcome.cell).items():
+    for source, number in experiment.shares(outcome.cell).items():
         mine = table.index[(table["source"] == source) & (table["dropped"] == "")]
         table.loc[mine, "used"] = np.arange(len(mine)) < number
     table["used"] = table["used"].eq(True)

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from synthtune import annotate, generate, student, teacher
+from synthtune import annotate, experiment, generate, student, teacher
 from synthtune.analysis import metrics, statistics
 from synthtune.analysis.results import ANNOTATED, BOTH, CONDITIONS, GENERATED, GOLD
 from synthtune.custom import baselines, forecast, record
@@ -31,12 +31,13 @@ from synthtune.custom.confidence import Confidence, OfLabels, OfTexts
 from synthtune.custom.parts import WHOLE, WORK, Part, parts, settings_of
 from synthtune.custom.rows import CustomData
 from synthtune.errors import RowsError, StageError
+from synthtune.experiment import Cell
 from synthtune.files import atomic_path, digest, remove
 from synthtune.models.language_model import LanguageModel
+from synthtune.models.students import StudentTrainer
 from synthtune.progress import duration, progress
 from synthtune.scale import machine, workers
 from synthtune.settings import Settings
-from synthtune.student import Cell
 from synthtune.tasks import Example
 
 TEACHER = "teacher itself"
@@ -217,12 +218,10 @@ def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
 
 def _synthetic(lm: LanguageModel | None, part: Part) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Annotated and generated examples of a part."""
-    annotator, generator = (teacher.ready(lm, part.task, part.budget, direction, part.settings)
-                            for direction in ("annotate", "generate"))
-    annotated = pd.DataFrame()
-    if part.task.unlabelled(part.budget):
-        annotated = annotate.annotate(annotator, part.task, part.budget, part.settings)
-    return annotated, generate.generate(generator, annotator, part.task, part.budget, part.settings)
+    context = part.context
+    annotator, generator = (teacher.ready(lm, context, objective) for objective in ("annotate", "generate"))
+    annotated = annotate.annotate(annotator, context) if context.unlabelled else pd.DataFrame()
+    return annotated, generate.generate(generator, annotator, context)
 
 
 def cells(part: Part) -> list[Cell]:
@@ -233,7 +232,7 @@ def cells(part: Part) -> list[Cell]:
     folder = part.settings.folder_of(part.name, part.budget)
 
     def there(route: str) -> int:
-        return len(student.synthetic(folder / f"{route}.parquet"))
+        return len(experiment.synthetic(folder / f"{route}.parquet"))
 
     annotated, generated = there("annotated") if part.task.unlabelled(part.budget) else 0, there("generated")
     amounts = {GOLD: 0, ANNOTATED: annotated, GENERATED: generated, BOTH: min(annotated, generated)}
@@ -272,27 +271,25 @@ def _answers(lm: LanguageModel | None, part: Part) -> pd.DataFrame:
     for system, answer in baselines.systems(part.task.kind, part.settings).items():
         tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
                             lambda answer=answer: _table(answer(gold, texts))))
-    prompted = part.settings.annotate.source == "endpoint"
-    taught = (teacher.ready if prompted else teacher.fine_tune)(lm, part.task, part.budget, "annotate", part.settings)
+    taught = teacher.trained(lm, part.context, "annotate")
 
     def by_teacher() -> pd.DataFrame:
-        annotator = taught if prompted else teacher.with_adapter(lm, taught)
-        outputs, sums, scores = teacher.answers(annotator, part.task, texts, part.settings)
+        outputs, sums, scores = teacher.answers(teacher.ready(lm, part.context, "annotate"), part.context, texts)
         return _table(outputs, sums if scores is None else scores.tolist())
 
     tables.append(_kept(part, TEACHER, {**about, "digest": taught.digest,
                                         "settings": part.settings.for_stage("annotate", part.name)}, by_teacher))
     wanted = cells(part)
-    rows = {cell: student.training_rows(part.task, cell, part.settings)[0] for cell in wanted}
-    bench: student.Bench | None = None
+    rows = {cell: experiment.training_rows(part.context, cell)[0] for cell in wanted}
+    trainer: StudentTrainer | None = None
     for cell in wanted:
         def by_student(cell: Cell = cell) -> pd.DataFrame:
-            nonlocal bench
-            if bench is None:
+            nonlocal trainer
+            if trainer is None:
                 # All texts in one order, whatever has been kept: in other batches a text's last digits differ.
-                bench = student.Bench.of(part.task, part.settings)
-                bench.read([row.text for each in rows.values() for row in each])
-            outputs, scores = bench.predict(bench.train(rows[cell], cell), texts, scored=True)
+                trainer = student.trainer(part.context)
+                trainer.read([row.text for each in rows.values() for row in each])
+            outputs, scores = trainer.predict(trainer.train(rows[cell], cell), texts, scored=True)
             return _table(outputs, scores.tolist())
 
         made_from = {**about, **depends_on(part, cell, rows[cell])}
@@ -300,10 +297,10 @@ def _answers(lm: LanguageModel | None, part: Part) -> pd.DataFrame:
     return pd.concat([table.assign(id=[example.id for example in test]) for table in tables], ignore_index=True)
 
 
-def depends_on(part: Part, cell: Cell, rows: Sequence[student.Row]) -> dict[str, Any]:
+def depends_on(part: Part, cell: Cell, rows: Sequence[experiment.Row]) -> dict[str, Any]:
     """What a student of a part depends on: a writer also on the unlabelled rows, whose word pieces it knows."""
     pool = [example.text for example in part.task.pool] if part.task.kind == "nlg" else []
-    return {**student.depends_on(part.task, cell, rows, part.settings), "pool": digest(pool)}
+    return {**student.depends_on(part.context, cell, rows), "pool": digest(pool)}
 
 
 def _table(outputs: Sequence[str], scores: Sequence[Any] | None = None) -> pd.DataFrame:

@@ -6,16 +6,16 @@ import pandas as pd
 
 from synthtune import annotate, generate, teacher
 from synthtune.analysis import results
+from synthtune.context import Context
 from synthtune.files import read_json
 from synthtune.models.language_model import LanguageModel
 from synthtune.settings import Settings
-from synthtune.tasks import Task
 
 FILES = {"teacher": "teacher.parquet", "annotated": "annotation.json", "generated": "generation.json"}
 """The file of a budget's folder that each stage writes last."""
 
 
-def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
+def ensure_synthetic(context: Context) -> pd.DataFrame:
     """Annotate and generate at every budget where this run has no results with these settings.
 
     In a reproduction the earlier notebooks have done it, and no language model is loaded here. If the students' notebook
@@ -26,51 +26,40 @@ def ensure_synthetic(task: Task, settings: Settings) -> pd.DataFrame:
     DataFrame
         One row per budget: gold, annotated and generated are numbers of examples to train on.
     """
-    settings, lm, rows = settings.check(task.name), None, []
-    for budget in settings.budgets:
-        if not _is_made(task, budget, settings):
-            lm = lm or teacher.base(settings)
-            _make(lm, task, budget, settings)
-        folder = settings.folder_of(task.name, budget)
-        rows.append(
-            {
-                "gold": len(task.gold(budget)),
-                "annotated": read_json(folder / FILES["annotated"])["kept"],
-                "generated": read_json(folder / FILES["generated"])["kept"] if "generate" in settings.objectives(budget) else 0,
-            }
-        )
+    lm, rows = None, []
+    for here in map(context.at, context.settings.budgets):
+        if not _is_made(here):
+            lm = lm or teacher.base(here.settings)
+            _make(lm, here)
+        generates = "generate" in here.settings.objectives(here.budget)
+        rows.append({"gold": len(here.gold), "annotated": read_json(here.folder / FILES["annotated"])["kept"],
+                     "generated": read_json(here.folder / FILES["generated"])["kept"] if generates else 0})
     return pd.DataFrame(rows)
 
 
-def _is_made(task: Task, budget: int, settings: Settings) -> bool:
-    folder = settings.folder_of(task.name, budget)
-    shared = {"data_digest": task.digest, "budget": budget}
+def _is_made(context: Context) -> bool:
+    shared = {"data_digest": context.task.digest, "budget": context.budget}
     for stage, examples, report, more in (
-        ("annotate", "annotated", "annotation", {"smallest_budget": settings.budgets[0]}),
-        ("generate", "generated", "generation", {"labels": list(task.labels)}),
+        ("annotate", "annotated", "annotation", {"smallest_budget": context.settings.budgets[0]}),
+        ("generate", "generated", "generation", {"labels": list(context.task.labels)}),
     ):
-        if stage not in settings.objectives(budget):
+        if stage not in context.settings.objectives(context.budget):
             continue
-        wanted = shared | more | {"settings": settings.for_stage(stage, task.name)}
-        if not all(
-            (folder / name).exists() for name in (f"{examples}.json", f"{examples}.parquet", f"{report}.json")
-        ):
+        if not all((context.folder / name).exists() for name in (f"{examples}.json", f"{examples}.parquet", f"{report}.json")):
             return False
-        made_from = read_json(folder / f"{examples}.json")["made_from"]
+        made_from = read_json(context.folder / f"{examples}.json")["made_from"]
+        wanted = shared | more | {"settings": context.settings_of(stage)}
         if any(made_from.get(name) != value for name, value in wanted.items()):
             return False
     return True
 
 
-def _make(lm: LanguageModel | None, task: Task, budget: int, settings: Settings) -> None:
-    annotator = teacher.ready(lm, task, budget, "annotate", settings)
-    annotate.check(annotate.annotate(annotator, task, budget, settings), annotator, task, budget, settings)
-    if "generate" not in settings.objectives(budget):
-        return
-    generator = teacher.ready(lm, task, budget, "generate", settings)
-    generate.audit(
-        generate.generate(generator, annotator, task, budget, settings), generator, task, budget, settings
-    )
+def _make(lm: LanguageModel | None, context: Context) -> None:
+    annotator = teacher.ready(lm, context, "annotate")
+    annotate.check(annotate.annotate(annotator, context), annotator, context)
+    if "generate" in context.settings.objectives(context.budget):
+        generator = teacher.ready(lm, context, "generate")
+        generate.audit(generate.generate(generator, annotator, context), generator, context)
 
 
 def finished(settings: Settings) -> pd.DataFrame:
@@ -96,8 +85,8 @@ def finished(settings: Settings) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def deployed(task: Task, settings: Settings) -> pd.DataFrame:
+def deployed(context: Context) -> pd.DataFrame:
     """Size and speed of a task's students, and of the teacher if notebook 01 has tested it; see `results.deployed`."""
-    folder = settings.folder / task.name
+    folder = context.settings.folder / context.task.name
     teachers = [pd.read_parquet(path) for path in sorted(folder.glob(f"budget-*/{FILES['teacher']}"))]
     return results.deployed(pd.read_parquet(folder / "results.parquet"), pd.concat(teachers) if teachers else pd.DataFrame())

@@ -32,6 +32,7 @@ import psutil
 from synthtune import tasks
 from synthtune.analysis.results import FULL, GOLD
 from synthtune.errors import SettingsError, nearest
+from synthtune.experiment import cells_given
 from synthtune.files import atomic_path, write_json
 from synthtune.models import assets
 from synthtune.number_format import BYTES
@@ -46,7 +47,6 @@ from synthtune.scale.model_cost import (
     training_flops,
 )
 from synthtune.settings import PlanSettings, Settings
-from synthtune.student import cells_given
 
 GIB = 2**30
 

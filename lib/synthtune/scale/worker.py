@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from synthtune import annotate, generate, student, tasks
+from synthtune.context import Context
 from synthtune.scale import workers
 from synthtune.settings import Settings
 
@@ -17,13 +18,13 @@ def main(stage: workers.Stage, task: str, budget: int, rank: int, processes: int
     """Do this process's share of a stage."""
     chosen = Settings(**settings)
     torch.set_num_threads(chosen.threads)
-    data = tasks.load(task, chosen)
+    context = Context(tasks.load(task, chosen), budget, chosen)
     if stage == "students":
-        student.run_share(data, chosen, rank, processes)
+        student.run_share(context, rank, processes)
     elif stage == "annotate":
-        annotate.annotate_share(data, budget, chosen, rank, processes)
+        annotate.annotate_share(context, rank, processes)
     else:
-        generate.generate_share(stage, data, budget, chosen, rank, processes)
+        generate.generate_share(stage, context, rank, processes)
 
 
 if __name__ == "__main__":

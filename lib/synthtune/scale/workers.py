@@ -25,6 +25,7 @@ import pandas as pd
 import psutil
 import torch
 
+from synthtune.context import Context
 from synthtune.errors import GPU_FULL, SAVE_GPU_MEMORY, StageError
 from synthtune.files import atomic_path, digest
 from synthtune.models import placement
@@ -81,11 +82,11 @@ class Shards:
                 with atomic_path(path) as temporary:
                     self.make(number, self.parts[number], doing).to_parquet(temporary)
 
-    def done(self, stage: Stage, task: str, budget: int, settings: Settings, processes: int | None) -> pd.DataFrame:
+    def done(self, stage: Stage, context: Context, processes: int | None) -> pd.DataFrame:
         """All of them in their order, made by as many processes as a setting says."""
         number = number_of(processes)
         if number > 1 and len(self.parts) > 1:
-            share(stage, task, budget, settings, number)
+            share(stage, context, number)
         self.do()
         return self.union()
 
@@ -138,7 +139,7 @@ def _is_above(starter: int) -> bool:
     return above == starter
 
 
-def share(stage: Stage, task: str, budget: int, settings: Settings, processes: int) -> None:
+def share(stage: Stage, context: Context, processes: int) -> None:
     """Do a stage's work in several processes, the machine's GPUs divided over them, and wait for all.
 
     Raises
@@ -147,11 +148,12 @@ def share(stage: Stage, task: str, budget: int, settings: Settings, processes: i
         If one of them fails; the others are ended, and finished shards are kept.
     """
     placement.rest_all()
+    task, settings = context.task.name, context.settings
     started: list[subprocess.Popen] = []
     with tempfile.TemporaryDirectory(prefix="synthtune-") as folder:
         try:
             for rank in range(processes):
-                job = {"stage": stage, "task": task, "budget": budget, "rank": rank, "processes": processes,
+                job = {"stage": stage, "task": task, "budget": context.budget, "rank": rank, "processes": processes,
                        "settings": settings.model_dump(mode="json")}
                 mine = {**environment(settings), **_own_gpus(rank, processes)}
                 if rank:
