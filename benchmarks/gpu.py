@@ -4,7 +4,7 @@
     benchmarks/gpu --toy --out D  # the same steps with tiny shapes, on any machine, to see that they work
 
 GPT-NeoX-20B as the teacher: LoRA training with activations kept and checkpointed, scoring labels, sampling with the
-engines of `synthtune.models.language_model.write` (vLLM if it is installed) and with transformers' plain `generate`. RoBERTa-large
+engines of `synthtune.models.decoding.decode` (vLLM if it is installed) and with transformers' plain `generate`. RoBERTa-large
 and BART-large as students. Weights are random: speed and memory do not depend on what they are, and nothing is downloaded.
 What runs out of memory or time, or fails, is a row that says so, with what was planned; the others are still measured.
 
@@ -38,7 +38,7 @@ import pandas as pd
 import torch
 from synthtune import settings
 from synthtune.files import atomic_path
-from synthtune.models import assets, fine_tuning, language_model, vllm_engine
+from synthtune.models import assets, decoding, fine_tuning, scoring, vllm_engine
 from synthtune.models.language_model import LanguageModel
 from synthtune.scale import model_cost, planner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -253,7 +253,7 @@ def the_teacher(bench: Bench) -> None:
 
     def scored() -> tuple[float, float]:
         def score(prompts: int) -> None:
-            language_model.score_labels(lm(), [asked] * prompts, labels, batch_size=size.batch)
+            scoring.score_labels(lm(), [asked] * prompts, labels, batch_size=size.batch)
 
         score(size.batch)
         seconds = bench.timed(lambda: score(size.prompts))
@@ -271,8 +271,8 @@ def the_teacher(bench: Bench) -> None:
     limit = new / (size.new_tokens * shape.parameters * bench.bytes / (bench.chip.bandwidth * 1e9))
     needed = stages.inference("generate", size.prompts, size.new_tokens, len(begin), 1, len(begin))
 
-    def ours(engine: language_model.Engine, tokens: int) -> None:
-        language_model.write(lm(Endless), [begin] * size.prompts, tokens, batch_size=size.prompts, temperature=1.0, top_p=0.95,
+    def ours(engine: decoding.Engine, tokens: int) -> None:
+        decoding.decode(lm(Endless), [begin] * size.prompts, tokens, batch_size=size.prompts, temperature=1.0, top_p=0.95,
                              engine=engine)
 
     def plain(tokens: int) -> None:

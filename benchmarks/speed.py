@@ -49,7 +49,7 @@ from synthtune import experiment, number_format, student, tasks, teacher
 from synthtune import settings as settings_module
 from synthtune.context import Context
 from synthtune.files import atomic_path
-from synthtune.models import assets, fine_tuning, language_model, students
+from synthtune.models import assets, decoding, fine_tuning, language_model, scoring, students
 from synthtune.models.language_model import LanguageModel
 from synthtune.number_format import NumberFormat
 from synthtune.settings import Settings
@@ -228,7 +228,7 @@ class Bench:
             return exact and apart < 3, f"{same} of {len(first)} texts equal, {words}"
 
         def write() -> list[str]:
-            return language_model.write(self.tuned, prompts, self.effort.new_tokens, batch_size=count, **ours)[0]
+            return decoding.decode(self.tuned, prompts, self.effort.new_tokens, batch_size=count, **ours)[0]
 
         self.compare(f"{what}, batch of {count}", "tokens", write, plain,
                      lambda texts: sum(len(self.lm.encode(text)) for text in texts), check, limited=True)
@@ -248,7 +248,7 @@ class Bench:
 
         what = f"scoring {len(labels)} labels{f' after {self.effort.shots} shots' if prefix else ''}, batch of {count}"
         self.compare(what, "texts",
-                     lambda: language_model.score_labels(self.tuned, prompts, labels, prefix, count), plain, len, check,
+                     lambda: scoring.score_labels(self.tuned, prompts, labels, prefix, count), plain, len, check,
                      limited=True)
 
     def lora(self) -> None:

@@ -16,7 +16,7 @@ from synthtune.context import Context
 from synthtune.custom import deployed
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
-from synthtune.models import assets, language_model, layers
+from synthtune.models import assets, decoding, language_model, layers, scoring
 from synthtune.scale import model_cost
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -131,11 +131,12 @@ def test_a_teacher(tiny, tmp_path, monkeypatch, name):
         assert losses[3] < losses[1]
         tuned = load_file(adapter.folder / "adapter_model.safetensors")
         assert {int(re.search(r"\.(\d+)\.", key)[1]) for key in tuned} == {2, 3}, "the lowest layers are left as they are"
-    used, plain = [], language_model._next_logits
-    monkeypatch.setattr(language_model, "_next_logits", lambda lm, rows, number: used.append(len(rows)) or plain(lm, rows, number))
+    used, plain = [], language_model.next_logits
+    for module in (scoring, decoding):
+        monkeypatch.setattr(module, "next_logits", lambda lm, rows, number: used.append(len(rows)) or plain(lm, rows, number))
     annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, Context.of(task, settings, 16), "annotate"))
     prefix, prompts, labels = "Some examples first.\n", ["Text: one\nLabel:", "Text: another, longer one :)\nLabel:"], ["positive", "not at all"]
-    scores = language_model.score_labels(annotator, prompts, labels, prefix)
+    scores = scoring.score_labels(annotator, prompts, labels, prefix)
     assert (len(used) == 2) == side_by_side  # once for each label, to try
     for row, prompt in enumerate(prompts):
         for column, label in enumerate(labels):
@@ -144,7 +145,7 @@ def test_a_teacher(tiny, tmp_path, monkeypatch, name):
             assert scores[row, column] == pytest.approx(float(found), rel=1e-3)
     used.clear()
     generator = teacher.with_adapter(lm, adapter)
-    texts, sums, _ = language_model.write(generator, prompts, 5, prefix)
+    texts, sums, _ = decoding.decode(generator, prompts, 5, prefix)
     assert (len(used) == 2) == cached
     known = generator.vocabulary
     for prompt, total in zip(prompts, sums, strict=True):
@@ -314,4 +315,4 @@ def test_a_label_without_tokens_is_one_sentence(llama):
     lm = replace(language_model.load(str(llama), "float32"), tokenizer=PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="<unk>", eos_token="</s>"))
     with pytest.raises(StageError, match="has no tokens for the label 'schlecht': give the label another name"):
-        language_model.score_labels(lm, ["good"], ["good", "schlecht"])
+        scoring.score_labels(lm, ["good"], ["good", "schlecht"])

@@ -6,7 +6,7 @@ from synthtune import generate, tasks, teacher
 from synthtune.analysis import metrics
 from synthtune.context import Context
 from synthtune.files import read_json
-from synthtune.models import language_model
+from synthtune.models import decoding
 
 
 def test_pairs_are_asked_for_equally_often_for_every_label(study):
@@ -43,7 +43,7 @@ def test_the_seed_fixes_the_pairs(study, tiny, tmp_path):
 
 def test_pairs_are_kept_until_a_setting_of_theirs_changes(study, tiny, monkeypatch):
     sampled = []
-    monkeypatch.setattr(language_model, "write", lambda *_, **__: sampled.append(1) or pytest.fail("sampled"))
+    monkeypatch.setattr(decoding, "decode", lambda *_, **__: sampled.append(1) or pytest.fail("sampled"))
     for changes in ({}, {"students.steps": 9}):
         again = generate.generate(study.generator, study.annotator, Context.of(study.task, tiny(study.settings.folder, **changes), 32))
         assert list(again["text"]) == list(study.generated["text"])
@@ -161,7 +161,7 @@ def test_nothing_to_keep_is_no_error(study, tiny, tmp_path, monkeypatch):
 
 def test_an_input_and_its_output_are_told_apart(lm, tiny, tmp_path, monkeypatch):
     written = ["A b | of | C\nText: A b is of C.", "D | of | E", "F | of | G\nText: F is\nmore"]
-    monkeypatch.setattr(language_model, "write", lambda lm, prompts, *_, **__: (written, [-1.0] * 3, [True] * 3))
+    monkeypatch.setattr(decoding, "decode", lambda lm, prompts, *_, **__: (written, [-1.0] * 3, [True] * 3))
     settings = tiny(tmp_path, **{"generate.pairs": 3})
     task = tasks.load("webnlg", settings)
     table = generate._sample(lm, Context.of(task, settings, 32))
@@ -172,7 +172,7 @@ def test_an_input_and_its_output_are_told_apart(lm, tiny, tmp_path, monkeypatch)
 
 def test_a_text_as_long_as_the_tasks_own_is_cut_as_they_are(study, tiny, tmp_path, monkeypatch):
     written = ["a story that goes on " * 4, "a story that"]
-    monkeypatch.setattr(language_model, "write", lambda lm, prompts, *_, **__: (written, [-1.0] * 2, [False] * 2))
+    monkeypatch.setattr(decoding, "decode", lambda lm, prompts, *_, **__: (written, [-1.0] * 2, [False] * 2))
     settings = tiny(tmp_path, **{"generate.pairs": 2, "max_characters": 40})
     table = generate._sample(study.generator, Context.of(study.task, settings, 32))
     assert list(table["text"]) == ["a story that goes on a story that goes", "a story that"]

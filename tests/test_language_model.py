@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from synthtune.errors import AssetError, StageError
-from synthtune.models import language_model, layers
+from synthtune.models import decoding, language_model, layers, scoring
 
 PROMPTS = [
     "Tweet: what a lovely day\nMood:",
@@ -34,13 +34,13 @@ def test_label_scores_equal_one_pass_a_label(lm, prefix):
     )
     for size in (1, 3):
         torch.testing.assert_close(
-            language_model.score_labels(lm, PROMPTS, LABELS, prefix, size).double(),
+            scoring.score_labels(lm, PROMPTS, LABELS, prefix, size).double(),
             wanted.double(),
             atol=1e-3,
             rtol=0,
         )
     # A label's score depends neither on the other labels nor on the other prompts, nor on their order.
-    turned = language_model.score_labels(lm, PROMPTS[::-1], LABELS[:1:-1], prefix, 2)
+    turned = scoring.score_labels(lm, PROMPTS[::-1], LABELS[:1:-1], prefix, 2)
     torch.testing.assert_close(turned.double(), wanted.flip(0)[:, 2:].flip(1).double(), atol=1e-3, rtol=0)
 
 
@@ -48,12 +48,12 @@ def test_labels_of_one_token(lm):
     labels = ["good", "bad"]
     assert all(len(lm.encode(" " + label)) == 1 for label in labels)
     wanted = torch.tensor([[naive_score(lm, "", prompt, label) for label in labels] for prompt in PROMPTS])
-    torch.testing.assert_close(language_model.score_labels(lm, PROMPTS, labels), wanted, atol=1e-3, rtol=0)
+    torch.testing.assert_close(scoring.score_labels(lm, PROMPTS, labels), wanted, atol=1e-3, rtol=0)
 
 
 def test_no_prompts(lm):
-    assert language_model.score_labels(lm, [], LABELS).shape == (0, len(LABELS))
-    assert language_model.write(lm, [], 5) == ([], [], [])
+    assert scoring.score_labels(lm, [], LABELS).shape == (0, len(LABELS))
+    assert decoding.decode(lm, [], 5) == ([], [], [])
 
 
 # Unequal lengths; two of these end by themselves, after different numbers of tokens.
@@ -92,7 +92,7 @@ ENGINES = pytest.mark.parametrize("engine", ["batches", "continuous", pytest.par
 @ENGINES
 @pytest.mark.parametrize("size", [2, 64])
 def test_greedy_writing_is_that_of_transformers(lm, plain, size, engine):
-    texts, sums, finished = language_model.write(lm, STORIES, 16, batch_size=size, engine=engine)
+    texts, sums, finished = decoding.decode(lm, STORIES, 16, batch_size=size, engine=engine)
     assert texts == [lm.tokenizer.decode(row, skip_special_tokens=True).strip() for row in plain]
     assert finished == [row[-1] == lm.end for row in plain]
     lengths = {len(row) for row, done in zip(plain, finished, strict=True) if done}
@@ -108,38 +108,38 @@ def test_greedy_writing_is_that_of_transformers(lm, plain, size, engine):
 def test_a_prefix_is_as_if_it_stood_before_every_prompt(lm):
     prefix = "A list of capitals.\n\n"
     prompts = ["France:", "The United Kingdom of Great Britain and Northern Ireland:"]
-    with_prefix = language_model.write(lm, prompts, 8, prefix=prefix)
-    whole = language_model.write(lm, [prefix + prompt for prompt in prompts], 8)
+    with_prefix = decoding.decode(lm, prompts, 8, prefix=prefix)
+    whole = decoding.decode(lm, [prefix + prompt for prompt in prompts], 8)
     assert with_prefix[0] == whole[0] and with_prefix[1] == pytest.approx(whole[1], abs=1e-2)
 
 
 def test_an_output_layer_for_some_tokens_writes_no_others(lm):
     ids = torch.tensor([lm.encode(STORIES[0])])
     kept = torch.tensor(sorted({*lm.encode("0 1 2 3 4 5 6 7 8 9"), lm.end}))
-    narrow = language_model.writing_only(lm, kept)
+    narrow = language_model.with_vocabulary(lm, kept)
     with torch.inference_mode():
         torch.testing.assert_close(narrow.model(ids).logits, lm.model(ids).logits[..., kept])
     for temperature in (0.0, 1.0):
-        texts, sums, _ = language_model.write(narrow, STORIES, 6, temperature=temperature, seed=1)
+        texts, sums, _ = decoding.decode(narrow, STORIES, 6, temperature=temperature, seed=1)
         assert set("".join(texts)) <= set("0123456789 ") and max(sums) < 0
-    everything = language_model.writing_only(lm, torch.arange(lm.model.config.vocab_size))
-    assert language_model.write(everything, STORIES, 8) == language_model.write(lm, STORIES, 8)
+    everything = language_model.with_vocabulary(lm, torch.arange(lm.model.config.vocab_size))
+    assert decoding.decode(everything, STORIES, 8) == decoding.decode(lm, STORIES, 8)
 
 
 def test_without_vllm_it_says_what_to_do(lm, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(StageError, match="vLLM is not installed.*pip install vllm.*or set generate.engine=batches"):
-        language_model.write(lm, STORIES, 4, engine="vllm")
+        decoding.decode(lm, STORIES, 4, engine="vllm")
 
 
 @ENGINES
 def test_writing_stops_at_a_text(lm, engine):
     prompts = ["Q: What is two plus two?\nA:", "One, two, three,"]
-    [answer, count], sums, [stopped, other] = language_model.write(lm, prompts, 12, stop="\n", engine=engine)
+    [answer, count], sums, [stopped, other] = decoding.decode(lm, prompts, 12, stop="\n", engine=engine)
     assert (
         stopped
         and "\n" not in answer
-        and answer == language_model.write(lm, prompts, 12)[0][0].split("\n")[0]
+        and answer == decoding.decode(lm, prompts, 12)[0][0].split("\n")[0]
     )
     assert count and sums[0] < 0
 
@@ -147,7 +147,7 @@ def test_writing_stops_at_a_text(lm, engine):
 @ENGINES
 def test_sampling_is_fixed_by_its_seed(lm, engine):
     def sampled(seed):
-        return language_model.write(
+        return decoding.decode(
             lm, STORIES[:3], 6, batch_size=2, temperature=1.0, top_p=0.95, seed=seed, engine=engine
         )
 
@@ -155,8 +155,8 @@ def test_sampling_is_fixed_by_its_seed(lm, engine):
     torch.manual_seed(99)  # the seed of everything else has no part in it
     assert sampled(1) == first and sampled(2)[0] != first[0]
     # So has a temperature near zero, where sampling is greedy.
-    cold = language_model.write(lm, STORIES[:3], 6, temperature=1e-4, top_p=0.95, seed=3, engine=engine)
-    assert cold[0] == language_model.write(lm, STORIES[:3], 6)[0]
+    cold = decoding.decode(lm, STORIES[:3], 6, temperature=1e-4, top_p=0.95, seed=3, engine=engine)
+    assert cold[0] == decoding.decode(lm, STORIES[:3], 6)[0]
 
 
 def nucleus(row, temperature, top_p):
@@ -171,7 +171,7 @@ def nucleus(row, temperature, top_p):
 
 
 def sampled_rows(logits, temperature, top_p, generator):
-    return language_model._sample(logits, logits.logsumexp(-1, keepdim=True), temperature, top_p, generator)
+    return decoding._sample(logits, logits.logsumexp(-1, keepdim=True), temperature, top_p, generator)
 
 
 @pytest.mark.parametrize(
@@ -184,11 +184,11 @@ def sampled_rows(logits, temperature, top_p, generator):
     ],
 )
 def test_sampling_is_exact(monkeypatch, scale, temperature, top_p):
-    monkeypatch.setattr(language_model, "NUCLEUS_CANDIDATES", 256)
+    monkeypatch.setattr(decoding, "NUCLEUS_CANDIDATES", 256)
     rng = np.random.default_rng(7)
     row = rng.normal(size=2000) * scale
     wanted = nucleus(row, temperature, top_p)
-    small = int((wanted > 0).sum()) <= language_model.NUCLEUS_CANDIDATES
+    small = int((wanted > 0).sum()) <= decoding.NUCLEUS_CANDIDATES
     assert small == (scale == 6.0)
     logits = torch.tensor(row, dtype=torch.float32).expand(4000, -1)
     generator = torch.Generator().manual_seed(5)
@@ -220,7 +220,7 @@ def test_the_output_layer_reads_rows_that_lie_side_by_side(lm, prompts):
     """Strides that PyTorch takes for one matrix: otherwise a merged teacher copies the weights for every row."""
     read = []
     hook = lm.model.lm_head.register_forward_hook(lambda _head, inputs, _logits: read.append(inputs[0]))
-    language_model.score_labels(lm, PROMPTS[:prompts], ["yes", "no"])
+    scoring.score_labels(lm, PROMPTS[:prompts], ["yes", "no"])
     hook.remove()
     assert [states.stride() for states in read] == [(576 * states.shape[1], 576, 1) for states in read] and read
 

@@ -108,7 +108,7 @@ def test_a_run_that_mixes_formats_says_so(tmp_path):
 MEMORY = """
 import sys
 from pathlib import Path
-from synthtune.models import language_model
+from synthtune.models import decoding, language_model
 
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -116,10 +116,10 @@ def status(name):
 
 lm = language_model.load("smollm2-135m-instruct", "bfloat16")
 lm.model.requires_grad_(False)  # as after peft's merge
-language_model.write(lm, ["One"], 2)
+decoding.decode(lm, ["One"], 2)
 before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-language_model.write(lm, ["One two three four"] * 64, 3, batch_size=64)
+decoding.decode(lm, ["One two three four"] * 64, 3, batch_size=64)
 print(status("VmHWM") - before)
 """
 
@@ -131,7 +131,7 @@ def test_decoding_copies_no_weights(tmp_path):
 
 
 def test_the_output_layer_reads_contiguous_states_of_tuned_and_narrowed_models(study):
-    for model in (study.annotator.model, study.generator.model, language_model.writing_only(
+    for model in (study.annotator.model, study.generator.model, language_model.with_vocabulary(
             study.lm, torch.arange(1, 600)).model):
         seen = []
         hook = model.get_output_embeddings().register_forward_hook(lambda _, given, __, seen=seen: seen.append(given[0]))

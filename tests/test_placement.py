@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from synthtune.errors import StageError
-from synthtune.models import language_model, placement
+from synthtune.models import decoding, language_model, placement, scoring
 from synthtune.scale import workers
 from torch import nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
@@ -95,8 +95,8 @@ def test_laid_out_it_scores_and_writes_the_same_and_comes_back_whole(lm, monkeyp
     model, prompts = lm.model, ["The film was", "It rained all day and the tent", "Soup:", "A train that is late"]
 
     def outcome():
-        scores = language_model.score_labels(lm, prompts, ["good", "not very good"], "Note. ")
-        return scores, language_model.write(lm, prompts, 12, "Note. ", temperature=1.0, seed=3, stop=".")
+        scores = scoring.score_labels(lm, prompts, ["good", "not very good"], "Note. ")
+        return scores, decoding.decode(lm, prompts, 12, "Note. ", temperature=1.0, seed=3, stop=".")
 
     scores, written = outcome()
     size, on_gpus = placement._bytes(model), placement.layout
@@ -112,12 +112,12 @@ def test_laid_out_it_scores_and_writes_the_same_and_comes_back_whole(lm, monkeyp
         assert torch.equal(scores, again) and written == rewritten
         monkeypatch.setattr(placement, "is_spread", lambda _: True)
         with pytest.raises(StageError, match="Set generate.engine=batches"):
-            language_model.write(lm, prompts, 12, engine="continuous")
+            decoding.decode(lm, prompts, 12, engine="continuous")
     finally:
         placement.rest(model)
     assert not any(hasattr(part, "_hf_hook") or "forward" in vars(part) for part in model.modules()) and "to" not in vars(model)
     digits = torch.tensor(lm.encode("0 1 2 3"))
-    narrow = language_model.writing_only(lm, digits.unique())
+    narrow = language_model.with_vocabulary(lm, digits.unique())
     assert narrow.model(digits[None]).logits.shape[-1] == len(digits.unique()), "a twin of it is still its own"
 
 

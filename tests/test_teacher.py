@@ -17,7 +17,7 @@ from synthtune import annotate, tasks, teacher
 from synthtune.context import Context
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import read_json
-from synthtune.models import fine_tuning
+from synthtune.models import decoding, fine_tuning
 from synthtune.scale import workers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -84,7 +84,6 @@ def test_an_adapter_is_kept_as_safetensors_with_its_settings(study):
 
 
 def test_the_generator_learns_and_writes_with_the_commonest_tokens_and_those_of_gold(study, lm, tiny, tmp_path):
-    from synthtune.models import language_model
 
     settings = tiny(tmp_path, **{"teacher.vocabulary": 2048, "teacher.epochs": 2})
     with warnings.catch_warnings():
@@ -98,7 +97,7 @@ def test_the_generator_learns_and_writes_with_the_commonest_tokens_and_those_of_
     assert by_epoch[2] < 0.95 * by_epoch[1]
     assert generator.model(torch.tensor([[1]])).logits.shape[-1] == len(adapter.vocabulary)
     prompts = [teacher.generation_prompt(study.task, label) for label in study.task.labels]
-    assert all(language_model.write(generator, prompts, 8, temperature=1.0, seed=1)[0])
+    assert all(decoding.decode(generator, prompts, 8, temperature=1.0, seed=1)[0])
     # What is kept is read back, and labels are still scored among all tokens.
     assert torch.equal(teacher.fine_tune(lm, Context.of(study.task, settings, study.budget), "generate").vocabulary,
                        adapter.vocabulary)

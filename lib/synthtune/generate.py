@@ -16,7 +16,7 @@ from synthtune.analysis import metrics
 from synthtune.annotate import INCOMPLETE, NO_OUTPUT, by_label
 from synthtune.context import Context
 from synthtune.files import cached, read_json, write_json, write_table
-from synthtune.models import language_model
+from synthtune.models import decoding
 from synthtune.models.language_model import LanguageModel
 from synthtune.scale import workers
 from synthtune.scale.workers import Shards
@@ -152,17 +152,17 @@ def _sampled(generator: LanguageModel | Prompted, context: Context) -> Shards:
             return generator.pairs(len(part))
         labels = [task.labels[place % len(task.labels)] for place in part] if task.labels else None
         prompts = [teacher.generation_prompt(task, label) for label in labels or [None] * len(part)]
-        written, sums, finished = language_model.write(
+        generated, sums, finished = decoding.decode(
             generator, prompts, chosen.max_new_tokens, batch_size=chosen.batch_size, temperature=chosen.temperature,
             top_p=chosen.top_p, seed=seed + number, engine=chosen.engine, description=doing)
         if task.kind == "classification":
             # A line break means that the generator went on to another example.
-            whole = [text.split("\n")[0].strip() for text in written]
+            whole = [text.split("\n")[0].strip() for text in generated]
             texts, outputs = [splits.cut(text, settings.max_characters) for text in whole], labels
             # The task cuts its own texts at this length, so a sample that reaches it counts as finished.
             finished = [done or len(text) > settings.max_characters for done, text in zip(finished, whole, strict=True)]
         else:
-            divided = [text.partition(f"\n{task.wording.output}:") for text in written]
+            divided = [text.partition(f"\n{task.wording.output}:") for text in generated]
             texts, outputs = [pieces[0].strip() for pieces in divided], [pieces[2].strip() for pieces in divided]
         return pd.DataFrame({"text": texts, "sampled": outputs, "log_probability": sums, "finished": finished})
 

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from synthtune.context import Context
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json
-from synthtune.models import fine_tuning, language_model, placement
+from synthtune.models import decoding, fine_tuning, language_model, placement, scoring
 from synthtune.models.fine_tuning import IGNORED, WEIGHTS
 from synthtune.models.language_model import LanguageModel
 from synthtune.number_format import device, device_name
@@ -51,7 +51,7 @@ def prompt(task: Task, text: str) -> str:
 
 
 def ended(task: Task, output: str) -> str:
-    """An output as the teacher writes it: a set of labels ends with a full stop, so that none is the beginning of another."""
+    """An output as the teacher generates it: a set of labels ends with a full stop, so that none is the beginning of another."""
     return f"{output}." if task.separator else output
 
 
@@ -67,7 +67,7 @@ def few_shot_prefix(task: Task, shots: list[Example]) -> str:
 
 
 def training_text(task: Task, example: Example, objective: Objective) -> tuple[str, str]:
-    """What the teacher reads and what it learns to write after it."""
+    """What the teacher reads and what it learns to generate after it."""
     if objective == "annotate":
         return prompt(task, example.text), f" {ended(task, example.target)}"
     if task.kind == "classification":
@@ -212,7 +212,7 @@ def with_adapter(lm: LanguageModel, adapter: Adapter, copied: bool = True) -> La
     """
     placement.rest(lm.model)  # a GPU may not hold it twice
     if adapter.vocabulary is not None:
-        lm = language_model.writing_only(lm, adapter.vocabulary)
+        lm = language_model.with_vocabulary(lm, adapter.vocabulary)
     model, changed = copy.deepcopy(lm.model) if copied else lm.model, adapter.folder / WEIGHTS["full"]
     if not copied:
         # A product's last digits depend on where in memory the weights begin: where a copy's do, not as in the file they are
@@ -261,7 +261,7 @@ def ready(lm: LanguageModel | None, context: Context, objective: Objective, copi
 
 def answers(lm: LanguageModel | Prompted, context: Context, texts: list[str], prefix: str = "",
             description: str = "answer") -> tuple[list[str], list[float], torch.Tensor | None]:
-    """The model's output for each input text: the likeliest label, or the text it writes greedily.
+    """The model's output for each input text: the likeliest label, or the text it decodes greedily.
 
     A prompted model's log-probabilities are not known; see `endpoint.Prompted.answers`.
 
@@ -277,14 +277,14 @@ def answers(lm: LanguageModel | Prompted, context: Context, texts: list[str], pr
     task, settings = context.task, context.settings
     cut = [_cut_prompt(lm, task, text, settings.teacher.max_tokens) for text in texts]
     if task.kind == "classification":
-        scores = language_model.score_labels(lm, cut, [ended(task, label) for label in task.labels], prefix, settings.annotate.batch_size,
+        scores = scoring.score_labels(lm, cut, [ended(task, label) for label in task.labels], prefix, settings.annotate.batch_size,
                                              description).log_softmax(-1)
         best = scores.argmax(-1).tolist()
         return [task.labels[index] for index in best], scores.max(-1).values.tolist(), scores
-    written, sums, _ = language_model.write(
+    texts, sums, _ = decoding.decode(
         lm, cut, settings.annotate.max_new_tokens, prefix, settings.generate.batch_size, stop="\n",
         engine=settings.generate.engine, description=description)
-    return written, sums, None
+    return texts, sums, None
 
 
 def _cut_prompt(lm: LanguageModel, task: Task, text: str, longest: int) -> str:

@@ -197,7 +197,7 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str], separator
                     hidden = model.get_encoder()(**read).last_hidden_state
                     out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True,
                                          output_scores=True)
-                    scores[batch, 0] = seq2seq.sureness(out.sequences, out.scores, model.generation_config.eos_token_id)
+                    scores[batch, 0] = seq2seq.mean_log_probability(out.sequences, out.scores, model.generation_config.eos_token_id)
                     for index, row in zip(batch, out.sequences, strict=True):
                         text = tokenizer.decode(row, skip_special_tokens=True)
                         outputs[index] = seq2seq.joined(text) if warm_started else text.strip()

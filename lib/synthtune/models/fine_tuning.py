@@ -156,7 +156,7 @@ def train(lm: LanguageModel, rows: list[Row], chosen: TeacherSettings, epochs: i
     vocabulary = None
     if objective == "generate" and chosen.vocabulary and chosen.vocabulary < lm.model.config.vocab_size:
         vocabulary = _vocabulary(lm, rows, chosen.vocabulary)
-        lm = language_model.writing_only(lm, tokens(vocabulary))
+        lm = language_model.with_vocabulary(lm, tokens(vocabulary))
         rows = [(ids, _places(targets, lm.vocabulary)) for ids, targets in rows]
     ready = _assembled(lm, rows, chosen, accelerator)
     held = sharding.share(ready.module)

@@ -30,23 +30,23 @@ from synthtune.models.language_model import by_length
 from synthtune.models.students import StudentTrainer, Trained, put_back
 
 NEVER = -1e4
-"""Logit of a word piece that a writer has never written: its probability is zero."""
+"""Logit of a word piece that a student has never generated: its probability is zero."""
 PLAIN = {"min_length": 0, "no_repeat_ngram_size": 0}
-"""How a pretrained writer writes; the published settings of BART are those of summaries: beams, and no three words twice."""
+"""How a pretrained model decodes; the published settings of BART are those of summaries: beams, and no three words twice."""
 
 
 class Seq2Seq(StudentTrainer):
     """What encoder–decoders have in common."""
 
     def word_losses(self, logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A writer's loss for `fit`, from logits (batch, length, vocabulary) and word pieces (batch, length)."""
+        """The loss for `fit`, from logits (batch, length, vocabulary) and word pieces (batch, length)."""
         each = functional.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
                                         label_smoothing=self.chosen.label_smoothing)
         return each.sum(1), (wanted != IGNORED).sum(1)
 
-    def written(self, model: PreTrainedModel, texts: Sequence[str], read: Callable[[list[str]], dict[str, Any]], size: int,
+    def decoded(self, model: PreTrainedModel, texts: Sequence[str], read: Callable[[list[str]], dict[str, Any]], size: int,
                 scored: bool, **options: Any) -> tuple[list[list[int]], torch.Tensor | None]:
-        """What a writer writes, greedily: ids for each text, and the mean log-probability of those up to its end."""
+        """Greedy decoding: ids for each text, and the mean log-probability of those up to its end."""
         rows, sure = [[]] * len(texts), torch.zeros(len(texts)) if scored else None
         for batch in by_length([self.states[text] for text in texts], size):
             given = read([texts[index] for index in batch])
@@ -56,7 +56,7 @@ class Seq2Seq(StudentTrainer):
             for index, row in zip(batch, out.sequences.tolist(), strict=True):
                 rows[index] = row
             if scored:
-                sure[batch] = sureness(out.sequences, out.scores, model.generation_config.eos_token_id).cpu()
+                sure[batch] = mean_log_probability(out.sequences, out.scores, model.generation_config.eos_token_id).cpu()
         return rows, sure
 
 
@@ -110,7 +110,7 @@ class WarmStarted(Seq2Seq):
             states, mask = self.batch(batch)
             return {"encoder_outputs": BaseModelOutput(states), "attention_mask": mask}
 
-        rows, sure = self.written(trained.model, texts, read, 100, scored)
+        rows, sure = self.decoded(trained.model, texts, read, 100, scored)
         return [put_back(joined(self.tokenizer.decode([trained.pieces[number] for number in row], skip_special_tokens=True)), values)
                 for row, values in zip(rows, marks, strict=True)], sure
 
@@ -125,7 +125,7 @@ class WarmStarted(Seq2Seq):
         for name, value in learned.items():
             if value.shape == weights[name].shape:
                 weights[name] = value
-            else:  # a row for each word piece; those that were never written stay out of reach
+            else:  # a row for each word piece; those that were never generated stay out of reach
                 if value.dim() == 1:
                     weights[name] = torch.full_like(weights[name], NEVER)
                 weights[name][trained.pieces] = value.cpu()
@@ -195,7 +195,7 @@ class Pretrained(Seq2Seq):
         def read(batch: list[str]) -> dict[str, Any]:
             return dict(zip(("input_ids", "attention_mask"), self.batch(batch), strict=True))
 
-        rows, sure = self.written(trained.model, texts, read, 32, scored, **PLAIN)
+        rows, sure = self.decoded(trained.model, texts, read, 32, scored, **PLAIN)
         return [put_back(self.tokenizer.decode(row, skip_special_tokens=True).strip(), values)
                 for row, values in zip(rows, marks, strict=True)], sure
 
@@ -206,13 +206,13 @@ class Pretrained(Seq2Seq):
         return model
 
 
-def sureness(sequences: torch.Tensor, scores: Sequence[torch.Tensor], end: int) -> torch.Tensor:
-    """Mean log-probability of the word pieces that were written, the end included.
+def mean_log_probability(sequences: torch.Tensor, scores: Sequence[torch.Tensor], end: int) -> torch.Tensor:
+    """Mean log-probability of the word pieces of each text, the end included.
 
     Parameters
     ----------
     sequences : LongTensor of shape (texts, 1 + steps)
-        What `generate` wrote after a start.
+        What `generate` gave after a start.
     scores : sequence of Tensor of shape (texts, vocabulary)
         Logits of each step.
     end : int

@@ -29,7 +29,7 @@ MARKS = "αβγδεζηθικλμ"
 
 @dataclass(frozen=True)
 class Trained:
-    """A student, which of its tokenizer's word pieces it writes (all, in their order, if None), and from which probability on it
+    """A student, which of its tokenizer's word pieces it generates (all, in their order, if None), and from which probability on it
     says each of several labels (the likeliest set of those that are there, if None)."""
 
     model: PreTrainedModel
@@ -109,7 +109,7 @@ class StudentTrainer(abc.ABC):
 
         `loss` maps a batch of rows to the summed loss of each and to the number of its predictions, each of shape
         (batch,). Every prediction counts alike: were every text to, then the words of short texts would count more than
-        those of long ones, and writers would learn to stop early.
+        those of long ones, and students would learn to stop early.
         """
         chosen = self.chosen
         number = steps(self.context, cell, rows)
@@ -157,7 +157,7 @@ class StudentTrainer(abc.ABC):
         Returns
         -------
         outputs : list of str
-        log_probabilities : Tensor of shape (texts, labels), or (texts,) and the mean over word pieces for writers, or None
+        log_probabilities : Tensor of shape (texts, labels), or (texts,) and the mean over word pieces for text, or None
         """
 
     @abc.abstractmethod

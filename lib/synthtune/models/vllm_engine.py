@@ -28,7 +28,7 @@ _loaded: list[tuple[weakref.ref, int, Any]] = []
 """The model that vLLM has loaded, its number of texts side by side, and vLLM's `LLM`; empty if none is."""
 
 
-def write(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_size: int, temperature: float, top_p: float,
+def decode(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_size: int, temperature: float, top_p: float,
           seed: int, stop: str | None, done: Callable[[int], object]) -> tuple[list[list[int]], list[float], list[bool]]:
     """Tokens that follow each row, their log-probabilities summed, and whether each ended by itself.
 
@@ -39,7 +39,7 @@ def write(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_s
     rows : list of list of int
         Token ids of the prompts.
     max_new_tokens, batch_size, temperature, top_p, seed, stop
-        As for `language_model.write`. A token that holds the stop text ends a continuation also where it is its first.
+        As for `decoding.decode`. A token that holds the stop text ends a continuation also where it is its first.
     done : callable
         Called with a number of rows that are finished.
 
