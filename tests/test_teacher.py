@@ -17,7 +17,7 @@ from synthtune import annotate, tasks, teacher
 from synthtune.context import Context
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import read_json
-from synthtune.models import decoding, fine_tuning
+from synthtune.models import decoding, fine_tuning, scoring
 from synthtune.scale import workers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -222,17 +222,38 @@ def test_what_the_teacher_reads_and_writes(tiny, tmp_path):
         "Say whether the tweet is positive or negative.\n\nTweet: so good\nSentiment: positive\n\n")
 
 
-def test_a_long_text_is_cut_and_not_what_asks_for_the_output(study, lm):
+def test_a_long_text_is_cut_and_not_what_asks_for_the_output(study, lm, tiny, tmp_path):
     long = tasks.Example("1", "word " * 300, "positive")
-    ids, learned = teacher._encoded(lm, study.task, long, "annotate", 64)
+    context = Context.of(study.task, tiny(tmp_path, **{"teacher.max_tokens": 64}), study.budget)
+    ids, learned = teacher._encoded(lm, context, long, "annotate")
     wanted = [token for token in learned.tolist() if token != fine_tuning.IGNORED]
     assert len(ids) == len(learned) <= 64 and lm.tokenizer.decode(wanted) == " positive"
     assert lm.tokenizer.decode(ids).endswith("word word\nSentiment: positive")
-    ids, learned = teacher._encoded(lm, study.task, replace(long, text="yes", target="word " * 99), "generate", 64)
+    ids, learned = teacher._encoded(lm, context, replace(long, text="yes", target="word " * 99), "generate")
     assert len(ids) <= 64
     cut = teacher._cut_prompt(lm, study.task, long.text, 64)
     assert cut.startswith("Tweet: word") and cut.endswith("\nSentiment:") and len(lm.encode(cut)) <= 66
     assert teacher._cut_prompt(lm, study.task, "short", 64) == "Tweet: short\nSentiment:"
+
+
+def test_prompts_are_turns_of_a_chat_on_demand(study, lm, tiny, tmp_path):
+    context = Context.of(study.task, tiny(tmp_path, **{"teacher.prompts": "chat", "teacher.max_tokens": 80}), study.budget)
+    ids, learned = teacher._encoded(lm, context, tasks.Example("1", "word " * 300, "positive"), "annotate")
+    read, text = lm.tokenizer.decode(ids).split("<|im_start|>user\n")[1].split("<|im_end|>\n<|im_start|>assistant\n")
+    assert read.startswith("Tweet: word") and read.endswith("word\nSentiment:") and text == " positive"
+    assert len(ids) == len(learned) <= 82
+    adapter = teacher.fine_tune(lm, context, "annotate")
+    assert adapter.losses["loss"].iloc[-1] < adapter.losses["loss"].iloc[0]
+    texts, instruction = ["so good", "never again"], "Say what it is.\n\n"
+    _, _, scores = teacher.answers(lm, context, texts, instruction)
+    wanted = scoring.score_labels(lm, [lm.turn(instruction + teacher.prompt(study.task, each)) for each in texts], study.task.labels)
+    torch.testing.assert_close(scores, wanted.log_softmax(-1), atol=1e-3 if lm.format == "float32" else 0.1, rtol=0)
+    lm.tokenizer.chat_template, kept = None, lm.tokenizer.chat_template
+    try:
+        with pytest.raises(SettingsError, match="teacher.prompts: the tokenizer of smollm2"):
+            teacher.answers(lm, context, texts)
+    finally:
+        lm.tokenizer.chat_template = kept
 
 
 def test_the_row_of_a_teacher(study, tmp_path):

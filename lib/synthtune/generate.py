@@ -152,8 +152,9 @@ def _sampled(generator: LanguageModel | Prompted, context: Context) -> Shards:
             return generator.pairs(len(part))
         labels = [task.labels[place % len(task.labels)] for place in part] if task.labels else None
         prompts = [teacher.generation_prompt(task, label) for label in labels or [None] * len(part)]
+        prefix, prompts = teacher.addressed(generator, context, prompts)
         generated, sums, finished = decoding.decode(
-            generator, prompts, chosen.max_new_tokens, batch_size=chosen.batch_size, temperature=chosen.temperature,
+            generator, prompts, chosen.max_new_tokens, prefix, batch_size=chosen.batch_size, temperature=chosen.temperature,
             top_p=chosen.top_p, seed=seed + number, engine=chosen.engine, description=doing)
         if task.kind == "classification":
             # A line break means that the generator went on to another example.

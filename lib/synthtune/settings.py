@@ -80,6 +80,8 @@ class TeacherSettings(_Section):
         "kept", description="checkpointed ones are computed again, layer by layer, and need less memory")
     checkpoint_steps: int | None = Field(
         None, ge=1, description="optimizer steps between checkpoints that a killed training resumes from; none if null")
+    prompts: Literal["plain", "chat"] | None = Field(
+        None, description="as they stand, or as a user's turn in the model's chat template; plain if null")
     shots: int = Field(5, ge=0, description="gold examples in the few-shot prompt of the untuned model")
     test_examples: int = Field(500, ge=10, description="test examples the fine-tuned teacher answers")
     prompted_examples: int = Field(250, ge=10, description="test examples the same model answers before fine-tuning")

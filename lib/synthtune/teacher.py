@@ -10,6 +10,7 @@ import argparse
 import copy
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,15 @@ def ended(task: Task, output: str) -> str:
 def generation_prompt(task: Task, label: str | None) -> str:
     """The text after which a whole new pair is expected; for classification it fixes the label."""
     return f"{task.wording.output}: {label}\n{task.wording.input}:" if label else f"{task.wording.input}:"
+
+
+def addressed(lm: LanguageModel, context: Context, prompts: list[str], prefix: str = "") -> tuple[str, list[str]]:
+    """A prefix and prompts as the model reads them: as they stand, or as turns in its chat template (`teacher.prompts`)."""
+    if context.settings.teacher.prompts != "chat":
+        return prefix, prompts
+    turns = [lm.turn(prefix + each) for each in prompts]
+    shared = os.path.commonprefix(turns)  # which the model then reads once
+    return shared, [turn.removeprefix(shared) for turn in turns]
 
 
 def few_shot_prefix(task: Task, shots: list[Example]) -> str:
@@ -135,7 +145,7 @@ def fine_tune(lm: LanguageModel, context: Context, objective: Objective) -> Adap
 
 def _train(lm: LanguageModel, context: Context, objective: Objective) -> None:
     settings = context.settings
-    rows = [_encoded(lm, context.task, example, objective, settings.teacher.max_tokens) for example in context.gold]
+    rows = [_encoded(lm, context, example, objective) for example in context.gold]
     fine_tuning.train(lm, rows, settings.teacher, settings.epochs(context.budget), context.seed(objective),
                       adapter_folder(context, objective), _fingerprint(lm, context, objective), objective)
 
@@ -160,19 +170,21 @@ def _cached(folder: Path, fingerprint: dict) -> Adapter | None:
     return Adapter(folder, stored["digest"], pd.read_csv(folder / "losses.csv"), stored["seconds"], vocabulary)
 
 
-def _encoded(lm: LanguageModel, task: Task, example: Example, objective: Objective,
-             longest: int) -> tuple[list[int], torch.Tensor]:
+def _encoded(lm: LanguageModel, context: Context, example: Example, objective: Objective) -> tuple[list[int], torch.Tensor]:
     """Token ids of prompt and target, and the targets alone; the prompt is cut first if both are too long."""
+    task, longest, chat = context.task, context.settings.teacher.max_tokens, context.settings.teacher.prompts == "chat"
     before, after = training_text(task, example, objective)
     read, learned = lm.encode(before), lm.encode(after)
     if objective == "generate" or task.kind == "nlg":
         learned.append(lm.end)
     learned = learned[:longest - 2]
-    room = longest - len(learned)
+    room = longest - len(learned) - (len(lm.encode(lm.turn(""))) if chat else 0)
     if len(read) > room:
         # The end of a prompt names the output that is wanted; what goes is the end of the input before it.
         ending = lm.encode(f"\n{task.wording.output}:") if objective == "annotate" else []
-        read = read[: room - len(ending)] + ending
+        read = read[: max(0, room - len(ending))] + ending
+    if chat:
+        read = lm.encode(lm.turn(lm.tokenizer.decode(read)))
     ids = read + learned
     return ids, torch.tensor([IGNORED] * len(read) + learned)
 
@@ -275,7 +287,7 @@ def answers(lm: LanguageModel | Prompted, context: Context, texts: list[str], pr
     if not isinstance(lm, LanguageModel):
         return lm.answers(texts)
     task, settings = context.task, context.settings
-    cut = [_cut_prompt(lm, task, text, settings.teacher.max_tokens) for text in texts]
+    prefix, cut = addressed(lm, context, [_cut_prompt(lm, task, text, settings.teacher.max_tokens) for text in texts], prefix)
     if task.kind == "classification":
         scores = scoring.score_labels(lm, cut, [ended(task, label) for label in task.labels], prefix, settings.annotate.batch_size,
                                              description).log_softmax(-1)

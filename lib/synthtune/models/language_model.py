@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from synthtune import number_format as number_formats
-from synthtune.errors import AssetError
+from synthtune.errors import AssetError, SettingsError
 from synthtune.models import assets, layers, placement
 from synthtune.number_format import NumberFormat
 
@@ -68,6 +68,19 @@ class LanguageModel:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def turn(self, text: str) -> str:
+        """A text as a user's turn in the model's chat template, up to where the answer begins.
+
+        Raises
+        ------
+        SettingsError
+            If its tokenizer has no chat template.
+        """
+        if not self.tokenizer.chat_template:
+            raise SettingsError(f"teacher.prompts: the tokenizer of {self.name} has no chat template: set it to plain, or name an "
+                                "instruction-tuned model.")
+        return self.tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True)
 
 
 def tokenizer_of(name: str, ends: bool = False) -> PreTrainedTokenizerBase:
