@@ -4,11 +4,14 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields, replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 from synthtune import settings, tasks
@@ -31,6 +34,14 @@ def laptop(tmp_path_factory):
 def prepared(laptop):
     """Every task of the default run, prepared."""
     return {name: tasks.load(name, laptop) for name in laptop.tasks}
+
+
+def test_settings_know_the_tasks_without_what_reads_them():
+    loaded = "import sys; from synthtune import settings; print('sgd' in settings.TASKS, *sorted(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(settings.__file__).parents[1])}).stdout
+    known, *modules = said.split()
+    assert known == "True" and not {"synthtune.tasks.loading", "synthtune.tasks.official", "lxml", "pandas", "sklearn"} & set(modules)
 
 
 @pytest.mark.parametrize("name", settings.TASKS)

@@ -224,7 +224,7 @@ class Settings(_Section):
 
     profile: str
     seed: int = Field(17, description="every other seed is derived from this one and a name")
-    tasks: list[str] = Field(list(TASKS), min_length=1, description="names of tasks, and task files (.yaml) of custom ones")
+    tasks: list[str] = Field(list(TASKS), min_length=1, description="names of tasks, and files of custom ones (.yaml, .py)")
     task_files: dict[str, Path] = Field({}, description="the file of each custom task, by the task's name; taken from tasks")
     budgets: list[int] = Field([125, 250], min_length=1, description="labelled examples, ascending")
     pool_size: int = Field(2500, ge=20, description="training examples a task may have")
@@ -269,7 +269,7 @@ class Settings(_Section):
     def model_post_init(self, _context: Any) -> None:
         for path in set(filter(_is_python, self.task_files.values())):  # other processes are given settings alone
             register(path)
-        known = (*SPECS, *self.task_files)
+        known = {*SPECS, *self.task_files}
         for setting, names_of_tasks in (("tasks", self.tasks), ("per_task", self.per_task)):
             if unknown := [task for task in names_of_tasks if task not in known]:
                 raise SettingsError(f"{setting}: unknown task '{unknown[0]}'; {nearest(unknown[0], known)}")
@@ -438,8 +438,8 @@ class Settings(_Section):
         if is_task_file(task):
             every = _build(_with_task_files({**self.model_dump(), "tasks": [*self.tasks, task]}))
             return every.check(every.tasks[-1], budget)
-        known = (*SPECS, *self.task_files)
-        if not isinstance(task, str) or task not in (*known, self.custom_task):
+        known = {*SPECS, *self.task_files}
+        if not isinstance(task, str) or task not in {*known, self.custom_task}:
             raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), known)}")
         if task in PUBLIC and not self.data_root:
             raise SettingsError(f"data_root: {task} is read from its official files; give the folder that has them in {task}/ "

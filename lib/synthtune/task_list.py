@@ -22,9 +22,6 @@ def _built_in() -> dict[str, Spec]:
 SPECS = _built_in()
 """Every task by its name; `register` adds to it."""
 
-_REGISTERED: dict[Path, tuple[str, list[str]]] = {}
-"""Of each file that was registered its SHA-256 then, and the names of its tasks."""
-
 
 def register(path: Path) -> list[str]:
     """Add the tasks of a Python file, its ``TASKS = {name: Spec(...)}``; return their names.
@@ -38,9 +35,10 @@ def register(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise SettingsError(f"tasks: there is no file {path}; correct the path.")
-    before, content = _REGISTERED.get(path, ("", [])), digest(path)
-    if before[0] == content:
-        return before[1]
+    content = digest(path)
+    before = {name: spec.rows for name, spec in SPECS.items() if spec.file == path}
+    if content in before.values():
+        return list(before)
     found = util.spec_from_file_location(f"task_of_{path.stem}", path)
     module = util.module_from_spec(found)
     try:
@@ -51,14 +49,18 @@ def register(path: Path) -> list[str]:
     if not isinstance(tasks, dict) or not tasks or not all(isinstance(spec, Spec) for spec in tasks.values()):
         raise SettingsError(f"{path}: a file of tasks says TASKS = {{\"name\": Spec(...)}}; docs/tasks.md has an example.")
     for name in tasks:
-        if not re.fullmatch("[a-z][a-z0-9_]*", name) or (name in SPECS and name not in before[1]):
+        if not re.fullmatch("[a-z][a-z0-9_]*", name) or (name in SPECS and name not in before):
             raise SettingsError(f"{path}: the task's name '{name}' is taken, or has other characters than a to z, 0 to 9 and _; choose "
                                 "another.")
-    for name in before[1]:
+    for name in before:
         del SPECS[name]
-    SPECS.update({name: replace(spec, rows=content) for name, spec in tasks.items()})
-    _REGISTERED[path] = content, list(tasks)
+    SPECS.update({name: replace(spec, file=path, rows=content) for name, spec in tasks.items()})
     return list(tasks)
+
+
+def is_custom(name: str) -> bool:
+    """Whether a task is no part of this package."""
+    return name not in SPECS or SPECS[name].file is not None
 
 
 def is_own_corpus(name: str, data_root: Path | None) -> bool:

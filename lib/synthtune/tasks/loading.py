@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from synthtune import task_list
 from synthtune.analysis import metrics
-from synthtune.errors import CorpusError, SettingsError
+from synthtune.errors import CorpusError, SettingsError, SynthtuneError
 from synthtune.files import atomic_path, digest, locked, read_json, write_json
 from synthtune.settings import Settings, is_task_file, official_corpora, seed_for
 from synthtune.task_list import SPECS
@@ -168,7 +168,7 @@ def load(name: str, settings: Settings) -> Task:
 
 
 def spec_of(name: str, settings: Settings) -> Spec:
-    """What is said of a task in its module or, of a custom task, in its task file and rows.
+    """What is said of a task in its module or, of a custom task, in its file and rows.
 
     Raises
     ------
@@ -176,7 +176,10 @@ def spec_of(name: str, settings: Settings) -> Spec:
         The task file or its rows cannot be used.
     """
     if name in SPECS:
-        return SPECS[name]
+        spec = SPECS[name]
+        # Examples beside a file may change; what is published, or in assets.yaml, has a digest of its own.
+        beside = spec.file is not None and not (spec.asset or spec.source)
+        return replace(spec, rows=digest([spec.rows, repr(_corpus(spec, spec.file.parent))])) if beside else spec
     from synthtune.custom import study_task  # reading rows takes more than other tasks need
 
     return study_task.spec(settings.task_files[name])
@@ -207,7 +210,7 @@ def _test_size(spec: Spec, settings: Settings) -> int:
 def _store(name: str, spec: Spec, settings: Settings, folder: Path, made_from: dict) -> None:
     """Read a corpus, split it, and write the task's folder."""
     prepare(name, settings)
-    corpus = spec.read(_corpus_folder(name, spec, settings))
+    corpus = _corpus(spec, _corpus_folder(name, spec, settings))
     split = _drawn if corpus.dev is None else _as_published
     pool, dev, test, report = split(name, spec, corpus, settings)
     with atomic_path(folder) as temporary:
@@ -220,6 +223,16 @@ def _store(name: str, spec: Spec, settings: Settings, folder: Path, made_from: d
         write_json(temporary / "task.json", {"made_from": made_from, "report": report, "digest": digest(contents)})
 
 
+def _corpus(spec: Spec, folder: Path) -> Corpus:
+    try:
+        return spec.read(folder)
+    except Exception as error:
+        if spec.file is None or isinstance(error, SynthtuneError):
+            raise
+        raise CorpusError(f"{spec.file}: its reader fails on {folder} ({type(error).__name__}: {error}); correct the reader or the "
+                          "files.") from error
+
+
 def _corpus_folder(name: str, spec: Spec, settings: Settings) -> Path:
     """Where a task's reader finds its corpus; one of ours is written, once per run."""
     if spec.asset:
@@ -229,7 +242,7 @@ def _corpus_folder(name: str, spec: Spec, settings: Settings) -> Path:
     if spec.source and settings.data_root:
         return settings.data_root / name
     if not spec.toy_corpus:
-        return settings.task_files[name].parent
+        return spec.file.parent if spec.file else Path()  # of a custom task the reader knows its rows
     folder = settings.folder / name / "corpus"
     if not folder.exists():
         with atomic_path(folder) as temporary:

@@ -59,8 +59,10 @@ class Spec:
         or a `repository` with url, commit, folder and parts. `data_root: official` fetches it.
     toy_corpus : str
         Module with a `write` that makes a corpus in the same format, for runs without `data_root`.
+    file : Path
+        Of a task outside this package, the Python file that says all this.
     rows : str
-        SHA-256 of what results depend on besides the examples: of a custom task all that its task file says of it.
+        SHA-256 of what a task outside this package is made of: its file and its examples.
     separator : str
         Of a custom task, what stands between several labels of an output; "" where it has one.
     """
@@ -81,6 +83,7 @@ class Spec:
     licence: str = ""
     source: dict[str, Any] = field(default_factory=dict)
     toy_corpus: str = ""
+    file: Path | None = None
     rows: str = ""
     separator: str = ""
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-
-from lxml import etree
+from typing import TYPE_CHECKING
 
 from synthtune.errors import CorpusError
 from synthtune.tasks.example import Example, Wording
 from synthtune.tasks.formats import SPLITS, find_split
 from synthtune.tasks.spec import Corpus, Spec
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 
 def read(folder: str | Path, split: str, max_triples: int = 3) -> list[Example]:
@@ -71,6 +73,8 @@ def values(text: str) -> list[str]:
 
 
 def _entries(path: Path) -> Iterator[etree._Element]:
+    from lxml import etree  # every process reads this module for the task's name, few read XML
+
     # Entities are left unexpanded and a document type is refused below, so that a file made to expand
     # without end, or to read other files, does neither.
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
