@@ -112,6 +112,9 @@ HELD_OUT = {"dev": 0.15, "test": 0.28}
 HELD_OUT_NAMES = {"dev": 2, "test": 4}
 """Names of each service's catalogue that only this split offers."""
 
+ANSWER = (1, 2, 2, 3, 3)
+"""How many facts an answer tells, each number as often as it is here."""
+
 CATALOGUE = 28
 """Names in the catalogue of a service."""
 
@@ -230,8 +233,8 @@ class _Planner:
         return own, own
 
 
-class _Draft:
-    """One dialogue being planned."""
+class _Conversation:
+    """The turns of a dialogue, what both sides know, and what may be said in its split."""
 
     def __init__(
         self, planner: _Planner, split: str, service_name: str, rng: random.Random, done: set[str], size: int
@@ -240,196 +243,15 @@ class _Draft:
         self.service_name, self.service = service_name, SERVICES[service_name]
         self.turns: list[Turn] = []
         self.fresh: dict[frozenset[str], str] = {}
-        self.complete = False
         self.values: dict[str, list[str]] = {}
         self.intent = self.service.find[0]
-        self.item: dict[str, str] = {}
         self.told: set[str] = set()
-        if self.service.name:
-            self._find_and_book()
-        else:
-            self._inform_only()
-        self._close()
 
-    def _find_and_book(self) -> None:
-        rng, service = self.rng, self.service
-        item = self._item()
-        known = rng.sample(service.search, rng.choice((0, 1, 1, 2)))
-        self._user(Action("INFORM_INTENT", "intent", (service.find[0],)), *self._informs(item, known))
-        missing = [slot for slot in service.search if slot not in known]
-        if rng.random() < 0.6:
-            self._inform_later(item, self._request(missing))
-        if not self._offer(item):
-            return
-        if rng.random() < 0.5:
-            others = [
-                other
-                for other in self.planner.pool(self.service_name, self.split)
-                if other is not item
-                and all(other[slot] == self.values.get(slot, [other[slot]])[0] for slot in service.search)
-            ]
-            if others:
-                item = rng.choice(others)
-                self._user(Action("REQUEST_ALTS"))
-                if not self._offer(item):
-                    return
-        for _ in range(rng.choice((0, 1, 1, 2))):
-            self._answer(item)
-        if rng.random() < 0.25:
-            return
-        if rng.random() < 0.4:
-            self._say(
-                lambda: (
-                    *self._facts_of(item, rng.randint(0, 2)),
-                    Action("OFFER_INTENT", "intent", (service.book[0],)),
-                ),
-                before=self._ask_facts,
-            )
-        self._book(item)
-
-    def _inform_only(self) -> None:
-        rng, service = self.rng, self.service
-        self.item = self._item()
-        known = rng.sample(service.search, rng.choice((0, 1, 2, 2)))
-        self._user(Action("INFORM_INTENT", "intent", (service.find[0],)), *self._informs(self.item, known))
-        missing = [slot for slot in service.search if slot not in known]
-        self._inform_later(self.item, self._request(missing))
-        self._answer(self.item, call=True)
-        for _ in range(rng.randint(1, 3)):
-            self.item = {**self._item(), "city": self.item["city"]}
-            self.told = set()
-            self._user(*self._informs(self.item, ["date"]))
-            self._answer(self.item, call=True)
-
-    def _book(self, item: dict[str, str]) -> None:
-        rng, service = self.rng, self.service
-        booking = {slot: rng.choice(service.slots[slot].values) for slot in service.needs}
-        booking[service.name] = item[service.name]
-        known = rng.sample(service.needs, rng.randint(len(service.needs) - 2, len(service.needs)))
-        self.intent = service.book[0]
-        self._user(Action("INFORM_INTENT", "intent", (service.book[0],)), *self._informs(booking, known))
-        while missing := [slot for slot in service.needs if slot not in known]:
-            wanted = self._request(missing) or missing
-            self._inform_later(booking, wanted)
-            known += wanted
-
-        def confirm() -> tuple[Action, ...]:
-            slots = rng.sample([service.name, *service.needs], rng.choice((2, 3, 3)))
-            slots.sort(key=lambda slot: slot != service.name)
-            return tuple(Action("CONFIRM", slot, (booking[slot],)) for slot in slots)
-
-        if not self._say(confirm):
-            return
-        if rng.random() < 0.35:
-            slot = rng.choice(service.needs)
-            booking[slot] = rng.choice(
-                [value for value in service.slots[slot].values if value != booking[slot]]
-            )
-            self._user(Action("NEGATE"), *self._informs(booking, [slot]))
-            if not self._say(confirm):
-                return
-        if rng.random() < 0.2:
-            slot = rng.choice([slot for slot in service.needs if slot in ("date", "time")])
-            self._user(Action("AFFIRM"))
-
-            refused = booking[slot]
-
-            def fail() -> tuple[Action, ...]:
-                booking[slot] = rng.choice(
-                    [value for value in service.slots[slot].values if value != refused]
-                )
-                return (Action("NOTIFY_FAILURE"), Action("OFFER", slot, (booking[slot],)))
-
-            if self._say(fail, call=(service.book[0], booking)):
-                self._user(Action("AFFIRM"))
-                self._say(
-                    lambda: (Action("NOTIFY_SUCCESS"), *self._facts_of(item, rng.randint(0, 1))),
-                    before=self._ask_facts,
-                    call=(service.book[0], booking),
-                )
-            return
-        self._user(Action("AFFIRM"))
-        self._say(
-            lambda: (Action("NOTIFY_SUCCESS"), *self._facts_of(item, rng.choice((0, 1, 1, 2)))),
-            before=self._ask_facts,
-            call=(service.book[0], booking),
-        )
-
-    def _close(self) -> None:
-        """End with a goodbye; where the bare one belongs to another split, with one that also answers."""
-        if not any(turn.speaker == "SYSTEM" for turn in self.turns):
-            return
-        rng = self.rng
-        item = self.item
-        self._user(Action("THANK_YOU"))
-        if rng.random() < 0.5 and self._say(
-            lambda: (*self._facts_of(item, rng.choice((0, 1, 2, 2))), Action("REQ_MORE")),
-            before=self._ask_facts,
-        ):
-            self._user(Action("NEGATE"), Action("GOODBYE"))
-        else:
-            self._user(Action("GOODBYE"))
-        self.complete = self._say(lambda: (Action("GOODBYE"),)) or self._say(
-            lambda: (*self._facts_of(item, rng.choice((1, 2, 2))), Action("GOODBYE")), before=self._ask_facts
-        )
-
-    def _item(self) -> dict[str, str]:
-        service = self.service
-        if not service.name:
-            return {slot: self.rng.choice(item.values) for slot, item in service.slots.items()}
-        own = self.planner.pool(self.service_name, self.split, own=True)
-        if own and self.rng.random() < 0.2:
-            return self.rng.choice(own)
-        return self.rng.choice(self.planner.pool(self.service_name, "train"))
-
-    def _informs(self, item: Mapping[str, str], slots: list[str]) -> list[Action]:
-        return [Action("INFORM", slot, (item[slot],)) for slot in slots]
-
-    def _inform_later(self, item: Mapping[str, str], slots: list[str]) -> None:
-        if slots:
-            self._user(*self._informs(item, slots))
-
-    def _request(self, missing: list[str]) -> list[str]:
-        """Ask for one or two of the missing slots, sometimes with examples; give the slots asked for."""
-        rng = self.rng
-        missing = [slot for slot in missing if self.service.slots[slot].ask]
-
-        def draw() -> tuple[Action, ...]:
-            actions = []
-            for slot in rng.sample(missing, rng.randint(1, min(2, len(missing)))):
-                values = self.service.slots[slot].values
-                examples = rng.sample(values, 2) if rng.random() < 0.2 and not actions else []
-                actions.append(Action("REQUEST", slot, tuple(sorted(examples, key=values.index))))
-            return tuple(actions)
-
-        if not missing or not self._say(draw):
-            return []
-        return [action.slot for action in self.turns[-1].actions]
-
-    def _offer(self, item: dict[str, str]) -> bool:
-        rng, service = self.rng, self.service
-
-        def draw() -> tuple[Action, ...]:
-            count = rng.random() < 0.3
-            slots = rng.sample(service.facts, rng.choice((0, 1, 1) if count else (0, 1, 2, 2, 2)))
-            counted = (Action("INFORM_COUNT", "count", (str(rng.randint(2, 12)),)),) if count else ()
-            return (
-                Action("OFFER", service.name, (item[service.name],)),
-                *(Action("OFFER", slot, (item[slot],)) for slot in slots),
-                *counted,
-            )
-
-        self.item = item
-        self.told = set()
-        self.values[service.name] = [item[service.name]]
-        return self._say(draw, call=(service.find[0], item))
-
-    def _answer(self, item: Mapping[str, str], call: bool = False) -> None:
-        self._say(
-            lambda: self._facts_of(item, self.rng.choice((1, 2, 2, 3, 3))),
-            before=self._ask_facts,
-            call=(self.service.find[0], item) if call else None,
-        )
+    def _inform(self, item: Mapping[str, str], numbers: Sequence[int], first: Action | None = None, last: Action | None = None,
+                call: tuple[str, Mapping[str, str]] | None = None) -> bool:
+        """Let the user ask for some facts and the system tell them, with one of these numbers, beside what it says anyway."""
+        return self._say(lambda: (*filter(None, (first,)), *self._facts_of(item, self.rng.choice(numbers)), *filter(None, (last,))),
+                         before=self._ask_facts, call=call)
 
     def _facts_of(self, item: Mapping[str, str], number: int) -> tuple[Action, ...]:
         """Draw facts that the user has neither given nor been told."""
@@ -502,6 +324,163 @@ class _Draft:
             self.told.update(action.slot for action in actions if action.act in ("OFFER", "INFORM"))
             return True
         return False
+
+
+class _Draft(_Conversation):
+    """One dialogue being planned: its course."""
+
+    def __init__(self, *place: Any) -> None:
+        super().__init__(*place)
+        self.complete = False
+        self.item: dict[str, str] = {}
+        if self.service.name:
+            self._find_and_book()
+        else:
+            self._inform_only()
+        self._close()
+
+    def _find_and_book(self) -> None:
+        rng, service = self.rng, self.service
+        item = self._item()
+        known = rng.sample(service.search, rng.choice((0, 1, 1, 2)))
+        self._user(Action("INFORM_INTENT", "intent", (service.find[0],)), *self._informs(item, known))
+        missing = [slot for slot in service.search if slot not in known]
+        if rng.random() < 0.6:
+            self._inform_later(item, self._request(missing))
+        if not self._offer(item):
+            return
+        if rng.random() < 0.5:
+            others = [
+                other
+                for other in self.planner.pool(self.service_name, self.split)
+                if other is not item
+                and all(other[slot] == self.values.get(slot, [other[slot]])[0] for slot in service.search)
+            ]
+            if others:
+                item = rng.choice(others)
+                self._user(Action("REQUEST_ALTS"))
+                if not self._offer(item):
+                    return
+        for _ in range(rng.choice((0, 1, 1, 2))):
+            self._inform(item, ANSWER)
+        if rng.random() < 0.25:
+            return
+        if rng.random() < 0.4:
+            self._inform(item, (0, 1, 2), last=Action("OFFER_INTENT", "intent", (service.book[0],)))
+        self._book(item)
+
+    def _inform_only(self) -> None:
+        rng, service = self.rng, self.service
+        self.item = self._item()
+        known = rng.sample(service.search, rng.choice((0, 1, 2, 2)))
+        self._user(Action("INFORM_INTENT", "intent", (service.find[0],)), *self._informs(self.item, known))
+        missing = [slot for slot in service.search if slot not in known]
+        self._inform_later(self.item, self._request(missing))
+        self._inform(self.item, ANSWER, call=(service.find[0], self.item))
+        for _ in range(rng.randint(1, 3)):
+            self.item = {**self._item(), "city": self.item["city"]}
+            self.told = set()
+            self._user(*self._informs(self.item, ["date"]))
+            self._inform(self.item, ANSWER, call=(service.find[0], self.item))
+
+    def _book(self, item: dict[str, str]) -> None:
+        rng, service = self.rng, self.service
+        booking = {slot: rng.choice(service.slots[slot].values) for slot in service.needs}
+        booking[service.name] = item[service.name]
+        known = rng.sample(service.needs, rng.randint(len(service.needs) - 2, len(service.needs)))
+        self.intent = service.book[0]
+        self._user(Action("INFORM_INTENT", "intent", (service.book[0],)), *self._informs(booking, known))
+        while missing := [slot for slot in service.needs if slot not in known]:
+            wanted = self._request(missing) or missing
+            self._inform_later(booking, wanted)
+            known += wanted
+
+        def confirm() -> tuple[Action, ...]:
+            slots = rng.sample([service.name, *service.needs], rng.choice((2, 3, 3)))
+            slots.sort(key=lambda slot: slot != service.name)
+            return tuple(Action("CONFIRM", slot, (booking[slot],)) for slot in slots)
+
+        if not self._say(confirm):
+            return
+        if rng.random() < 0.35:
+            slot = rng.choice(service.needs)
+            booking[slot] = rng.choice([value for value in service.slots[slot].values if value != booking[slot]])
+            self._user(Action("NEGATE"), *self._informs(booking, [slot]))
+            if not self._say(confirm):
+                return
+        if rng.random() < 0.2:
+            slot = rng.choice([slot for slot in service.needs if slot in ("date", "time")])
+            self._user(Action("AFFIRM"))
+            others = [value for value in service.slots[slot].values if value != booking[slot]]
+
+            def fail() -> tuple[Action, ...]:
+                booking[slot] = rng.choice(others)
+                return (Action("NOTIFY_FAILURE"), Action("OFFER", slot, (booking[slot],)))
+
+            if self._say(fail, call=(service.book[0], booking)):
+                self._user(Action("AFFIRM"))
+                self._inform(item, (0, 1), first=Action("NOTIFY_SUCCESS"), call=(service.book[0], booking))
+            return
+        self._user(Action("AFFIRM"))
+        self._inform(item, (0, 1, 1, 2), first=Action("NOTIFY_SUCCESS"), call=(service.book[0], booking))
+
+    def _close(self) -> None:
+        """End with a goodbye; where the bare one belongs to another split, with one that also answers."""
+        if not any(turn.speaker == "SYSTEM" for turn in self.turns):
+            return
+        self._user(Action("THANK_YOU"))
+        if self.rng.random() < 0.5 and self._inform(self.item, (0, 1, 2, 2), last=Action("REQ_MORE")):
+            self._user(Action("NEGATE"), Action("GOODBYE"))
+        else:
+            self._user(Action("GOODBYE"))
+        self.complete = self._say(lambda: (Action("GOODBYE"),)) or self._inform(self.item, (1, 2, 2), last=Action("GOODBYE"))
+
+    def _item(self) -> dict[str, str]:
+        service = self.service
+        if not service.name:
+            return {slot: self.rng.choice(item.values) for slot, item in service.slots.items()}
+        own = self.planner.pool(self.service_name, self.split, own=True)
+        if own and self.rng.random() < 0.2:
+            return self.rng.choice(own)
+        return self.rng.choice(self.planner.pool(self.service_name, "train"))
+
+    def _informs(self, item: Mapping[str, str], slots: list[str]) -> list[Action]:
+        return [Action("INFORM", slot, (item[slot],)) for slot in slots]
+
+    def _inform_later(self, item: Mapping[str, str], slots: list[str]) -> None:
+        if slots:
+            self._user(*self._informs(item, slots))
+
+    def _request(self, missing: list[str]) -> list[str]:
+        """Ask for one or two of the missing slots, sometimes with examples; give the slots asked for."""
+        rng = self.rng
+        missing = [slot for slot in missing if self.service.slots[slot].ask]
+
+        def draw() -> tuple[Action, ...]:
+            actions = []
+            for slot in rng.sample(missing, rng.randint(1, min(2, len(missing)))):
+                values = self.service.slots[slot].values
+                examples = rng.sample(values, 2) if rng.random() < 0.2 and not actions else []
+                actions.append(Action("REQUEST", slot, tuple(sorted(examples, key=values.index))))
+            return tuple(actions)
+
+        if not missing or not self._say(draw):
+            return []
+        return [action.slot for action in self.turns[-1].actions]
+
+    def _offer(self, item: dict[str, str]) -> bool:
+        rng, service = self.rng, self.service
+
+        def draw() -> tuple[Action, ...]:
+            count = rng.random() < 0.3
+            slots = rng.sample(service.facts, rng.choice((0, 1, 1) if count else (0, 1, 2, 2, 2)))
+            counted = (Action("INFORM_COUNT", "count", (str(rng.randint(2, 12)),)),) if count else ()
+            return (*(Action("OFFER", slot, (item[slot],)) for slot in (service.name, *slots)), *counted)
+
+        self.item = item
+        self.told = set()
+        self.values[service.name] = [item[service.name]]
+        return self._say(draw, call=(service.find[0], item))
 
 
 def _parts(text: str) -> frozenset[str]:
