@@ -42,7 +42,8 @@ from synthtune.models import assets, language_model
 from synthtune.progress import progress
 from synthtune.settings import TASKS
 from synthtune.task_list import SPECS
-from synthtune.tasks import Example, public
+from synthtune.tasks import Example, splits
+from synthtune.tasks.example import divided
 
 GOLD_ROWS, UNLABELLED, TEST = 125, 1000, 500
 INTENTS = 15
@@ -64,21 +65,21 @@ def rows_of(name: str, folder: Path, data_root: Path | None) -> Path:
     """Write a task's rows as a user would have them; the task file's path."""
     chosen = settings.load("laptop", [f"budgets=[{GOLD_ROWS}]"], folder / "prepared", data_root)
     if name == "banking77":
-        train, test, _ = public.corpus(name, data_root)
+        train, test, *_ = SPECS[name].read(data_root / name)
         common = {label for label, _ in Counter(example.target for example in train).most_common(INTENTS)}
         train, test = ([example for example in each if example.target in common] for each in (train, test))
         draw = np.random.default_rng(chosen.seed)
         train, test = ([each[place] for place in draw.permutation(len(each))] for each in (train, test))
-        train = tasks.splits.ordered_for_budgets(train, GOLD_ROWS, chosen.seed)
+        train = splits.ordered_for_budgets(train, GOLD_ROWS, chosen.seed)
     else:
         task = tasks.load(name, chosen.check(name))
         train, test = list(task.pool), list(task.test)
     names = SPECS[name].pair
-    wording = SPECS[name]  # columns with telling names, as the README advises
+    wording = SPECS[name].wording  # columns with telling names, as the README advises
     labelled, rest, test = train[:GOLD_ROWS], train[GOLD_ROWS:][:UNLABELLED], test[:TEST]
     columns = list(names) or [wording.input]
     for file, rows in (("labelled", labelled), ("unlabelled", rest), ("test", test)):
-        table = pd.DataFrame([tasks.example.divided(names, row.text) for row in rows], columns=columns)
+        table = pd.DataFrame([divided(names, row.text) for row in rows], columns=columns)
         outputs = {} if file == "unlabelled" else {wording.output: [row.target for row in rows]}
         write_csv(table.assign(**outputs), folder / f"{file}.csv")
     lines = {"rows": "labelled.csv", "text": columns, "label": wording.output, "unlabelled": "unlabelled.csv",

@@ -1,4 +1,4 @@
-"""Custom tasks: one task file outside the package is all that the whole study needs of a user's own benchmark."""
+"""Custom tasks: one file outside the package, of YAML or Python, is all that the whole study needs of a user's own benchmark."""
 
 import json
 import os
@@ -7,13 +7,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
-from synthtune import custom, settings, tasks
-from synthtune.analysis.results import CONDITIONS, FULL
-from synthtune.errors import RowsError, SettingsError
+from synthtune import custom, settings, task_list, tasks
+from synthtune.analysis.results import CONDITIONS, FULL, corpora_sentence
+from synthtune.errors import CorpusError, RowsError, SettingsError
 from synthtune.scale import planner
+from test_any_model import ENCODERS, GROUPED, save
 
 ROOT = Path(__file__).parents[1]
 TINY = {"budgets": [16], "pool_size": 60, "test_size": 20, "dev_size": 10, "nlg_test_size": 10, "max_characters": 120,
@@ -35,9 +37,41 @@ def rows(number=120, seed=0):
                "worth it": label, "facts": f"{place} | city | {city} | steps {draw.randrange(10**6)}", "sentence": f"We saw the {place} of {city}."}
 
 
+TRIPS = '''
+import json
+from synthtune.tasks.example import Example, Wording
+from synthtune.tasks.spec import Corpus, Spec
+
+
+def read(folder):
+    rows = list(map(json.loads, (folder / "trips.jsonl").read_text().splitlines()))
+    pairs = [Example(str(number), row["facts"], row["sentence"], (row["sentence"],)) for number, row in enumerate(rows)]
+    return Corpus(train=pairs[20:], dev=pairs[:10], test=pairs[10:20])
+
+
+TASKS = {"trips": Spec(
+    title="Trips", read=read, wording=Wording("Say where we were.", "Facts", "Sentence"), kind="nlg",
+    sentences=("pier | city | Hull", "gate | city | Bath"), answer="We saw the pier of Hull.", tokens={"input": 12, "output": 8},
+    is_input=lambda text: text.count(" | ") == 3, values=lambda text: text.split(" | ")[0::2][:2])}
+'''
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Small random models in the place of real ones."""
+    folder = tmp_path_factory.mktemp("models")
+    save(folder / "teacher", "Llama", GROUPED, "ForCausalLM", "")
+    save(folder / "student", "Bert", ENCODERS["Bert"], "Model", "<s> $A </s>", cls_token="<s>", sep_token="</s>")
+    return {"teacher.model": str(folder / "teacher"), "students.model": str(folder / "student"), "teacher.frozen_layers": 2,
+            "teacher.vocabulary": None, "teacher.max_tokens": 200, "generate.max_new_tokens": 150}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two task files and their rows: one to classify and one to write."""
+    """Two task files and their rows, one to classify and one to generate text; two Python files and theirs, one of each kind.
+
+    The Python file of a task to classify is the one that the documentation shows.
+    """
     folder = tmp_path_factory.mktemp("mine")
     table = pd.DataFrame(rows())
     table.to_csv(folder / "visits.csv", index=False)
@@ -45,7 +79,12 @@ def folder(tmp_path_factory):
     (folder / "visits.yaml").write_text("rows: visits.csv\ntext: visit\nlabel: worth it\nlabel_names: {yes: good, no: bad}\n"
                                         "description: Say whether the visit was good or bad.\n")
     (folder / "Trip-report.yaml").write_text("rows: trips.jsonl\ntext: facts\ntarget: sentence\n")
-    return folder
+    [shown] = re.findall("```python\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text("utf-8"), re.DOTALL)
+    (folder / "moods.py").write_text(shown)
+    (folder / "trips.py").write_text(TRIPS)
+    (folder / "moods.txt").write_text("".join(f"{'glad' if row['worth it'] == 'yes' else 'sad'} {row['visit']}\n" for row in rows()))
+    with patch.dict(task_list.SPECS):
+        yield folder
 
 
 def load(folder, run_dir=None, **changes):
@@ -53,9 +92,9 @@ def load(folder, run_dir=None, **changes):
     return settings.load("smoke", given, run_dir=run_dir or folder / "run")
 
 
-def test_the_whole_study_runs_on_them(folder):
+def test_the_whole_study_runs_on_them(folder, small):
     run = folder / "run"
-    changes = {**TINY, "tasks": ["visits.yaml", "Trip-report.yaml"], "run_dir": str(run), "jobs": 2}
+    changes = {**TINY, **small, "tasks": ["visits.yaml", "moods.py", "trips.py"], "run_dir": str(run), "jobs": 2}
     command = [sys.executable, "-m", "synthtune.run.reproduce", "--profile", "smoke",
                *(f"--set={name}={json.dumps(value)}" for name, value in changes.items())]
 
@@ -66,22 +105,25 @@ def test_the_whole_study_runs_on_them(folder):
 
     said = study()
     assert said.returncode == 0, said.stdout
-    for task, conditions in (("visits", {*CONDITIONS, FULL}), ("trip_report", {"gold", "gold+annotated", FULL})):
+    for task, conditions in (("visits", {*CONDITIONS, FULL}), ("moods", {*CONDITIONS, FULL}), ("trips", {"gold", "gold+annotated", FULL})):
         results = pd.read_parquet(run / task / "results.parquet")
         assert conditions <= set(results["condition"])
     table = pd.read_csv(run / "figures" / "table_1.csv")
-    assert {"Visits", "Trip report"} <= set(table["title"])
+    assert {"Visits", "Moods", "Trips"} <= set(table["title"])
     claims, report = ((run / "figures" / name).read_text() for name in ("claims.md", "report.html"))
-    assert "Visits" in claims and "Custom tasks: Visits and Trip report." in report
+    assert "Visits" in claims and "Custom tasks: Visits, Moods and Trips." in report
     assert (run / "figures" / "figure_2.png").exists() and (run / "figures" / "figure_3.png").exists()
-    tuned = json.loads((run / "notebooks" / "visits-16-01_teacher.ipynb").read_text())
-    assert "Visit: 0 days in" in json.dumps(tuned), "its first row is what notebooks show"
+    for task, shown in (("visits", "Visit: 0 days in"), ("moods", "The sun is out again.")):
+        tuned = json.loads((run / "notebooks" / f"{task}-16-01_teacher.ipynb").read_text())
+        assert shown in json.dumps(tuned), "its sentences, or its first row, are what notebooks show"
 
     assert "Nothing to do" in study().stdout
     (folder / "visits.csv").write_text((folder / "visits.csv").read_text() + "One more grim day in Oslo.,no,,\n")
+    (folder / "moods.txt").write_text((folder / "moods.txt").read_text() + "sad One more grim day in Oslo.\n")
     again = study("--dry-run").stdout
-    assert "run    01_teacher · visits" in again and "reuse  01_teacher · trip_report" in again, "rows are part of what results are made from"
-    assert "reuse  01_teacher · trip_report" in study("--dry-run", "--only", "trip_report").stdout
+    for said in ("run    01_teacher · visits", "run    01_teacher · moods", "reuse  01_teacher · trips"):
+        assert said in again, "rows are part of what results are made from"
+    assert "reuse  01_teacher · trips" in study("--dry-run", "--only", "trips").stdout
     assert "did you mean 'visits'" in study("--only", "visit").stdout
 
 
@@ -129,6 +171,52 @@ def test_settings_of_its_kind_and_its_own(folder):
     nlg = chosen.for_task("trip_report")
     assert nlg.teacher.learning_rate == chosen.custom.nlg["teacher.learning_rate"] and nlg.students.learning_rate == 0.5
     assert str(folder) not in json.dumps(chosen.for_stage("figures")), "a study that moves is the same study"
+
+
+def test_a_python_file_is_a_task(folder, tmp_path):
+    files = ["moods.py", "trips.py"]
+    chosen = settings.load("smoke", {**TINY, "tasks": [str(folder / name) for name in files]}, run_dir=tmp_path)
+    assert chosen.tasks == ["moods", "trips"] and set(planner.plan(chosen).table["task"]) == {"moods", "trips"}
+    assert chosen.for_task("trips").teacher.learning_rate == chosen.custom.nlg["teacher.learning_rate"]
+    assert corpora_sentence(chosen.tasks, chosen) == "Custom tasks: Moods and Trips."
+    moods, trips = (tasks.load(name, chosen) for name in chosen.tasks)
+    assert (moods.title, moods.kind, moods.labels, moods.wording.output) == ("Moods", "classification", ("glad", "sad"), "Mood")
+    assert (len(moods.pool), len(moods.dev), len(moods.test)) == (60, 10, 20)
+    assert (trips.kind, {int(each.id) < 10 for each in trips.dev}, {10 <= int(each.id) < 20 for each in trips.test}) == ("nlg", {True}, {True})
+    assert trips.is_input(trips.pool[0].text) and not trips.is_input("a hotel")
+    assert trips.left_out("pier | city | Hull | steps 3", "We saw the pier.") == ["Hull"]
+    assert tasks.load(str(folder / "moods.py"), settings.load("smoke", TINY, run_dir=tmp_path)) == moods, "a notebook's task"
+    with patch.dict(task_list.SPECS):  # as in another process, which is given settings alone
+        del task_list.SPECS["moods"], task_list.SPECS["trips"]
+        assert tasks.load("moods", settings.Settings(**chosen.model_dump(mode="json"))) == moods
+
+
+def test_what_a_python_file_says_is_part_of_its_digest(folder, tmp_path):
+    (tmp_path / "moods.txt").write_text((folder / "moods.txt").read_text())
+    digests = set()
+    for old, new in (("", ""), ("glad or sad", "sad or glad"), ('split(" ", 1)', "split(None, 1)")):
+        (tmp_path / "feelings.py").write_text((folder / "moods.py").read_text().replace('"moods"', '"feelings"').replace(old, new))
+        chosen = settings.load("smoke", {**TINY, "tasks": [str(tmp_path / "feelings.py")]}, run_dir=tmp_path)
+        digests.add(tasks.load("feelings", chosen).digest)
+    assert len(digests) == 3
+    (tmp_path / "moods.txt").unlink()
+    with pytest.raises(CorpusError, match=r"feelings.py: its reader fails on .*moods.txt.*correct the reader"):
+        tasks.load("feelings", chosen)
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (None, "there is no file .*mine.py"),
+    ("import nothing_of_that_name", r"mine.py cannot be run \(ModuleNotFoundError"),
+    ("TASKS = {'mine': 'Mine'}", r"mine.py: a file of tasks says TASKS = .*docs/tasks.md"),
+    (TRIPS.replace('"trips":', '"tweets":'), "the task's name 'tweets' is taken"),
+    (TRIPS.replace('"trips":', '"My trips":'), "name 'My trips' .* other characters"),
+    (TRIPS.replace('"trips":', '"figures":'), "a folder of the results, is called 'figures'"),
+])
+def test_a_python_file_that_is_no_task_is_refused(tmp_path, content, said):
+    if content:
+        (tmp_path / "mine.py").write_text(content)
+    with patch.dict(task_list.SPECS), pytest.raises(SettingsError, match=said):
+        settings.load("smoke", {"tasks": [str(tmp_path / "mine.py")]})
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [

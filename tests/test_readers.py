@@ -8,7 +8,7 @@ import pytest
 from synthtune import settings, tasks
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.task_list import SPECS
-from synthtune.tasks import public, sgd, splits, webnlg
+from synthtune.tasks import banking77, formats, sgd, splits, webnlg
 from synthtune.tasks.example import divided
 
 SHARED = Path(os.environ.get("SYNTHTUNE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -41,12 +41,11 @@ def test_webnlg_entry(tmp_path):
     assert example.id == "train/2triples/City/Id1"
 
 
-def test_webnlg_entries_without_text_are_left_out_and_counted(tmp_path):
+def test_webnlg_entries_without_text_are_left_out(tmp_path):
     bare = ENTRY[: ENTRY.index("<lex")].replace("Id1", "Id2") + "</entry>"
     write_webnlg(tmp_path / "webnlg" / "release_v2", ENTRY + bare)
     assert len(webnlg.read(tmp_path, "train")) == 1
-    assert webnlg.count(tmp_path, "train") == webnlg.Counts(entries=2, texts=2, without_text=1)
-    assert webnlg.count(tmp_path, "train", max_triples=1) == webnlg.Counts(entries=0, texts=0, without_text=0)
+    assert webnlg.read(tmp_path, "train", max_triples=1) == []
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_webnlg_refuses_entities(tmp_path):
 
 
 def test_webnlg_missing_or_unknown_split(tmp_path):
-    with pytest.raises(CorpusError, match="No WebNLG release in"):
+    with pytest.raises(CorpusError, match="No WebNLG corpus in .* under release_v2/ or webnlg/ or"):
         webnlg.read(tmp_path, "train")
     with pytest.raises(CorpusError, match="no WebNLG split 'validation'"):
         webnlg.read(tmp_path, "validation")
@@ -194,7 +193,8 @@ needs_real = pytest.mark.skipif(
     ("split", "entries", "texts"), [("train", 12_876, 34_352), ("dev", 1_619, 4_316), ("test", 1_600, 4_224)]
 )
 def test_real_webnlg_counts(split, entries, texts):
-    assert webnlg.count(SHARED, split, max_triples=7) == webnlg.Counts(entries, texts, without_text=0)
+    every = webnlg.read(SHARED, split, max_triples=7)
+    assert (len(every), sum(len(example.references) for example in every)) == (entries, texts)
     examples = webnlg.read(SHARED, split)
     assert all(1 <= len(example.text.split(" && ")) <= 3 for example in examples)
     assert len({example.id for example in examples}) == len(examples)
@@ -232,7 +232,7 @@ def test_public_corpora_in_their_official_form(name, tmp_path):
     for file in SPECS[name].files:
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / file).write_text(contents, "utf-8")
-    train, test, _ = public.corpus(name, tmp_path)
+    train, test, *_ = SPECS[name].read(tmp_path / name)
     assert train[0].text == test[0].text == first and [example.target for example in train] == targets
     assert len({example.id for example in train + test}) == 4
     assert all(divided(SPECS[name].pair, example.text) for example in train)
@@ -254,26 +254,25 @@ def test_public_corpora_in_their_official_form(name, tmp_path):
 def test_a_malformed_public_corpus_names_the_file_and_the_line(name, old, new, message, tmp_path):
     contents, _, _ = OFFICIAL[name]
     assert old in contents
-    path = tmp_path / SPECS[name].files[0]
-    path.write_text(contents.replace(old, new, 1), "utf-8")
+    (tmp_path / SPECS[name].files[0]).write_text(contents.replace(old, new, 1), "utf-8")
     with pytest.raises(CorpusError, match=message):
-        public.read(name, path)
+        SPECS[name].read(tmp_path)
 
 
 def test_a_missing_public_corpus_says_which_files_to_put_where(tmp_path):
     with pytest.raises(CorpusError, match=r"rte has no train.tsv and no dev.tsv: put the official files of rte there"):
-        public.corpus("rte", tmp_path)
+        tasks.prepare("rte", settings.load("laptop", run_dir=tmp_path / "run", data_root=tmp_path))
     path = tmp_path / "train.csv"
     path.write_bytes(b"text,category\n\xff\xfe,card_arrival\n")
     with pytest.raises(CorpusError, match=r"train.csv: cannot be read \(.*utf-8"):
-        public.read("banking77", path)
+        formats.read(path, banking77.rows)
 
 
 @pytest.mark.parametrize(("name", "sizes", "labels"), [("rte", (2490, 277), 2), ("banking77", (10003, 3080), 77)])
 def test_real_public_corpora_have_their_published_sizes(name, sizes, labels, tmp_path):
     if not (SHARED / name).exists():
         pytest.skip(f"the real {name} is not at hand in {SHARED}")
-    train, test, _ = public.corpus(name, SHARED)
+    train, test, *_ = SPECS[name].read(SHARED / name)
     assert (len(train), len(test)) == sizes
     assert len({example.target for example in train}) == len({example.target for example in test}) == labels
     assert all("\n" not in example.text and divided(SPECS[name].pair, example.text) for example in train + test)

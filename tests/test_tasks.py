@@ -4,19 +4,23 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 from synthtune import settings, tasks
 from synthtune.errors import CorpusError, SettingsError
 from synthtune.models import assets
 from synthtune.task_list import SPECS
-from synthtune.tasks import reuters, sentiment, splits
+from synthtune.tasks import formats, reuters, sentiment, splits
 
+FILES = {"film_reviews": "movieReviewSnippets", "product_reviews": "amazonReviewSnippets", "tweets": "tweets"}
 CLASSIFICATION = [name for name in settings.TASKS if SPECS[name].kind == "classification"]
 
 
@@ -30,6 +34,14 @@ def laptop(tmp_path_factory):
 def prepared(laptop):
     """Every task of the default run, prepared."""
     return {name: tasks.load(name, laptop) for name in laptop.tasks}
+
+
+def test_settings_know_the_tasks_without_what_reads_them():
+    loaded = "import sys; from synthtune import settings; print('sgd' in settings.TASKS, *sorted(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(settings.__file__).parents[1])}).stdout
+    known, *modules = said.split()
+    assert known == "True" and not {"synthtune.tasks.loading", "synthtune.tasks.official", "lxml", "pandas", "sklearn"} & set(modules)
 
 
 @pytest.mark.parametrize("name", settings.TASKS)
@@ -55,10 +67,10 @@ def test_sizes_and_labels(prepared, laptop, name):
         assert task.report[key] == len(getattr(task, key))
 
 
-@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if spec.reader == "sentiment"])
+@pytest.mark.parametrize("name", sentiment.TASKS)
 def test_undecided_texts_are_dropped_and_counted(prepared, name):
     # Read again with nothing of the package: the published file, by hand.
-    [path] = assets.fetch("vader-ground-truth").rglob(SPECS[name].files[0])
+    [path] = assets.fetch("vader-ground-truth").rglob(f"{FILES[name]}_GroundTruth.txt")
     rating, text_of = {}, {}
     for line in path.read_bytes().decode("latin-1").splitlines():
         number, mean, text = line.split("\t", 2)
@@ -157,7 +169,7 @@ def test_a_prepared_task_is_read_back_until_a_setting_of_its_changes(tmp_path, m
     changes = {"pool_size": 100, "test_size": 30, "dev_size": 10, "budgets": [20]}
     first = tasks.load("tweets", settings.load("smoke", changes, run_dir=tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(sentiment, "corpus", lambda name: pytest.fail("read anew"))
+        patch.setitem(SPECS, "tweets", replace(SPECS["tweets"], read=lambda folder: pytest.fail("read anew")))
         assert tasks.load("tweets", settings.load("smoke", {**changes, "students.steps": 9}, run_dir=tmp_path)) == first
     changed = tasks.load("tweets", settings.load("smoke", {**changes, "max_characters": 60}, run_dir=tmp_path))
     assert changed.digest != first.digest and max(len(e.text) for e in changed.pool) <= 60
@@ -216,10 +228,10 @@ def test_a_malformed_rated_file_says_file_and_line(tmp_path, line, number):
 def test_a_rated_file_is_read_as_latin_1(tmp_path):
     path = tmp_path / "ratings.txt"
     path.write_bytes("1\t2.5\tcaf\xe9 good\n2\t0.5\tmeh\n3\t-0.6\tbad\n".encode("latin-1"))
-    examples, undecided = sentiment.read(path)
+    examples, *_, counted = sentiment.read(path)
     assert [(e.id, e.text, e.target) for e in examples] == [("1", "caf\xe9 good", "positive"),
                                                             ("3", "bad", "negative")]
-    assert undecided == 1
+    assert counted == {"undecided": 1}
 
 
 @pytest.mark.parametrize("row", ["sport\tA match.", "earn", "earn\t ", "earn\ta\tb"])
@@ -227,10 +239,10 @@ def test_a_malformed_topic_file_says_file_and_line(tmp_path, row):
     path = tmp_path / "reuters-r8-train.tab"
     path.write_text(f"topic\ttext\nd\tstring\nclass\tmeta\nearn\tProfit rose.\n{row}\n")
     with pytest.raises(CorpusError, match=r"reuters-r8-train.tab, line 5: expected a topic \(acq, crude"):
-        reuters.read(path)
+        formats.read(path, reuters.rows)
 
 
-@pytest.mark.parametrize("read", [reuters.read, sentiment.read])
+@pytest.mark.parametrize("read", [lambda path: formats.read(path, reuters.rows), sentiment.read])
 def test_a_missing_corpus_file_says_what_to_do(tmp_path, read):
     with pytest.raises(CorpusError, match="gone.txt: cannot be read .*run again"):
         read(tmp_path / "gone.txt")

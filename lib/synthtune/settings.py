@@ -21,14 +21,14 @@ from synthtune.files import digest, read_json, write_json
 from synthtune.models import assets
 from synthtune.number_format import NumberFormat
 from synthtune.places import PROFILES, ROOT, profiles, started_in
-from synthtune.task_list import SPECS, is_own_corpus
+from synthtune.task_list import SPECS, is_own_corpus, register
 
 TASKS = tuple(name for name, spec in SPECS.items() if not spec.public)
 """Tasks that need nothing but a package index."""
 PUBLIC = tuple(name for name, spec in SPECS.items() if spec.public)
 """Tasks that are read from their official files, below `data_root`."""
-TASK_FILES = (".yaml", ".yml")
-"""Endings of an entry of `tasks` that is the task file of a custom task."""
+TASK_FILES = (".yaml", ".yml", ".py")
+"""Endings of an entry of `tasks` that is a file: the task file of a custom task, or Python with `TASKS` (`task_list.register`)."""
 TAKEN = ("figures", "notebooks", "parameters", "settings")
 """Folders of a run that are no task's."""
 OFFICIAL = "official"
@@ -226,7 +226,7 @@ class Settings(_Section):
 
     profile: str
     seed: int = Field(17, description="every other seed is derived from this one and a name")
-    tasks: list[str] = Field(list(TASKS), min_length=1, description="names of tasks, and task files (.yaml) of custom ones")
+    tasks: list[str] = Field(list(TASKS), min_length=1, description="names of tasks, and files of custom ones (.yaml, .py)")
     task_files: dict[str, Path] = Field({}, description="the file of each custom task, by the task's name; taken from tasks")
     budgets: list[int] = Field([125, 250], min_length=1, description="labelled examples, ascending")
     pool_size: int = Field(2500, ge=20, description="training examples a task may have")
@@ -269,7 +269,9 @@ class Settings(_Section):
         return official_corpora() if folder == OFFICIAL else folder
 
     def model_post_init(self, _context: Any) -> None:
-        known = (*SPECS, *self.task_files)
+        for path in set(filter(_is_python, self.task_files.values())):  # other processes are given settings alone
+            register(path)
+        known = {*SPECS, *self.task_files}
         for setting, names_of_tasks in (("tasks", self.tasks), ("per_task", self.per_task)):
             if unknown := [task for task in names_of_tasks if task not in known]:
                 raise SettingsError(f"{setting}: unknown task '{unknown[0]}'; {nearest(unknown[0], known)}")
@@ -329,7 +331,7 @@ class Settings(_Section):
         """The custom tasks whose rows come from there."""
         from synthtune.custom import task_file
 
-        return [name for name, path in self.task_files.items() if task_file.load(path).hub]
+        return [name for name, path in self.task_files.items() if not _is_python(path) and task_file.load(path).hub]
 
     @property
     def format(self) -> NumberFormat:
@@ -438,8 +440,8 @@ class Settings(_Section):
         if is_task_file(task):
             every = _build(_with_task_files({**self.model_dump(), "tasks": [*self.tasks, task]}))
             return every.check(every.tasks[-1], budget)
-        known = (*SPECS, *self.task_files)
-        if not isinstance(task, str) or task not in (*known, self.custom_task):
+        known = {*SPECS, *self.task_files}
+        if not isinstance(task, str) or task not in {*known, self.custom_task}:
             raise SettingsError(f"task: unknown task {task!r}; {nearest(str(task), known)}")
         if task in PUBLIC and not self.data_root:
             raise SettingsError(f"data_root: {task} is read from its official files; give the folder that has them in {task}/ "
@@ -459,8 +461,12 @@ def seed_for(settings: Settings, *parts: object) -> int:
 
 
 def is_task_file(task: Any) -> bool:
-    """Whether a task is given by its task file."""
+    """Whether a task is given by its file."""
     return isinstance(task, str) and task.endswith(TASK_FILES)
+
+
+def _is_python(path: Path) -> bool:
+    return path.suffix == ".py"
 
 
 def _with_task_files(values: dict[str, Any]) -> dict[str, Any]:
@@ -468,31 +474,44 @@ def _with_task_files(values: dict[str, Any]) -> dict[str, Any]:
 
     A relative path starts where the command was typed or, if there is no such file, in the profiles' folder.
     """
-    from synthtune.custom import task_file  # its package reads settings
-
     entries = values.get("tasks")
     if not isinstance(entries, list) or not (any(map(is_task_file, entries)) or values.get("task_files")):
         return values
     files = {name: Path(path) for name, path in (values.get("task_files") or {}).items()}
     tasks, changes = [], dict(values.get("per_task") or {})
     for entry in entries:
-        if is_task_file(entry):
-            given = Path(entry).expanduser()
-            found = [folder / given for folder in (started_in(), PROFILES)]
-            path = next((path for path in found if path.is_file()), found[0]).resolve()
-            name = re.sub("[^a-z0-9]+", "_", path.stem.lower()).strip("_")
-            if not name or name in (*SPECS, *TAKEN) or files.setdefault(name, path) != path:
+        if not is_task_file(entry):
+            tasks.append(entry)
+            continue
+        given = Path(entry).expanduser()
+        found = [folder / given for folder in (started_in(), PROFILES)]
+        path = next((path for path in found if path.is_file()), found[0]).resolve()
+        named = register(path) if _is_python(path) else [re.sub("[^a-z0-9]+", "_", path.stem.lower()).strip("_")]
+        taken = TAKEN if _is_python(path) else (*SPECS, *TAKEN)
+        for name in named:
+            if not name or name in taken or files.setdefault(name, path) != path:
                 raise SettingsError(f"tasks: {entry}: another task, or a folder of the results, is called '{name}'; rename the file.")
-        tasks.append(name if is_task_file(entry) else entry)
+        tasks += named
     for name, path in files.items():
-        chosen = task_file.load(path)
-        if not (chosen.label or chosen.target):
-            raise SettingsError(f"{path.name}: a task of the study says which column is to be predicted; add 'label: COLUMN', or "
-                                "'target: COLUMN' for texts to be written.")
-        if chosen.target:
+        if _is_python(path):
+            register(path)
+            writes = SPECS[name].kind == "nlg"
+        else:
+            writes = _checked_task_file(path).target
+        if writes:
             of_kind = (values.get("custom") or {}).get("nlg") or {}
             changes[name] = {**of_kind, **changes.get(name, {})}
     return {**values, "tasks": tasks, "task_files": files, "per_task": changes}
+
+
+def _checked_task_file(path: Path) -> Any:
+    from synthtune.custom import task_file  # its package reads settings
+
+    chosen = task_file.load(path)
+    if not (chosen.label or chosen.target):
+        raise SettingsError(f"{path.name}: a task of the study says which column is to be predicted; add 'label: COLUMN', or "
+                            "'target: COLUMN' for texts to be written.")
+    return chosen
 
 
 def official_corpora() -> Path:

@@ -1,61 +1,74 @@
-"""The tasks of the study, as task_list.yaml describes them: one entry is all that is said of a task anywhere."""
+"""The tasks that are known, by name: those of `synthtune.tasks`, and those of Python files that a run's `tasks` name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import replace
+from importlib import import_module, util
 from pathlib import Path
 
-from synthtune.files import read_yaml
+from synthtune.errors import SettingsError
+from synthtune.files import digest
+from synthtune.tasks.spec import Spec
 
 
-@dataclass(frozen=True)
-class Spec:
-    """A task; task_list.yaml explains its entries.
+def _built_in() -> dict[str, Spec]:
+    """The tasks of every module of `synthtune.tasks` that has a line `TASKS = {`; the others are not imported."""
+    modules = [path.stem for path in sorted(Path(__file__).with_name("tasks").glob("*.py"))
+               if re.search("^TASKS = {", path.read_text("utf-8"), re.MULTILINE)]
+    return {name: spec for module in modules for name, spec in import_module(f"synthtune.tasks.{module}").TASKS.items()}
 
-    Attributes
-    ----------
-    files : tuple of str
-        Of a public corpus the training file and the one whose labels are published, below `data_root`/<task>.
-    tokens : dict
-        Average length of an "input" and of an "output", in tokens: an assumption of the planner.
-    rows : str
-        Of a custom task the SHA-256 of all that its task file says of it; its spec is in no list (`synthtune.tasks.custom`).
-    separator : str
-        Of a custom task, what stands between several labels of an output; "" where it has one.
+
+SPECS = _built_in()
+"""Every task by its name; `register` adds to it."""
+
+
+def register(path: Path) -> list[str]:
+    """Add the tasks of a Python file, its ``TASKS = {name: Spec(...)}``; return their names.
+
+    A file that has changed since it was registered is read again. All that it says is part of what results are made from.
+
+    Raises
+    ------
+    SettingsError
+        There is no such file, it cannot be run, has no `TASKS`, or a name is taken or cannot be a folder's.
     """
+    if not path.is_file():
+        raise SettingsError(f"tasks: there is no file {path}; correct the path.")
+    content = digest(path)
+    before = {name: spec.rows for name, spec in SPECS.items() if spec.file == path}
+    if content in before.values():
+        return list(before)
+    found = util.spec_from_file_location(f"task_of_{path.stem}", path)
+    module = util.module_from_spec(found)
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:
+        raise SettingsError(f"{path} cannot be run ({type(error).__name__}: {error}); correct it.") from error
+    tasks = getattr(module, "TASKS", None)
+    if not isinstance(tasks, dict) or not tasks or not all(isinstance(spec, Spec) for spec in tasks.values()):
+        raise SettingsError(f"{path}: a file of tasks says TASKS = {{\"name\": Spec(...)}}; docs/tasks.md has an example.")
+    for name in tasks:
+        if not re.fullmatch("[a-z][a-z0-9_]*", name) or (name in SPECS and name not in before):
+            raise SettingsError(f"{path}: the task's name '{name}' is taken, or has other characters than a to z, 0 to 9 and _; choose "
+                                "another.")
+    for name in before:
+        del SPECS[name]
+    SPECS.update({name: replace(spec, file=path, rows=content) for name, spec in tasks.items()})
+    return list(tasks)
 
-    title: str
-    reader: str
-    instruction: str
-    input: str
-    output: str
-    sentences: tuple[str, ...]
-    answer: str
-    tokens: dict[str, int]
-    kind: str = "classification"
-    asset: str = ""
-    files: tuple[str, ...] = ()
-    pair: tuple[str, ...] = ()
-    labels: int = 0
-    rows: str = ""
-    separator: str = ""
 
-    @property
-    def public(self) -> bool:
-        """Whether it is read from official files that come with nothing of ours."""
-        return self.reader == "public"
-
-
-SPECS = {name: Spec(**entry) for name, entry in read_yaml(Path(__file__).with_suffix(".yaml")).items()}
-"""Every task by its name."""
+def is_custom(name: str) -> bool:
+    """Whether a task is no part of this package."""
+    return name not in SPECS or SPECS[name].file is not None
 
 
 def is_own_corpus(name: str, data_root: Path | None) -> bool:
     """Whether a task's texts were written for this package, rather than being a corpus others collected.
 
-    The NLG tasks read the real corpora where the settings name a folder that holds them.
+    Such tasks read the real corpora where the settings name a folder that holds them.
     """
-    return name in SPECS and SPECS[name].kind == "nlg" and not data_root
+    return name in SPECS and bool(SPECS[name].toy_corpus) and not data_root
 
 
 def title(name: str, data_root: Path | None) -> str:

@@ -97,7 +97,7 @@ def _services(content: Mapping[str, Any]) -> dict[str, Service]:
 _CONTENT = read_yaml(Path(__file__).with_suffix(".yaml"))
 # Many values of each kind: 125 examples show a student few of them, and what it has not seen it must learn to copy.
 CITIES = _values("cities", _CONTENT["lists"])
-ADJECTIVES, MORE, GOODBYES = (_CONTENT[name] for name in ("adjectives", "more", "goodbyes"))
+ADJECTIVES, SYSTEM, USER = (_CONTENT[name] for name in ("adjectives", "system", "user"))
 SERVICES = _services(_CONTENT)
 
 SIZES = {"train": 2500, "dev": 300, "test": 300}
@@ -111,6 +111,9 @@ HELD_OUT = {"dev": 0.15, "test": 0.28}
 
 HELD_OUT_NAMES = {"dev": 2, "test": 4}
 """Names of each service's catalogue that only this split offers."""
+
+ANSWER = (1, 2, 2, 3, 3)
+"""How many facts an answer tells, each number as often as it is here."""
 
 CATALOGUE = 28
 """Names in the catalogue of a service."""
@@ -126,12 +129,7 @@ class Action:
 
     def as_json(self) -> dict[str, Any]:
         """Give the action as the format writes it."""
-        return {
-            "act": self.act,
-            "slot": self.slot,
-            "values": list(self.values),
-            "canonical_values": list(self.values),
-        }
+        return {"act": self.act, "slot": self.slot, "values": list(self.values), "canonical_values": list(self.values)}
 
 
 @dataclass
@@ -184,7 +182,6 @@ class _Planner:
             )
             for name, service in SERVICES.items()
         }
-        self.draws: dict[str, float] = {}
         rng = random.Random(f"catalogue {seed}")
         self.catalogue = {name: _make_catalogue(rng, service) for name, service in SERVICES.items()}
         self.closers = {act: rng.sample(list(SERVICES), len(SERVICES)) for act in ("GOODBYE", "REQ_MORE")}
@@ -215,22 +212,15 @@ class _Planner:
                 continue
             failures += 1
             if failures > 2000:
-                raise CorpusError(
-                    f"The dialogue grammar does not hold {size} different inputs for '{split}': "
-                    "ask for fewer."
-                )
+                raise CorpusError(f"The dialogue grammar does not hold {size} different inputs for '{split}': ask for fewer.")
         return plans
 
     def allowed(self, split: str, service: str, actions: tuple[Action, ...], text: str) -> tuple[bool, bool]:
         """Say whether a split may use these actions, and whether their combination is its own."""
         if _parts(text) in self.owner:
             return self.owner[_parts(text)] == (split, text), False
-        key = f"{self.seed} {service} " + " ".join(
-            sorted(f"{action.act}/{action.slot}" for action in actions)
-        )
-        if key not in self.draws:
-            self.draws[key] = random.Random(key).random()
-        draw = self.draws[key]
+        key = f"{self.seed} {service} " + " ".join(sorted(f"{action.act}/{action.slot}" for action in actions))
+        draw = random.Random(key).random()  # the same whenever these acts and slots come together
         if not any(action.values for action in actions):
             # An input without values exists once, so it has to belong to one split.
             if len(actions) == 1 and actions[0].act in self.closers:
@@ -243,8 +233,8 @@ class _Planner:
         return own, own
 
 
-class _Draft:
-    """One dialogue being planned."""
+class _Conversation:
+    """The turns of a dialogue, what both sides know, and what may be said in its split."""
 
     def __init__(
         self, planner: _Planner, split: str, service_name: str, rng: random.Random, done: set[str], size: int
@@ -253,196 +243,15 @@ class _Draft:
         self.service_name, self.service = service_name, SERVICES[service_name]
         self.turns: list[Turn] = []
         self.fresh: dict[frozenset[str], str] = {}
-        self.complete = False
         self.values: dict[str, list[str]] = {}
         self.intent = self.service.find[0]
-        self.item: dict[str, str] = {}
         self.told: set[str] = set()
-        if self.service.name:
-            self._find_and_book()
-        else:
-            self._inform_only()
-        self._close()
 
-    def _find_and_book(self) -> None:
-        rng, service = self.rng, self.service
-        item = self._item()
-        known = rng.sample(service.search, rng.choice((0, 1, 1, 2)))
-        self._user(Action("INFORM_INTENT", "intent", (service.find[0],)), *self._informs(item, known))
-        missing = [slot for slot in service.search if slot not in known]
-        if rng.random() < 0.6:
-            self._inform_later(item, self._request(missing))
-        if not self._offer(item):
-            return
-        if rng.random() < 0.5:
-            others = [
-                other
-                for other in self.planner.pool(self.service_name, self.split)
-                if other is not item
-                and all(other[slot] == self.values.get(slot, [other[slot]])[0] for slot in service.search)
-            ]
-            if others:
-                item = rng.choice(others)
-                self._user(Action("REQUEST_ALTS"))
-                if not self._offer(item):
-                    return
-        for _ in range(rng.choice((0, 1, 1, 2))):
-            self._answer(item)
-        if rng.random() < 0.25:
-            return
-        if rng.random() < 0.4:
-            self._say(
-                lambda: (
-                    *self._facts_of(item, rng.randint(0, 2)),
-                    Action("OFFER_INTENT", "intent", (service.book[0],)),
-                ),
-                before=self._ask_facts,
-            )
-        self._book(item)
-
-    def _inform_only(self) -> None:
-        rng, service = self.rng, self.service
-        self.item = self._item()
-        known = rng.sample(service.search, rng.choice((0, 1, 2, 2)))
-        self._user(Action("INFORM_INTENT", "intent", (service.find[0],)), *self._informs(self.item, known))
-        missing = [slot for slot in service.search if slot not in known]
-        self._inform_later(self.item, self._request(missing))
-        self._answer(self.item, call=True)
-        for _ in range(rng.randint(1, 3)):
-            self.item = {**self._item(), "city": self.item["city"]}
-            self.told = set()
-            self._user(*self._informs(self.item, ["date"]))
-            self._answer(self.item, call=True)
-
-    def _book(self, item: dict[str, str]) -> None:
-        rng, service = self.rng, self.service
-        booking = {slot: rng.choice(service.slots[slot].values) for slot in service.needs}
-        booking[service.name] = item[service.name]
-        known = rng.sample(service.needs, rng.randint(len(service.needs) - 2, len(service.needs)))
-        self.intent = service.book[0]
-        self._user(Action("INFORM_INTENT", "intent", (service.book[0],)), *self._informs(booking, known))
-        while missing := [slot for slot in service.needs if slot not in known]:
-            wanted = self._request(missing) or missing
-            self._inform_later(booking, wanted)
-            known += wanted
-
-        def confirm() -> tuple[Action, ...]:
-            slots = rng.sample([service.name, *service.needs], rng.choice((2, 3, 3)))
-            slots.sort(key=lambda slot: slot != service.name)
-            return tuple(Action("CONFIRM", slot, (booking[slot],)) for slot in slots)
-
-        if not self._say(confirm):
-            return
-        if rng.random() < 0.35:
-            slot = rng.choice(service.needs)
-            booking[slot] = rng.choice(
-                [value for value in service.slots[slot].values if value != booking[slot]]
-            )
-            self._user(Action("NEGATE"), *self._informs(booking, [slot]))
-            if not self._say(confirm):
-                return
-        if rng.random() < 0.2:
-            slot = rng.choice([slot for slot in service.needs if slot in ("date", "time")])
-            self._user(Action("AFFIRM"))
-
-            refused = booking[slot]
-
-            def fail() -> tuple[Action, ...]:
-                booking[slot] = rng.choice(
-                    [value for value in service.slots[slot].values if value != refused]
-                )
-                return (Action("NOTIFY_FAILURE"), Action("OFFER", slot, (booking[slot],)))
-
-            if self._say(fail, call=(service.book[0], booking)):
-                self._user(Action("AFFIRM"))
-                self._say(
-                    lambda: (Action("NOTIFY_SUCCESS"), *self._facts_of(item, rng.randint(0, 1))),
-                    before=self._ask_facts,
-                    call=(service.book[0], booking),
-                )
-            return
-        self._user(Action("AFFIRM"))
-        self._say(
-            lambda: (Action("NOTIFY_SUCCESS"), *self._facts_of(item, rng.choice((0, 1, 1, 2)))),
-            before=self._ask_facts,
-            call=(service.book[0], booking),
-        )
-
-    def _close(self) -> None:
-        """End with a goodbye; where the bare one belongs to another split, with one that also answers."""
-        if not any(turn.speaker == "SYSTEM" for turn in self.turns):
-            return
-        rng = self.rng
-        item = self.item
-        self._user(Action("THANK_YOU"))
-        if rng.random() < 0.5 and self._say(
-            lambda: (*self._facts_of(item, rng.choice((0, 1, 2, 2))), Action("REQ_MORE")),
-            before=self._ask_facts,
-        ):
-            self._user(Action("NEGATE"), Action("GOODBYE"))
-        else:
-            self._user(Action("GOODBYE"))
-        self.complete = self._say(lambda: (Action("GOODBYE"),)) or self._say(
-            lambda: (*self._facts_of(item, rng.choice((1, 2, 2))), Action("GOODBYE")), before=self._ask_facts
-        )
-
-    def _item(self) -> dict[str, str]:
-        service = self.service
-        if not service.name:
-            return {slot: self.rng.choice(item.values) for slot, item in service.slots.items()}
-        own = self.planner.pool(self.service_name, self.split, own=True)
-        if own and self.rng.random() < 0.2:
-            return self.rng.choice(own)
-        return self.rng.choice(self.planner.pool(self.service_name, "train"))
-
-    def _informs(self, item: Mapping[str, str], slots: list[str]) -> list[Action]:
-        return [Action("INFORM", slot, (item[slot],)) for slot in slots]
-
-    def _inform_later(self, item: Mapping[str, str], slots: list[str]) -> None:
-        if slots:
-            self._user(*self._informs(item, slots))
-
-    def _request(self, missing: list[str]) -> list[str]:
-        """Ask for one or two of the missing slots, sometimes with examples; give the slots asked for."""
-        rng = self.rng
-        missing = [slot for slot in missing if self.service.slots[slot].ask]
-
-        def draw() -> tuple[Action, ...]:
-            actions = []
-            for slot in rng.sample(missing, rng.randint(1, min(2, len(missing)))):
-                values = self.service.slots[slot].values
-                examples = rng.sample(values, 2) if rng.random() < 0.2 and not actions else []
-                actions.append(Action("REQUEST", slot, tuple(sorted(examples, key=values.index))))
-            return tuple(actions)
-
-        if not missing or not self._say(draw):
-            return []
-        return [action.slot for action in self.turns[-1].actions]
-
-    def _offer(self, item: dict[str, str]) -> bool:
-        rng, service = self.rng, self.service
-
-        def draw() -> tuple[Action, ...]:
-            count = rng.random() < 0.3
-            slots = rng.sample(service.facts, rng.choice((0, 1, 1) if count else (0, 1, 2, 2, 2)))
-            counted = (Action("INFORM_COUNT", "count", (str(rng.randint(2, 12)),)),) if count else ()
-            return (
-                Action("OFFER", service.name, (item[service.name],)),
-                *(Action("OFFER", slot, (item[slot],)) for slot in slots),
-                *counted,
-            )
-
-        self.item = item
-        self.told = set()
-        self.values[service.name] = [item[service.name]]
-        return self._say(draw, call=(service.find[0], item))
-
-    def _answer(self, item: Mapping[str, str], call: bool = False) -> None:
-        self._say(
-            lambda: self._facts_of(item, self.rng.choice((1, 2, 2, 3, 3))),
-            before=self._ask_facts,
-            call=(self.service.find[0], item) if call else None,
-        )
+    def _inform(self, item: Mapping[str, str], numbers: Sequence[int], first: Action | None = None, last: Action | None = None,
+                call: tuple[str, Mapping[str, str]] | None = None) -> bool:
+        """Let the user ask for some facts and the system tell them, with one of these numbers, beside what it says anyway."""
+        return self._say(lambda: (*filter(None, (first,)), *self._facts_of(item, self.rng.choice(numbers)), *filter(None, (last,))),
+                         before=self._ask_facts, call=call)
 
     def _facts_of(self, item: Mapping[str, str], number: int) -> tuple[Action, ...]:
         """Draw facts that the user has neither given nor been told."""
@@ -466,26 +275,14 @@ class _Draft:
         if self.turns and self.turns[-1].speaker == "USER":
             # Two things to say in one turn; an act is not said twice.
             earlier = self.turns.pop()
-            kept = [
-                action
-                for action in earlier.actions
-                if action.act not in {new.act for new in actions}
-                or action.act == "INFORM"
-                and action.slot not in {new.slot for new in actions}
-            ]
+            acts, slots = {new.act for new in actions}, {new.slot for new in actions}
+            kept = [action for action in earlier.actions
+                    if action.act not in acts or (action.act == "INFORM" and action.slot not in slots)]
             actions = (*kept, *actions)
             requested = [*earlier.state["requested_slots"], *requested]
-        self.turns.append(
-            Turn(
-                "USER",
-                actions,
-                {
-                    "active_intent": self.intent,
-                    "requested_slots": list(dict.fromkeys(requested)),
-                    "slot_values": {slot: list(values) for slot, values in self.values.items()},
-                },
-            )
-        )
+        state = {"active_intent": self.intent, "requested_slots": list(dict.fromkeys(requested)),
+                 "slot_values": {slot: list(values) for slot, values in self.values.items()}}
+        self.turns.append(Turn("USER", actions, state))
 
     def _say(
         self,
@@ -529,6 +326,163 @@ class _Draft:
         return False
 
 
+class _Draft(_Conversation):
+    """One dialogue being planned: its course."""
+
+    def __init__(self, *place: Any) -> None:
+        super().__init__(*place)
+        self.complete = False
+        self.item: dict[str, str] = {}
+        if self.service.name:
+            self._find_and_book()
+        else:
+            self._inform_only()
+        self._close()
+
+    def _find_and_book(self) -> None:
+        rng, service = self.rng, self.service
+        item = self._item()
+        known = rng.sample(service.search, rng.choice((0, 1, 1, 2)))
+        self._user(Action("INFORM_INTENT", "intent", (service.find[0],)), *self._informs(item, known))
+        missing = [slot for slot in service.search if slot not in known]
+        if rng.random() < 0.6:
+            self._inform_later(item, self._request(missing))
+        if not self._offer(item):
+            return
+        if rng.random() < 0.5:
+            others = [
+                other
+                for other in self.planner.pool(self.service_name, self.split)
+                if other is not item
+                and all(other[slot] == self.values.get(slot, [other[slot]])[0] for slot in service.search)
+            ]
+            if others:
+                item = rng.choice(others)
+                self._user(Action("REQUEST_ALTS"))
+                if not self._offer(item):
+                    return
+        for _ in range(rng.choice((0, 1, 1, 2))):
+            self._inform(item, ANSWER)
+        if rng.random() < 0.25:
+            return
+        if rng.random() < 0.4:
+            self._inform(item, (0, 1, 2), last=Action("OFFER_INTENT", "intent", (service.book[0],)))
+        self._book(item)
+
+    def _inform_only(self) -> None:
+        rng, service = self.rng, self.service
+        self.item = self._item()
+        known = rng.sample(service.search, rng.choice((0, 1, 2, 2)))
+        self._user(Action("INFORM_INTENT", "intent", (service.find[0],)), *self._informs(self.item, known))
+        missing = [slot for slot in service.search if slot not in known]
+        self._inform_later(self.item, self._request(missing))
+        self._inform(self.item, ANSWER, call=(service.find[0], self.item))
+        for _ in range(rng.randint(1, 3)):
+            self.item = {**self._item(), "city": self.item["city"]}
+            self.told = set()
+            self._user(*self._informs(self.item, ["date"]))
+            self._inform(self.item, ANSWER, call=(service.find[0], self.item))
+
+    def _book(self, item: dict[str, str]) -> None:
+        rng, service = self.rng, self.service
+        booking = {slot: rng.choice(service.slots[slot].values) for slot in service.needs}
+        booking[service.name] = item[service.name]
+        known = rng.sample(service.needs, rng.randint(len(service.needs) - 2, len(service.needs)))
+        self.intent = service.book[0]
+        self._user(Action("INFORM_INTENT", "intent", (service.book[0],)), *self._informs(booking, known))
+        while missing := [slot for slot in service.needs if slot not in known]:
+            wanted = self._request(missing) or missing
+            self._inform_later(booking, wanted)
+            known += wanted
+
+        def confirm() -> tuple[Action, ...]:
+            slots = rng.sample([service.name, *service.needs], rng.choice((2, 3, 3)))
+            slots.sort(key=lambda slot: slot != service.name)
+            return tuple(Action("CONFIRM", slot, (booking[slot],)) for slot in slots)
+
+        if not self._say(confirm):
+            return
+        if rng.random() < 0.35:
+            slot = rng.choice(service.needs)
+            booking[slot] = rng.choice([value for value in service.slots[slot].values if value != booking[slot]])
+            self._user(Action("NEGATE"), *self._informs(booking, [slot]))
+            if not self._say(confirm):
+                return
+        if rng.random() < 0.2:
+            slot = rng.choice([slot for slot in service.needs if slot in ("date", "time")])
+            self._user(Action("AFFIRM"))
+            others = [value for value in service.slots[slot].values if value != booking[slot]]
+
+            def fail() -> tuple[Action, ...]:
+                booking[slot] = rng.choice(others)
+                return (Action("NOTIFY_FAILURE"), Action("OFFER", slot, (booking[slot],)))
+
+            if self._say(fail, call=(service.book[0], booking)):
+                self._user(Action("AFFIRM"))
+                self._inform(item, (0, 1), first=Action("NOTIFY_SUCCESS"), call=(service.book[0], booking))
+            return
+        self._user(Action("AFFIRM"))
+        self._inform(item, (0, 1, 1, 2), first=Action("NOTIFY_SUCCESS"), call=(service.book[0], booking))
+
+    def _close(self) -> None:
+        """End with a goodbye; where the bare one belongs to another split, with one that also answers."""
+        if not any(turn.speaker == "SYSTEM" for turn in self.turns):
+            return
+        self._user(Action("THANK_YOU"))
+        if self.rng.random() < 0.5 and self._inform(self.item, (0, 1, 2, 2), last=Action("REQ_MORE")):
+            self._user(Action("NEGATE"), Action("GOODBYE"))
+        else:
+            self._user(Action("GOODBYE"))
+        self.complete = self._say(lambda: (Action("GOODBYE"),)) or self._inform(self.item, (1, 2, 2), last=Action("GOODBYE"))
+
+    def _item(self) -> dict[str, str]:
+        service = self.service
+        if not service.name:
+            return {slot: self.rng.choice(item.values) for slot, item in service.slots.items()}
+        own = self.planner.pool(self.service_name, self.split, own=True)
+        if own and self.rng.random() < 0.2:
+            return self.rng.choice(own)
+        return self.rng.choice(self.planner.pool(self.service_name, "train"))
+
+    def _informs(self, item: Mapping[str, str], slots: list[str]) -> list[Action]:
+        return [Action("INFORM", slot, (item[slot],)) for slot in slots]
+
+    def _inform_later(self, item: Mapping[str, str], slots: list[str]) -> None:
+        if slots:
+            self._user(*self._informs(item, slots))
+
+    def _request(self, missing: list[str]) -> list[str]:
+        """Ask for one or two of the missing slots, sometimes with examples; give the slots asked for."""
+        rng = self.rng
+        missing = [slot for slot in missing if self.service.slots[slot].ask]
+
+        def draw() -> tuple[Action, ...]:
+            actions = []
+            for slot in rng.sample(missing, rng.randint(1, min(2, len(missing)))):
+                values = self.service.slots[slot].values
+                examples = rng.sample(values, 2) if rng.random() < 0.2 and not actions else []
+                actions.append(Action("REQUEST", slot, tuple(sorted(examples, key=values.index))))
+            return tuple(actions)
+
+        if not missing or not self._say(draw):
+            return []
+        return [action.slot for action in self.turns[-1].actions]
+
+    def _offer(self, item: dict[str, str]) -> bool:
+        rng, service = self.rng, self.service
+
+        def draw() -> tuple[Action, ...]:
+            count = rng.random() < 0.3
+            slots = rng.sample(service.facts, rng.choice((0, 1, 1) if count else (0, 1, 2, 2, 2)))
+            counted = (Action("INFORM_COUNT", "count", (str(rng.randint(2, 12)),)),) if count else ()
+            return (*(Action("OFFER", slot, (item[slot],)) for slot in (service.name, *slots)), *counted)
+
+        self.item = item
+        self.told = set()
+        self.values[service.name] = [item[service.name]]
+        return self._say(draw, call=(service.find[0], item))
+
+
 def _parts(text: str) -> frozenset[str]:
     return frozenset(text.split(" && "))
 
@@ -550,274 +504,93 @@ def _styled(rng: random.Random, service: Service, forms: Sequence[str]) -> str:
     return usual(rng, (*forms[first:], *forms[:first]))
 
 
+def _said(rng: random.Random, service: Service, form: str, **values: Any) -> str:
+    """Draw a phrase of dialogues.yaml and fill it in."""
+    return _styled(rng, service, SYSTEM[form]).format(
+        noun=service.noun, a_noun=f"{article(service.noun)} {service.noun}", plural=service.plural, booking=service.booking,
+        booked=service.booking.rpartition(" ")[2], book=service.book[-1], **values)
+
+
+def _verbs(rng: random.Random, service: Service, actions: Sequence[Action]) -> list[str]:
+    """What is said of an item, one predicate for each action."""
+    return [_styled(rng, service, service.slots[action.slot].verbs).format(v=action.values[0]) for action in actions]
+
+
+def _pieces(service: Service, actions: Sequence[Action]) -> list[str]:
+    return [service.slots[action.slot].piece.format(v=action.values[0]) for action in actions]
+
+
 def _statements(rng: random.Random, service: Service, actions: list[Action]) -> str:
     """Tell facts about what is offered, in one or two sentences."""
-    slots = [service.slots[action.slot] for action in actions]
-    verbs = [
-        _styled(rng, service, slot.verbs).format(v=action.values[0])
-        for slot, action in zip(slots, actions, strict=True)
-    ]
-    nouns = [f"{slot.noun} is {action.values[0]}" for slot, action in zip(slots, actions, strict=True)]
+    verbs = _verbs(rng, service, actions)
+    nouns = [f"{service.slots[action.slot].noun} is {action.values[0]}" for action in actions]
     several = " and ".join(verbs) if len(verbs) < 3 else f"{verbs[0]}, {verbs[1]} and {verbs[2]}"
-    forms = [f"It {several}.", f"The {service.noun} {several}.", f"As I see here, it {several}."]
-    if len(actions) == 1:
-        forms.append(f"{capital(nouns[0])}.")
-    elif len(actions) == 2:
-        forms += [f"It {verbs[0]}. {capital(nouns[1])}.", f"{capital(nouns[0])} and {nouns[1]}."]
-    else:
-        forms += [
-            f"It {verbs[0]} and {verbs[1]}. {capital(nouns[2])}.",
-            f"{capital(nouns[0])}. It {verbs[1]} and {verbs[2]}.",
-        ]
-    return _styled(rng, service, forms)
+    return _said(rng, service, f"INFORM {len(actions)}", verbs=verbs, several=several, nouns=nouns, Nouns=[*map(capital, nouns)])
 
 
 def _offer_text(rng: random.Random, service: Service, actions: list[Action], count: str) -> str:
     name, *rest = actions
-    title = name.values[0]
-    verbs = " and ".join(
-        _styled(rng, service, service.slots[action.slot].verbs).format(v=action.values[0]) for action in rest
-    )
-    if count and not rest:
-        return _styled(
-            rng,
-            service,
-            (
-                f"I found {count} {service.plural}. How about {title}?",
-                f"There are {count} {service.plural}, for example {title}.",
-                f"I found {count} {service.plural} and one of them is {title}.",
-                f"There are {count} {service.plural}. Would you like {title}?",
-            ),
-        )
-    if count:
-        return _styled(
-            rng,
-            service,
-            (
-                f"I found {count} {service.plural}. {title} {verbs}.",
-                f"There are {count} {service.plural}. How about {title}, which {verbs}?",
-                f"I found {count} {service.plural}. One is {title}, which {verbs}.",
-                f"There are {count} {service.plural}. {title} {verbs}.",
-            ),
-        )
-    if not rest:
-        return _styled(
-            rng,
-            service,
-            (
-                f"How about the {service.noun} {title}?",
-                f"There is {article(service.noun)} {service.noun} called {title}.",
-                f"I can offer you the {service.noun} {title}.",
-                f"Would you like the {service.noun} {title}?",
-                f"I found {title}. Is that good for you?",
-            ),
-        )
-    return _styled(
-        rng,
-        service,
-        (
-            f"How about {title}? It {verbs}.",
-            f"There is {article(service.noun)} {service.noun} called {title} that {verbs}.",
-            f"I found {title}, which {verbs}.",
-            f"{title} {verbs}. Does that suit you?",
-            f"Would you like {title}, which {verbs}?",
-            f"One good choice is {title}. It {verbs}.",
-        ),
-    )
+    verbs = " and ".join(_verbs(rng, service, rest))
+    form = " ".join(["OFFER", *["count"] * bool(count), *["facts"] * bool(rest)])
+    return _said(rng, service, form, name=name.values[0], verbs=verbs, count=count)
 
 
 def _confirm_text(rng: random.Random, service: Service, actions: list[Action]) -> str:
-    pieces = [service.slots[action.slot].piece.format(v=action.values[0]) for action in actions]
+    pieces = _pieces(service, actions)
     if rng.random() < 0.2:
         pieces.sort(key=lambda _: rng.random())
-    booking = " ".join((service.booking, *pieces))
-    return _styled(
-        rng,
-        service,
-        (
-            f"Please confirm: {booking}.",
-            f"Shall I book {booking}?",
-            f"You want {booking}, is that right?",
-            f"So that is {booking}. Is it correct?",
-            f"Let me check: you would like {booking}.",
-            f"I am going to book {booking}, all right?",
-        ),
-    )
+    return _said(rng, service, "CONFIRM", all=" ".join((service.booking, *pieces)))
 
 
 def _request_text(rng: random.Random, service: Service, actions: list[Action]) -> str:
-    examples, *rest = sorted(
-        (service.slots[action.slot] for action in actions),
-        key=lambda slot: not any(action.values for action in actions if service.slots[action.slot] is slot),
-    )
-    values = next((action.values for action in actions if action.values), ())
-    ask = usual(rng, examples.ask)
-    if not rest and not values:
-        return _styled(
-            rng,
-            service,
-            (
-                ask,
-                f"Please tell me {examples.noun}.",
-                f"I need to know {examples.noun}.",
-                f"May I ask for {examples.noun}?",
-            ),
-        )
-    if not rest:
-        choice = " or ".join(values)
-        return _styled(
-            rng,
-            service,
-            (
-                f"{ask} For example, {choice}?",
-                f"Please tell me {examples.noun}, for example {choice}.",
-                f"{ask} Maybe {choice}?",
-                f"I need to know {examples.noun}. Is it {choice}?",
-            ),
-        )
-    other = usual(rng, rest[0].ask)
-    if not values:
-        return _styled(
-            rng,
-            service,
-            (
-                f"Please tell me {examples.noun} and {rest[0].noun}.",
-                f"{ask} {other}",
-                f"I need to know {examples.noun} and {rest[0].noun}.",
-                f"What are {examples.noun} and {rest[0].noun}?",
-            ),
-        )
-    choice = " or ".join(values)
-    return _styled(
-        rng,
-        service,
-        (
-            f"{other} {ask} For example, {choice}?",
-            f"Please tell me {rest[0].noun} and {examples.noun}, for example {choice}.",
-            f"I need to know {rest[0].noun} and {examples.noun}, for example {choice}.",
-            f"{other} And {examples.noun}, maybe {choice}?",
-        ),
-    )
+    """Ask for one or two slots, with examples of values of the first where there are any."""
+    first, *rest = sorted(actions, key=lambda action: not action.values)
+    slots = [service.slots[action.slot] for action in (first, *rest)]
+    form = " ".join([f"REQUEST {len(slots)}", *["examples"] * bool(first.values)])
+    return _said(rng, service, form, asks=[usual(rng, slot.ask) for slot in slots], nouns=[slot.noun for slot in slots],
+                 choice=" or ".join(first.values))
+
+
+def _by_act(actions: Sequence[Action]) -> dict[str, list[Action]]:
+    return {action.act: [other for other in actions if other.act == action.act] for action in actions}
 
 
 def _system_text(rng: random.Random, service: Service, actions: tuple[Action, ...]) -> str:
     """Say the actions of a system turn."""
-    acts = {action.act: [other for other in actions if other.act == action.act] for action in actions}
+    acts = _by_act(actions)
     parts = []
     if "NOTIFY_SUCCESS" in acts:
-        booked = service.booking.split()[-1]
-        parts.append(
-            _styled(
-                rng,
-                service,
-                (
-                    f"Your {booked} is booked.",
-                    f"I have booked {service.booking} for you.",
-                    f"All done, your {booked} is booked.",
-                    "Your booking was made without trouble.",
-                ),
-            )
-        )
+        parts.append(_said(rng, service, "NOTIFY_SUCCESS"))
     if "NOTIFY_FAILURE" in acts:
-        offer = acts.pop("OFFER")[0]
-        value = offer.values[0]
-        piece = service.slots[offer.slot].piece.format(v=value)
-        parts.append(
-            _styled(
-                rng,
-                service,
-                (
-                    "Sorry, I could not book that.",
-                    "I am sorry, the booking failed.",
-                    "Unfortunately that did not work.",
-                ),
-            )
-        )
-        parts.append(
-            _styled(
-                rng,
-                service,
-                (
-                    f"How about {value} instead?",
-                    f"Could it be {piece}?",
-                    f"Would {value} be possible?",
-                    f"I can try again for {value}.",
-                ),
-            )
-        )
+        offer = acts.pop("OFFER")
+        parts.append(_said(rng, service, "NOTIFY_FAILURE"))
+        parts.append(_said(rng, service, "OFFER instead", value=offer[0].values[0], piece=_pieces(service, offer)[0]))
     if "OFFER" in acts:
         counts = acts.get("INFORM_COUNT")
         parts.append(_offer_text(rng, service, acts["OFFER"], counts[0].values[0] if counts else ""))
-    if "INFORM" in acts:
-        parts.append(_statements(rng, service, acts["INFORM"]))
-    if "CONFIRM" in acts:
-        parts.append(_confirm_text(rng, service, acts["CONFIRM"]))
-    if "REQUEST" in acts:
-        parts.append(_request_text(rng, service, acts["REQUEST"]))
-    if "OFFER_INTENT" in acts:
-        parts.append(
-            _styled(
-                rng,
-                service,
-                (
-                    f"Shall I {service.book[1]}?",
-                    f"Would you like me to {service.book[1]}?",
-                    f"Do you want to {service.book[1]}?",
-                    f"I can {service.book[1]} if you like.",
-                ),
-            )
-        )
-    if "REQ_MORE" in acts:
-        parts.append(_styled(rng, service, MORE))
-    if "GOODBYE" in acts:
-        parts.append(_styled(rng, service, GOODBYES))
+    for act, text in (("INFORM", _statements), ("CONFIRM", _confirm_text), ("REQUEST", _request_text)):
+        if act in acts:
+            parts.append(text(rng, service, acts[act]))
+    parts += [_said(rng, service, act) for act in ("OFFER_INTENT", "REQ_MORE", "GOODBYE") if act in acts]
     return " ".join(parts)
 
 
 def _user_text(rng: random.Random, service: Service, actions: tuple[Action, ...]) -> str:
     """Say the actions of a user turn."""
-    acts = {action.act: [other for other in actions if other.act == action.act] for action in actions}
-    pieces = " ".join(
-        service.slots[action.slot].piece.format(v=action.values[0]) for action in acts.get("INFORM", ())
-    )
-    parts = []
-    if "AFFIRM" in acts:
-        parts.append(rng.choice(("Yes, please.", "Yes, that is right.", "That is fine with me.")))
-    if "SELECT" in acts:
-        parts.append(rng.choice(("That sounds good.", "I like that one.")))
-    if "NEGATE" in acts:
-        parts.append(
-            rng.choice(("No, thank you.", "No, that is all."))
-            if "GOODBYE" in acts
-            else "No, that is not right."
-        )
-    if "THANK_YOU" in acts:
-        parts.append(rng.choice(("Thank you.", "Thanks a lot.", "Many thanks.")))
+    acts = _by_act(actions)
+    values = {"pieces": " ".join(_pieces(service, acts.get("INFORM", ())))}
+    values["Pieces"] = values["pieces"] and capital(values["pieces"])
+    if "NEGATE" in acts and "GOODBYE" in acts:
+        acts["NEGATE GOODBYE"] = acts.pop("NEGATE")
     if "INFORM_INTENT" in acts:
+        acts.pop("INFORM", None)
         intent = dict(filter(None, (service.find, service.book)))[acts["INFORM_INTENT"][0].values[0]]
-        wish = f"{intent} {pieces}".strip()
-        parts.append(
-            rng.choice((f"I want to {wish}.", f"I would like to {wish}.", f"Please help me {wish}."))
-        )
-    elif pieces:
-        parts.append(
-            rng.choice(
-                (f"I would like it {pieces}.", f"Make it {pieces}, please.", f"{capital(pieces)}, please.")
-            )
-        )
-    if "REQUEST_ALTS" in acts:
-        parts.append(
-            rng.choice(("Is there another one?", "What else is there?", "Do you have a different one?"))
-        )
+        values["wish"] = f"{intent} {values['pieces']}".strip()
     if "REQUEST" in acts:
-        nouns = [service.slots[action.slot].noun for action in acts["REQUEST"]]
-        asked = nouns[0] if len(nouns) == 1 else f"{', '.join(nouns[:-1])} and {nouns[-1]}"
-        parts.append(
-            rng.choice((f"Can you tell me {asked}?", f"I would like to know {asked}.", f"And {asked}?"))
-        )
-    if "GOODBYE" in acts:
-        parts.append(rng.choice(("Goodbye.", "Bye for now.", "See you next time.")))
-    return " ".join(parts)
+        *nouns, last = [service.slots[action.slot].noun for action in acts["REQUEST"]]
+        values["nouns"] = f"{', '.join(nouns)} and {last}" if nouns else last
+    forms = [forms for act, forms in USER.items() if act in acts]
+    return " ".join((each[0] if len(each) == 1 else rng.choice(each)).format(**values) for each in forms)
 
 
 def _spans(service: Service, actions: tuple[Action, ...], utterance: str) -> list[dict[str, Any]]:
@@ -839,10 +612,7 @@ def _tell(
     service = SERVICES[service_name]
     told = []
     for turn in turns:
-        frame: dict[str, Any] = {
-            "service": service_name,
-            "actions": [action.as_json() for action in turn.actions],
-        }
+        frame: dict[str, Any] = {"service": service_name, "actions": [action.as_json() for action in turn.actions]}
         if turn.speaker == "USER":
             utterance = _user_text(rng, service, turn.actions)
             frame["state"] = turn.state
@@ -863,45 +633,21 @@ def _tell(
 
 def _schema() -> list[dict[str, Any]]:
     """Give the services as the format's schema.json has them."""
+
+    def intent(named: tuple[str, str], transactional: bool, required: list[str], optional: Sequence[str], result: list[str]) -> dict:
+        return {"name": named[0], "description": named[1], "is_transactional": transactional, "required_slots": required,
+                "optional_slots": dict.fromkeys(optional, "dontcare"), "result_slots": result}
+
     schema = []
     for name, service in SERVICES.items():
-        intents = [
-            {
-                "name": service.find[0],
-                "description": service.find[1],
-                "is_transactional": False,
-                "required_slots": [service.search[0]],
-                "optional_slots": dict.fromkeys(service.search[1:], "dontcare"),
-                "result_slots": [*filter(None, (service.name,)), *service.facts],
-            }
-        ]
-        if service.name:
-            intents.append(
-                {
-                    "name": service.book[0],
-                    "description": service.book[1],
-                    "is_transactional": True,
-                    "required_slots": [service.name, *service.needs],
-                    "optional_slots": {},
-                    "result_slots": [service.name, *service.needs],
-                }
-            )
-        schema.append(
-            {
-                "service_name": name,
-                "description": service.description,
-                "slots": [
-                    {
-                        "name": slot,
-                        "description": item.description,
-                        "is_categorical": item.categorical,
-                        "possible_values": list(item.values) if item.categorical else [],
-                    }
-                    for slot, item in service.slots.items()
-                ],
-                "intents": intents,
-            }
-        )
+        named = [service.name] if service.name else []
+        intents = [intent(service.find, False, [service.search[0]], service.search[1:], [*named, *service.facts])]
+        if named:
+            booked = [*named, *service.needs]
+            intents.append(intent(service.book, True, booked, (), booked))
+        slots = [{"name": slot, "description": item.description, "is_categorical": item.categorical,
+                  "possible_values": list(item.values) if item.categorical else []} for slot, item in service.slots.items()]
+        schema.append({"service_name": name, "description": service.description, "slots": slots, "intents": intents})
     return schema
 
 
@@ -917,13 +663,8 @@ def _write_split(folder: Path, plans: list[tuple[str, list[Turn]]], split: str, 
     _dump(folder / "schema.json", _schema())
     for start in range(0, len(dialogues), 128):
         number = start // 128 + 1
-        _dump(
-            folder / f"dialogues_{number:03}.json",
-            [
-                {"dialogue_id": f"{number}_{index:05}", **dialogue}
-                for index, dialogue in enumerate(dialogues[start : start + 128])
-            ],
-        )
+        _dump(folder / f"dialogues_{number:03}.json", [{"dialogue_id": f"{number}_{index:05}", **dialogue}
+                                                       for index, dialogue in enumerate(dialogues[start : start + 128])])
 
 
 def _dump(path: Path, content: list[dict[str, Any]]) -> None:

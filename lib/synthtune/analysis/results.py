@@ -15,7 +15,7 @@ from synthtune import task_list
 from synthtune.analysis import statistics
 from synthtune.errors import StageError
 from synthtune.files import read_json
-from synthtune.task_list import SPECS, is_own_corpus
+from synthtune.task_list import SPECS, is_custom, is_own_corpus
 
 GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "full"
 CONDITIONS = (GOLD, ANNOTATED, GENERATED, BOTH)
@@ -44,8 +44,8 @@ def title(task: str, settings: Any) -> str:
 def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
     """A sentence that says which of `tasks` are real corpora and which are the package's own; empty for no task."""
     tasks = list(tasks)
-    real = [SPECS[task].title for task in tasks if task in SPECS and not is_own_corpus(task, settings.data_root)]
-    custom = [title(task, settings) for task in tasks if task not in SPECS]
+    real = [SPECS[task].title for task in tasks if not (is_custom(task) or is_own_corpus(task, settings.data_root))]
+    custom = [title(task, settings) for task in tasks if is_custom(task)]
     own = [SPECS[task].title for task in tasks if is_own_corpus(task, settings.data_root)]
     sentences = []
     if real:

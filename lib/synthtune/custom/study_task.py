@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from synthtune.custom import hub, reading
 from synthtune.custom.rows import CustomData, examples, pair_of, wording_of
 from synthtune.errors import RowsError
 from synthtune.files import digest
-from synthtune.task_list import Spec
-from synthtune.tasks.example import Example
+from synthtune.tasks.spec import Corpus, Spec
 
 CHARACTERS = 4.5
 """Of a token of prose, on average."""
@@ -34,7 +34,7 @@ def read(path: Path) -> CustomData:
 
 
 def spec(path: Path) -> Spec:
-    """The task as the study knows those of task_list.yaml; its sentences are the first texts of the rows.
+    """The task as the study knows its own; its sentences are the first texts of the rows.
 
     Raises
     ------
@@ -46,22 +46,21 @@ def spec(path: Path) -> Spec:
     gold = examples(own.gold, names, "row")
     tokens = {"input": [each.text for each in gold], "output": [each.target for each in gold]}
     return Spec(
-        own.task.name, "custom", wording.instruction, wording.input, wording.output, tuple(tokens["input"][:2]), gold[0].target,
+        own.task.name, partial(corpus, path), wording, tuple(tokens["input"][:2]), gold[0].target,
         {name: math.ceil(sum(map(len, texts)) / len(texts) / CHARACTERS) for name, texts in tokens.items()}, own.kind,
-        pair=names, labels=len(own.labels), separator=own.columns.separator,
+        len(own.labels), names, separator=own.columns.separator,
         rows=digest([own.gold.to_dict("list"), own.test.to_dict("list"), asdict(wording), names, own.kind, own.columns.separator]))
 
 
-def corpus(path: Path) -> tuple[str, list[Example], list[Example] | None, dict[str, Any]]:
-    """The kind of task, labelled rows, test rows where there are any, and counts.
+def corpus(path: Path, _folder: Path) -> Corpus:
+    """Labelled rows, test rows where there are any, and counts.
 
     Rows without labels have no part in a study, which hides the labels of others.
     """
     own = read(path)
     names = pair_of(own)
-    test = examples(own.test, names, "test") if len(own.test) else None
     dropped = sum(sum(count.dropped.values()) for count in own.report.counts if count.role != "unlabelled")
     counted: dict[str, Any] = {"dropped_rows": dropped, "unlabelled_not_used": len(own.unlabelled)}
     if own.task.hub:
         counted |= {"hub": own.task.hub, "revision": hub.revision_of(own.task)}
-    return own.kind, examples(own.gold, names, "row"), test, counted
+    return Corpus(examples(own.gold, names, "row"), examples(own.test, names, "test") if len(own.test) else None, counted=counted)

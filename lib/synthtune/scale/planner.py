@@ -1,7 +1,7 @@
 """What a profile would take, before anything is downloaded: memory, GPUs, hours, disk and money, stage by stage.
 
 `synthtune.scale.model_cost` has the formulae of FLOPs and of memory, and their sources. Texts are not read, but for those of custom
-tasks: task_list.yaml states how long they are on average, which is good for sums of tokens; memory is that of the longest
+tasks: each task's file states how long they are on average, which is good for sums of tokens; memory is that of the longest
 texts the settings allow.
 
 Students are trained under autocast: weights, gradients and moments are float32, most activations of `number_format`. The hidden

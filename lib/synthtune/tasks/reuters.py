@@ -6,13 +6,14 @@ three rows are Orange's header (names, types, roles).
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from synthtune.errors import CorpusError
-from synthtune.models import assets
-from synthtune.task_list import SPECS
-from synthtune.tasks.example import Example
+from synthtune.tasks.example import Wording
+from synthtune.tasks.formats import table, train_and_test
+from synthtune.tasks.spec import Spec
 
 TOPICS = {
     "acq": "acquisition", "crude": "oil", "earn": "earnings", "grain": "grain", "interest": "interest rates",
@@ -20,40 +21,23 @@ TOPICS = {
 }
 """The corpus's topic codes and the words the teacher and the reader see for them."""
 
-HEADER_ROWS = 3
+
+def rows(path: Path) -> Iterator[tuple[int, tuple[str], str]]:
+    """Read a file of the corpus: line, news item, topic in words."""
+    for number, row in table(path, None, header=3, delimiter="\t"):
+        if len(row) != 2 or row[0] not in TOPICS or not row[1].strip():
+            raise CorpusError(f"{path}, line {number}: expected a topic ({', '.join(TOPICS)}), a tab and a text.")
+        yield number, (row[1],), TOPICS[row[0]]
 
 
-def read(path: Path) -> list[Example]:
-    """Read one split.
-
-    Raises
-    ------
-    CorpusError
-        The file is missing, or a row has no known topic or no text; the message names file and line.
-    """
-    examples = []
-    try:
-        with open(path, encoding="utf-8", newline="") as handle:
-            rows = csv.reader(handle, delimiter="\t")
-            for row in rows:
-                if rows.line_num <= HEADER_ROWS or not row:
-                    continue
-                if len(row) != 2 or row[0] not in TOPICS or not row[1].strip():
-                    raise CorpusError(f"{path}, line {rows.line_num}: expected a topic ({', '.join(TOPICS)}), a tab "
-                                      "and a text.")
-                examples.append(Example(f"{path.stem}-{rows.line_num}", row[1].strip(), TOPICS[row[0]]))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{path}: cannot be read ({error}); delete its folder in the cache and run again to "
-                          "fetch it anew.") from error
-    return examples
-
-
-def corpus(task: str, _root: Path | None) -> tuple[list[Example], list[Example], dict[str, int]]:
-    """Fetch and read the official training and test splits."""
-    folder = assets.fetch(SPECS[task].asset)
-    splits = []
-    for split in ("train", "test"):
-        name = f"reuters-r8-{split}.tab"
-        found = sorted(folder.rglob(name))
-        splits.append(read(found[0] if found else folder / name))
-    return splits[0], splits[1], {}
+TASKS = {"reuters_r8": Spec(
+    title="Reuters R8",
+    read=partial(train_and_test, files=("reuters-r8-train.tab", "reuters-r8-test.tab"), rows=rows),
+    wording=Wording(f"Name the topic of the news item: {', '.join(TOPICS.values())}.", "News", "Topic"),
+    sentences=("The bakery chain said net profit rose to 4.1 mln dlrs from 3.2 mln a year earlier.",
+               "The two shipyards agreed to merge, paying shareholders 12 dlrs a share."),
+    answer="earnings",
+    tokens={"input": 40, "output": 2},
+    labels=8,
+    asset="reuters-r8",
+)}

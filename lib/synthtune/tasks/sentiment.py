@@ -9,24 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from synthtune.errors import CorpusError
-from synthtune.models import assets
-from synthtune.task_list import SPECS
-from synthtune.tasks.example import Example
+from synthtune.tasks.example import Example, Wording
+from synthtune.tasks.spec import Corpus, Spec
 
 LABELS = ("negative", "positive")
 UNDECIDED = 0.5
 """Texts with a mean rating this close to zero are dropped: the raters did not agree on a sign."""
 
 
-def read(path: Path) -> tuple[list[Example], int]:
-    """Read one rated corpus.
-
-    Returns
-    -------
-    examples : list of Example
-        Texts whose mean rating lies outside [-0.5, 0.5], with target "negative" or "positive".
-    undecided : int
-        How many were dropped because it lies inside.
+def read(path: Path) -> Corpus:
+    """Read one rated corpus, which has no test set of its own; count the texts that are dropped as "undecided".
 
     Raises
     ------
@@ -49,11 +41,20 @@ def read(path: Path) -> tuple[list[Example], int]:
             undecided += 1
         elif text:
             examples.append(Example(name, text, LABELS[rating > 0]))
-    return examples, undecided
+    return Corpus(examples, counted={"undecided": undecided})
 
 
-def corpus(task: str, _root: Path | None) -> tuple[list[Example], None, dict[str, int]]:
-    """Fetch and read the corpus of a sentiment task, which has no test set of its own; see `read`."""
-    folder, [file] = assets.fetch(SPECS[task].asset), SPECS[task].files
-    examples, undecided = read(next(iter(sorted(folder.rglob(file))), folder / file))
-    return examples, None, {"undecided": undecided}
+def _spec(thing: str, file: str, tokens: int, sentences: tuple[str, str], answer: str) -> Spec:
+    return Spec(f"{thing.capitalize()}s", lambda folder: read(folder / f"{file}_GroundTruth.txt"),
+                Wording(f"Say whether the {thing} is positive or negative.", thing.capitalize(), "Sentiment"), sentences, answer,
+                {"input": tokens, "output": 1}, labels=2, asset="vader-ground-truth")
+
+
+TASKS = {
+    "film_reviews": _spec("film review", "movieReviewSnippets", 28, (
+        "The plot limps, but the two leads are a joy to watch.", "Two hours I will never get back."), "positive"),
+    "product_reviews": _spec("product review", "amazonReviewSnippets", 24, (
+        "The lid cracked within a week and nobody answered my letters.", "Small, quiet, and it just works."), "negative"),
+    "tweets": _spec("tweet", "tweets", 22, (
+        "Missed my train, spilled my coffee, and it is only Monday.", "Best surprise party ever, thank you all!"), "negative"),
+}

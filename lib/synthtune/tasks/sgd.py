@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from synthtune.errors import CorpusError
-from synthtune.tasks.example import Example
+from synthtune.tasks.example import Example, Wording
+from synthtune.tasks.formats import SPLITS, find_split
+from synthtune.tasks.spec import Corpus, Spec
 
-SPLITS = ("train", "dev", "test")
 ACTS = ("inform count", "inform", "request", "confirm", "offer intent", "offer", "notify success", "notify failure",
         "req more", "goodbye")
 """What a system can do in the corpus (Rastogi et al. 2020, section 3), as `linearise` writes it."""
@@ -55,12 +56,13 @@ def read(folder: str | Path, split: str, max_actions: int = 3) -> list[Example]:
     CorpusError
         If a file is missing or malformed; the message names the file and the line, or the dialogue and turn.
     """
-    services = read_schema(find_split(folder, split) / "schema.json")
+    found = find_split(folder, split, "Schema-Guided Dialogue", ("sgd",), "schema.json and dialogues_*.json")
+    services = read_schema(found / "schema.json")
     texts: dict[str, dict[str, None]] = {}
     ids: dict[str, str] = {}
-    paths = sorted(find_split(folder, split).glob("dialogues_*.json"))
+    paths = sorted(found.glob("dialogues_*.json"))
     if not paths:
-        raise CorpusError(f"{find_split(folder, split)} holds no file like dialogues_001.json.")
+        raise CorpusError(f"{found} holds no file like dialogues_001.json.")
     for path in paths:
         for number, dialogue in enumerate(_load_list(path)):
             name = _get(dialogue, "dialogue_id", _Place(path, "dialogue", f"number {number + 1}"))
@@ -76,10 +78,7 @@ def read(folder: str | Path, split: str, max_actions: int = 3) -> list[Example]:
                 text = " && ".join(_linearise_frame(frame, services, place) for frame in frames)
                 ids.setdefault(text, f"{split}/{name}/{index}")
                 texts.setdefault(text, {})[utterance] = None
-    return [
-        Example(id=ids[text], text=text, target=next(iter(references)), references=tuple(references))
-        for text, references in texts.items()
-    ]
+    return [Example(ids[text], text, next(iter(references)), tuple(references)) for text, references in texts.items()]
 
 
 def read_schema(path: str | Path) -> dict[str, Service]:
@@ -95,14 +94,9 @@ def read_schema(path: str | Path) -> dict[str, Service]:
     for number, entry in enumerate(_load_list(path)):
         name = _get(entry, "service_name", _Place(path, "service", f"number {number + 1}"))
         place = _Place(path, "service", name)
-        described = {
-            kind: {
-                _get(item, "name", place): _get(item, "description", place)
-                for item in _get(entry, kind, place)
-            }
-            for kind in ("slots", "intents")
-        }
-        services[name] = Service(_get(entry, "description", place), **described)
+        slots, intents = ({_get(item, "name", place): _get(item, "description", place) for item in _get(entry, kind, place)}
+                          for kind in ("slots", "intents"))
+        services[name] = Service(_get(entry, "description", place), slots, intents)
     return services
 
 
@@ -140,25 +134,6 @@ def values(text: str) -> list[str]:
     return list(dict.fromkeys(value for several in given for value in several.split(" or ")))
 
 
-def find_split(folder: str | Path, split: str) -> Path:
-    """Find the folder of a split.
-
-    Raises
-    ------
-    CorpusError
-        If the split is not one of the three, or its folder is not found.
-    """
-    if split not in SPLITS:
-        raise CorpusError(f"There is no SGD split '{split}': choose one of {', '.join(SPLITS)}.")
-    for inside in ("", "sgd"):
-        if (Path(folder) / inside / split).is_dir():
-            return Path(folder) / inside / split
-    raise CorpusError(
-        f"No Schema-Guided Dialogue corpus in {folder}: there should be a folder '{split}' with "
-        "schema.json and dialogues_*.json in it, directly or under sgd/."
-    )
-
-
 class _Place(NamedTuple):
     """The place of an error in a corpus, described so that it can be found in an editor."""
 
@@ -169,9 +144,8 @@ class _Place(NamedTuple):
 
     def __str__(self) -> str:
         key = {"dialogue": "dialogue_id", "service": "service_name"}[self.kind]
-        found = re.search(
-            rf'"{key}"\s*:\s*{re.escape(json.dumps(self.name))}', content := self.path.read_text("utf-8")
-        )
+        content = self.path.read_text("utf-8")
+        found = re.search(rf'"{key}"\s*:\s*{re.escape(json.dumps(self.name))}', content)
         line = f"line {content.count(chr(10), 0, found.start()) + 1}, " if found else ""
         turn = "" if self.turn is None else f", turn {self.turn}"
         return f"{self.path}, {line}{self.kind} {self.name}{turn}"
@@ -191,13 +165,10 @@ def _load_list(path: Path) -> list[Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise CorpusError(
-            f"{path} is missing: every split needs its own schema.json and dialogues_*.json."
-        ) from error
+        raise CorpusError(f"{path} is missing: every split needs its own schema.json and dialogues_*.json.") from error
     except json.JSONDecodeError as error:
-        raise CorpusError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg}). Fetch the file again or repair that line."
-        ) from error
+        raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg}). Fetch the file again or repair that line."
+                          ) from error
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise CorpusError(f"{path}, line {line}: not UTF-8 text. Fetch the file again.") from error
@@ -218,3 +189,23 @@ def _spaced(name: str) -> str:
 
 def _brief(description: str) -> str:
     return description.strip().rstrip(".")
+
+
+TASKS = {"sgd": Spec(
+    title="SGD",
+    read=lambda folder: Corpus(**{split: read(folder, split) for split in SPLITS}),
+    wording=Wording("Write what the assistant says to carry out the actions.", "Actions", "Assistant"),
+    sentences=("Restaurants, Find and book a table && confirm City of the restaurant = Leeds",
+               "Trains, Look up and buy tickets && request Day of the journey"),
+    answer="You would like a table in Leeds, is that right?",
+    tokens={"input": 40, "output": 18},
+    kind="nlg",
+    is_input=is_input,
+    values=values,
+    toy_corpus="toy_corpora.dialogues",
+    citation="Rastogi et al. 2020",
+    licence="CC BY-SA 4.0",
+    source={"repository": {
+        "url": "https://github.com/google-research-datasets/dstc8-schema-guided-dialogue.git",
+        "commit": "e852981ae34990f4358979625854259302feaa78", "folder": ".", "parts": SPLITS}},
+)}
