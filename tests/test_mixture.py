@@ -24,8 +24,8 @@ def opinions(monkeypatch):
                 return found
             return of
 
-        monkeypatch.setattr(mixture, "_of_teacher", lambda lm, task, gold, texts, *_: sure(teacher)(task, texts))
-        monkeypatch.setattr(mixture, "of_students", lambda task, gold, texts, *_: sure(students)(task, texts))
+        monkeypatch.setattr(mixture, "_of_teacher", lambda lm, context, gold, texts, *_: sure(teacher)(context.task, texts))
+        monkeypatch.setattr(mixture, "of_students", lambda context, gold, texts, *_: sure(students)(context.task, texts))
         monkeypatch.setattr(mixture.language_model, "load", lambda *_: None)
 
     return make
