@@ -32,11 +32,8 @@ from jupyter_client.manager import AsyncKernelManager
 from synthtune import errors, files, progress
 from synthtune.errors import SettingsError, StageError, SynthtuneError
 from synthtune.places import as_typed
-from synthtune.run import warm_kernels
+from synthtune.run import exit_status, warm_kernels
 from synthtune.run.board import BOARD, RUN, WARM, Board, label, read_minutes, socket_folder
-
-KERNEL_STARTS = 3
-"""How often a kernel that dies before its first answer is started."""
 
 START_SECONDS = 120
 """How long a kernel may take to answer first; importing from a cold disk is slow."""
@@ -180,33 +177,19 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any], watch: 
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say is said below
     manager = type("Kernel", (_Kernel,), {"watch": watch, "environment": environment})
-    for attempt in range(1, KERNEL_STARTS + 1):
-        watch.process = None
-        try:
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                parameters,
-                cwd=str(notebook.parent),
-                progress_bar=False,
-                start_timeout=START_SECONDS,
-                kernel_manager_class=manager,
-                shutdown_kernel="immediate",
-            )
-            return
-        except PapermillExecutionError as error:
-            raise StageError(_cell_failed(error)) from error
-        except DeadKernelError as error:
-            raise StageError(_kernel_died(watch)) from error
-        except (PapermillException, ValueError, KeyError) as error:
-            raise StageError(f"{notebook} cannot be run: {error}.") from error
-        except (RuntimeError, TimeoutError) as error:
-            # Only the start of a kernel raises these.
-            watch.kill()
-            if attempt == KERNEL_STARTS:
-                raise StageError(f"its Jupyter kernel did not start ({error}), {KERNEL_STARTS} times. Free memory, or "
-                                 "delete the environment (.venv) to set it up anew.") from error
-            time.sleep(attempt)
+    try:
+        papermill.execute_notebook(str(notebook), str(executed), parameters, cwd=str(notebook.parent), progress_bar=False,
+                                   start_timeout=START_SECONDS, kernel_manager_class=manager, shutdown_kernel="immediate")
+    except PapermillExecutionError as error:
+        raise StageError(_cell_failed(error)) from error
+    except DeadKernelError as error:
+        raise StageError(_kernel_died(watch)) from error
+    except (PapermillException, ValueError, KeyError) as error:
+        raise StageError(f"{notebook} cannot be run: {error}.") from error
+    except (RuntimeError, TimeoutError) as error:
+        # Only the start of a kernel raises these.
+        raise StageError(f"its Jupyter kernel did not start ({error}). Free memory and run again, or delete the environment "
+                         "(.venv) to set it up anew.") from error
 
 
 def _cell_failed(error: Any) -> str:
@@ -264,26 +247,20 @@ def _record(folder: Path, notebook: Path, parameters: dict[str, Any], minutes: f
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit status is 0, 1 (the notebook failed), 2 (bad usage) or 130 (interrupted)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m synthtune.run.notebook_runner", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m synthtune.run.notebook_runner", description=__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path, help="where the executed notebook goes")
     parser.add_argument("--parameters", type=Path, metavar="FILE.json", help="parameters of the notebook")
     parser.add_argument("--record", type=Path, metavar="DIR", help="folder whose minutes.csv gets the cost")
     chosen = parser.parse_args(arguments)
-    try:
+
+    def do() -> None:
         if not chosen.notebook.is_file():
             raise SettingsError(f"There is no notebook {chosen.notebook}.")
         parameters = files.read_json(chosen.parameters) if chosen.parameters else {}
         run(chosen.notebook.absolute(), chosen.output.absolute(), parameters, chosen.record)
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except SynthtuneError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_status(do)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from synthtune.errors import SettingsError, SynthtuneError, nearest
 
 # Only the standard library here: --help answers before there is an environment.
 from synthtune.places import as_typed, started_in
+from synthtune.run import exit_status
 
 if TYPE_CHECKING:
     from synthtune.settings import Settings
@@ -33,16 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = _parser()
     chosen = parser.parse_args(arguments)
+    custom = chosen.task is not None or chosen.check or chosen.fix or chosen.out is not None
     try:
-        if chosen.task is not None or chosen.check or chosen.fix or chosen.out is not None:
-            return _custom(chosen, parser)
-        return _reproduce(chosen)
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except SynthtuneError as error:
-        print(error, file=sys.stderr)
-        return 1
+        return exit_status(lambda: _custom(chosen, parser) if custom else _reproduce(chosen))
     except KeyboardInterrupt:
         print("\nInterrupted. Finished work is kept: run the same command again to continue.", file=sys.stderr)
         return 130
