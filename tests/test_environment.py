@@ -56,13 +56,13 @@ def test_a_set_up_that_was_interrupted_or_has_another_list_is_made_anew(tmp_path
     monkeypatch.setattr(environment.subprocess, "run", step)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "half").write_text("")
-    for text, more in (("# why\na==1  # b\n", 4), ("# why\na==1  # b\n", 0), ("a==2\n", 4)):
+    for text, more in (("# why\npip==2\na==1  # b\n", 5), ("# why\npip==2\na==1  # b\n", 0), ("pip==2\na==2\n", 5)):
         (tmp_path / "requirements.txt").write_text(text)
         before = len(calls)
         environment.set_up(tmp_path)
         assert len(calls) == before + more and not (tmp_path / ".venv" / "half").exists()
         assert (tmp_path / ".venv" / "requirements.txt").read_text() == text
-    (tmp_path / "requirements.txt").write_text("a==3\n")
+    (tmp_path / "requirements.txt").write_text("pip==2\na==3\n")
     pip_fails = True
     with pytest.raises(SystemExit, match="check the network.*, then run again"):
         environment.set_up(tmp_path)

@@ -173,10 +173,8 @@ def test_a_run_a_second_run_and_a_changed_setting(study):
     assert rows[0] == "notebook,task,budget,minutes,peak_rss_gib" and len(rows) == 6
     assert not list(study.runs.glob(".work*")) and not list(study.notebooks.glob(".*"))
 
-    start = time.monotonic()
     said = study.command()
     assert "Nothing to do: everything is up to date." in said and "figures/report.html" in said
-    assert time.monotonic() - start < 20
     assert study.stamps() == first
 
     said = study.command("--set", "generate.temperature=0.9", "--dry-run")

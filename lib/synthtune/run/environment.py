@@ -30,16 +30,16 @@ def set_up(root: Path = ROOT) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if stamp.exists() and stamp.read_bytes() == listed.read_bytes():
             return
-        packages = len(re.findall(r"^\w.*==", listed.read_text("utf-8"), re.MULTILINE))
-        _say(f"Setting up .venv with Python {sys.version.split()[0]}: {packages} packages, a few minutes, once.")
+        packages = re.findall(r"^\w\S*==\S+", listed.read_text("utf-8"), re.MULTILINE)
+        _say(f"Setting up .venv with Python {sys.version.split()[0]}: {len(packages)} packages, a few minutes, once.")
         start = time.monotonic()
         shutil.rmtree(environment, ignore_errors=True)
         pip = [str(environment / "bin" / "python"), "-m", "pip"]
         _run([sys.executable, "-m", "venv", str(environment)],
              "Python's venv module failed: install it (Debian and Ubuntu: apt install python3-venv)")
-        _run([*pip, "install", "--requirement", str(listed)],
-             "Packages could not be installed: check the network, pip's index and proxy (pip config list), and the "
-             "space left on the disk")
+        for what in ([package for package in packages if package.startswith("pip==")], ["--requirement", str(listed)]):
+            _run([*pip, "install", *what], "Packages could not be installed: check the network, pip's index and proxy "
+                                           "(pip config list), and the space left on the disk")
         _run([*pip, "check"], "requirements.txt pins versions that do not fit together")
         # In place, so that Jupyter and papermill, started from .venv by hand, find the package too.
         _run([*pip, "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(root)],
