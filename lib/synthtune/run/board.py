@@ -24,6 +24,9 @@ BOARD, WARM = "b", "w"
 SOCKET_FOLDER_LIMIT = 85
 """Longest folder that leaves room for the sockets in it; every system takes 100 characters."""
 
+CLOSE_SECONDS = 5
+"""How long a board waits for its last message; none arrives if somebody has deleted the folder of the socket."""
+
 
 def label(notebook: str, parameters: dict[str, Any]) -> str:
     """Name a notebook and what it is about, as "02_annotate · tweets · budget 125"."""
@@ -80,7 +83,7 @@ class Board:
     def close(self) -> None:
         """Show what has been reported until now, and nothing more."""
         report(self._path, "", "closed")
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
         self._socket.close()
 
     def _listen(self) -> None:
