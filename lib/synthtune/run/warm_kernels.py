@@ -3,8 +3,9 @@
     python -m synthtune.run.warm_kernels SOCKET
 
 Importing PyTorch, transformers, peft and Jupyter takes a notebook 8.5 seconds of processor time (Intel Xeon with AMX). The
-default run executes 37 notebooks, two at a time: that is 2.6 of its 55 minutes, and a sixth of the smoke run. A run therefore keeps one process (`serve`) that has imported them and trained nothing; a
-notebook's kernel is a fork of it, which Jupyter sees as a small process that stands for it (`copying`). Nothing else passes from one notebook to the next.
+default run executes 37 notebooks, two at a time: that is 2.6 of its 55 minutes, and a sixth of the smoke run. A run
+therefore keeps one process (`serve`) that has imported them and trained nothing. A notebook's kernel is a fork of it, which
+Jupyter sees as a small process that stands for it (`copying`). Nothing else passes from one notebook to the next.
 
 The process ends with the run, a kernel with its notebook's runner or with this process, however those end. Where there
 is a GPU nothing is forked, since CUDA does not survive it; nor outside Linux. Runners that find no such process start
