@@ -46,8 +46,8 @@ prefix=$(conda_environment)
 if [ -n "$prefix" ]; then
   python=$prefix/bin/python
 else
-  # The copy of environment.yml in .venv is written last, so it says that the set-up finished, and with which list.
-  if ! cmp -s environment.yml .venv/environment.yml; then
+  # The copy of requirements.txt in .venv is written last, so it says that the set-up finished, and with which list.
+  if ! cmp -s requirements.txt .venv/requirements.txt; then
     bootstrap=$(find_python)
     "$bootstrap" -m synthtune.run.environment
   fi

@@ -4,18 +4,19 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 from synthtune.run import environment
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_list_pins_everything_and_both_readers_see_the_same():
-    text = (ROOT / "environment.yml").read_text("utf-8")
-    pip, packages = environment.requirements(text)
-    read = yaml.safe_load(text)
-    assert read["name"] == "synthtune" and f"pip={pip}" in read["dependencies"]
-    assert ["-e .", *packages] == next(entry["pip"] for entry in read["dependencies"] if isinstance(entry, dict))
+def test_the_list_pins_everything_and_conda_reads_the_same():
+    read = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    packages = [re.sub(r"\s+#.*", "", line) for line in lines if not line.startswith("#")]
+    assert read["name"] == "synthtune" and "pip=25.2" in read["dependencies"] and "pip==25.2" in packages
+    assert {"pip": ["-r requirements.txt", "-e ."]} in read["dependencies"]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", package) for package in packages)
     assert len({package.split("==")[0].lower().replace("_", "-") for package in packages}) == len(packages)
 
@@ -45,27 +46,24 @@ def test_without_python_it_says_what_it_needs(tmp_path):
 
 
 def test_a_set_up_that_was_interrupted_or_has_another_list_is_made_anew(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
-    monkeypatch.setattr(environment, "LIST", tmp_path / "environment.yml")
-    monkeypatch.setattr(environment, "ENVIRONMENT", tmp_path / ".venv")
-    monkeypatch.setattr(environment, "STAMP", tmp_path / ".venv" / "environment.yml")
+    calls, pip_fails = [], False
 
-    def step(command, *_, **__):
+    def step(command, **_):
         calls.append(command)
-        (tmp_path / ".venv" / "lib" / "python3.11" / "site-packages").mkdir(parents=True, exist_ok=True)
+        (tmp_path / ".venv").mkdir(exist_ok=True)
+        return subprocess.CompletedProcess(command, int(pip_fails and "--requirement" in command))
 
-    monkeypatch.setattr(environment, "_run", step)
+    monkeypatch.setattr(environment.subprocess, "run", step)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "half").write_text("")
-    (tmp_path / "environment.yml").write_text(
-        "dependencies:\n  - pip=25.2\n  - pip:\n      # why\n      - a==1  # b\n"
-    )
-    environment.set_up()
-    assert len(calls) == 5 and not (tmp_path / ".venv" / "half").exists()
-    assert (tmp_path / ".venv" / "requirements.txt").read_text() == "a==1\n"
-    environment.set_up()
-    assert len(calls) == 5
-    (tmp_path / "environment.yml").write_text("dependencies:\n  - pip=25.2\n  - pip:\n      - a==2\n")
-    environment.set_up()
-    assert len(calls) == 10 and (tmp_path / ".venv" / "requirements.txt").read_text() == "a==2\n"
+    for text, more in (("# why\npip==2\na==1  # b\n", 5), ("# why\npip==2\na==1  # b\n", 0), ("pip==2\na==2\n", 5)):
+        (tmp_path / "requirements.txt").write_text(text)
+        before = len(calls)
+        environment.set_up(tmp_path)
+        assert len(calls) == before + more and not (tmp_path / ".venv" / "half").exists()
+        assert (tmp_path / ".venv" / "requirements.txt").read_text() == text
+    (tmp_path / "requirements.txt").write_text("pip==2\na==3\n")
+    pip_fails = True
+    with pytest.raises(SystemExit, match="check the network.*, then run again"):
+        environment.set_up(tmp_path)
+    assert not (tmp_path / ".venv" / "requirements.txt").exists()

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -42,6 +41,7 @@ class Bench:
             json.dumps(parameters or {"task": "tweets", "budget": 125})
         )
         outer = {name: value for name, value in os.environ.items() if name != "SYNTHTUNE_RUN"}
+        until, self.run_is_on = os.pipe()
         return subprocess.Popen(
             [
                 sys.executable,
@@ -54,6 +54,7 @@ class Bench:
                 "--record",
                 str(self.folder),
             ],
+            stdin=until,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -202,10 +203,7 @@ class Run:
     """What a run offers its runners: a socket they report to, and warm kernels beside it."""
 
     def __init__(self, folder: Path):
-        self.board = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.board.bind(str(folder / "s"))
-        self.board.listen(8)
-        self.environment = {"SYNTHTUNE_RUN": str(folder / "s")}
+        self.environment = {"SYNTHTUNE_RUN": str(folder)}
         self.server = subprocess.Popen(
             [sys.executable, "-m", "synthtune.run.warm_kernels", str(folder / "w")],
             stdin=subprocess.PIPE,
@@ -231,7 +229,6 @@ class Run:
     def close(self) -> None:
         self.server.stdin.close()
         self.server.wait(10)
-        self.board.close()
 
 
 @pytest.fixture(scope="module")
@@ -288,13 +285,17 @@ def test_a_forked_kernel_ends_with_its_runner(bench, warm, number):
 
 
 def test_without_a_process_that_listens_a_kernel_is_started(bench, tmp_path):
-    board = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder = Path(tempfile.mkdtemp(prefix="synthtune-", dir="/tmp"))
-    board.bind(str(folder / "s"))
-    board.listen(8)
-    process = bench.start("print('here')", environment={"SYNTHTUNE_RUN": str(folder / "s")})
+    process = bench.start("print('here')", environment={"SYNTHTUNE_RUN": str(tmp_path)})
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "here" in bench.output().read_text(), said
+
+
+def test_a_runner_ends_with_its_run(bench, warm):
+    process = bench.start("import time\ntime.sleep(300)", environment=warm.environment)
+    warm.wait_for(1)
+    os.close(bench.run_is_on)
+    assert process.wait(10) == 130
+    warm.wait_for(0, seconds=5)
 
 
 def test_forked_kernels_end_with_the_run():
@@ -305,9 +306,11 @@ def test_forked_kernels_end_with_the_run():
         connection.write_text(json.dumps({"transport": "ipc", "ip": f"{folder}/k", "key": "", "shell_port": 1,
                                           "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5,
                                           "signature_scheme": "hmac-sha256"}))
-        kernel = warm_kernels.start(Path(folder, "w"), [sys.executable, "-m", "ipykernel_launcher", "-f", str(connection)],
-                                    folder, dict(os.environ))
-        assert kernel.poll() is None and psutil.Process(kernel.pid).is_running()
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", str(connection)]
+        kernel = subprocess.Popen(warm_kernels.copying(Path(folder, "w"), command), cwd=folder)
+        while not warm_kernels.copied(Path(folder)):
+            time.sleep(0.05)
+        [forked] = warm_kernels.copied(Path(folder))
+        assert kernel.poll() is None and psutil.Process(forked).is_running()
         run.close()
-        assert kernel.wait(10) == -signal.SIGKILL and not psutil.pid_exists(kernel.pid)
-        assert warm_kernels.start(Path(folder, "w"), [sys.executable, "-m", "ipykernel_launcher"], folder, {}) is None
+        assert kernel.wait(10) == -signal.SIGKILL and not psutil.pid_exists(forked)

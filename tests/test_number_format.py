@@ -15,7 +15,7 @@ from synthtune.analysis.results import Results
 from synthtune.context import Context
 from synthtune.files import read_json, write_json
 from synthtune.models import language_model
-from synthtune.run import reproduce
+from synthtune.run import graph
 
 LIB = Path(__file__).resolve().parents[1] / "lib"
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
@@ -46,7 +46,7 @@ def test_a_processor_with_bfloat16_instructions_uses_them():
 def test_the_format_is_decided_when_a_run_begins_and_handed_to_every_notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(number_format, "of_machine", lambda: "bfloat16")
     settings = settings_module.load("smoke", run_dir=tmp_path)
-    run = reproduce.Run(settings, ["seed=17"], [])
+    run = graph.Run(settings, ["seed=17"], [])
     assert all("number_format=bfloat16" in job["overrides"] for job in run.jobs.values())
     with run.written(keep=True):
         assert read_json(tmp_path / "settings.json")["number_format"] == "bfloat16"

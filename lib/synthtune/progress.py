@@ -2,20 +2,20 @@
 
 In a terminal it is a tqdm bar. In Jupyter it is one line of text that is rewritten and gone at the end, so
 that a saved notebook holds none of it. Where nothing can be rewritten (a log file, a batch system) it is a
-line every 15 seconds. In a notebook that `synthtune.run.notebook_runner` executes it goes to the runner over a
-socket, and from there to the terminal of whoever started it; ``SYNTHTUNE_PROGRESS`` holds the path of that
-socket.
+line every 15 seconds. In a notebook that `synthtune.run.notebook_runner` executes it goes over a socket to
+the terminal of whoever started the runner, or the run that the runner belongs to.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -28,6 +28,12 @@ LINE_SECONDS = 15.0
 REDRAW_SECONDS = 0.5
 """Least time between two states of a bar in Jupyter or over a socket."""
 
+SOCKET = "SYNTHTUNE_PROGRESS"
+"""Environment variable of a notebook's kernel: the socket on which somebody shows its bars."""
+
+LABEL = "SYNTHTUNE_NOTEBOOK"
+"""Beside it, what the notebook is called there."""
+
 
 class Bar(tqdm):
     """A tqdm bar whose drawing goes to where the reader is looking.
@@ -37,7 +43,7 @@ class Bar(tqdm):
     """
 
     def __init__(self, iterable: Iterable | None = None, *, desc: str, total: int | None, unit: str):
-        self._surface = _surface()
+        self._draw, seconds = _surface()
         super().__init__(
             iterable,
             desc=desc,
@@ -46,46 +52,16 @@ class Bar(tqdm):
             unit_scale=unit == "B",
             leave=False,
             dynamic_ncols=True,
-            gui=self._surface is not None,
-            mininterval=self._surface.seconds if self._surface else 0.1,
-            delay=LINE_SECONDS if isinstance(self._surface, _Lines) else 0,
+            mininterval=seconds,
+            file=io.StringIO() if self._draw else None,  # where there is no terminal its control characters are dropped
         )
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Draw the bar as it stands."""
-        if self._surface is None:
+        """Draw the bar as it stands, or `msg`, which is empty at the end."""
+        if self._draw is None:
             return super().display(msg, pos)
-        self._surface.show(self)
+        self._draw(describe(self.format_dict) if msg is None else msg)
         return True
-
-    def clear(self, nolock: bool = False) -> None:
-        """Remove the bar from a terminal; elsewhere there is nothing in the way."""
-        if self._surface is None:
-            super().clear(nolock)
-
-    def close(self) -> None:
-        """Remove the bar for good."""
-        if self._surface is None:
-            super().close()
-        elif not self.disable:
-            self.disable = True
-            self._decr_instances(self)
-            self._surface.done()
-
-    def state(self) -> dict[str, Any]:
-        """The bar as sent to the runner: desc, n, total, unit, seconds, left (None if unknown)."""
-        shown = self.format_dict
-        rate = shown["rate"] or (shown["n"] - shown["initial"]) / shown["elapsed"] if shown["elapsed"] else 0
-        left = (shown["total"] - shown["n"]) / rate if shown["total"] and rate else None
-        return {
-            "desc": self.desc.removesuffix(": "),
-            "n": shown["n"],
-            "total": shown["total"],
-            "unit": self.unit.strip(),
-            "seconds": shown["elapsed"],
-            "left": left,
-            "postfix": self.postfix or "",
-        }
 
 
 def progress(
@@ -113,19 +89,18 @@ def progress(
     return Bar(iterable, desc=desc, total=total, unit=unit)
 
 
-def describe(state: dict[str, Any]) -> str:
-    """One line from a bar's state: what, percent, count, time left."""
-    size = (lambda n: tqdm.format_sizeof(n, divisor=1000)) if state["unit"] == "B" else (lambda n: f"{n:,}")
-    parts = [state["desc"]] if state["desc"] else []
-    if state["total"]:
-        parts.append(
-            f"{100 * state['n'] / state['total']:.0f} % ({size(state['n'])} of {size(state['total'])})"
-        )
-    else:
-        parts.append(f"{size(state['n'])} {state['unit']}")
-    if state["left"] is not None:
-        parts.append(f"{duration(state['left'])} left")
-    return " · ".join(parts + ([state["postfix"]] if state["postfix"] else []))
+def describe(shown: dict[str, Any]) -> str:
+    """One line from tqdm's `format_dict`: what, percent, count, time left."""
+    done, total = shown["n"], shown["total"]
+    size = (lambda n: tqdm.format_sizeof(n, divisor=1000)) if shown["unit_scale"] else (lambda n: f"{n:,}")
+    rate = shown["rate"] or (shown["elapsed"] and (done - shown["initial"]) / shown["elapsed"])
+    parts = [
+        shown["prefix"].removesuffix(": "),
+        f"{100 * done / total:.0f} % ({size(done)} of {size(total)})" if total else f"{size(done)} {shown['unit'].strip()}",
+        f"{duration((total - done) / rate)} left" if total and rate else "",
+        shown["postfix"] or "",
+    ]
+    return " · ".join(filter(None, parts))
 
 
 def duration(seconds: float) -> str:
@@ -138,101 +113,65 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
-def _surface() -> _Socket | _Jupyter | _Lines | None:
-    """Where a bar made now is drawn; None is a terminal, which tqdm draws on itself."""
-    path = os.environ.get("SYNTHTUNE_PROGRESS")
-    if path:
-        with contextlib.suppress(OSError):
-            return _Socket(path)
+def report(address: str, label: str, event: str, **more: Any) -> None:
+    """Tell the `synthtune.run.board.Board` at a socket what becomes of a notebook; nothing happens if it is gone."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(event != "bar")  # if the board is busy it misses a state: the loop never waits for it
+        sender.sendto(json.dumps({"label": label, "event": event, **more}).encode(), address)
+
+
+def _surface() -> tuple[Callable[[str], None] | None, float]:
+    """What draws the text of a bar made now, and how often; None is a terminal, where tqdm draws by itself."""
+    if SOCKET in os.environ:
+        address, label = os.environ[SOCKET], os.environ.get(LABEL, "")
+        return lambda text: report(address, label, "bar", text=text), REDRAW_SECONDS
     if "ipykernel" in sys.modules:
         from IPython import get_ipython
 
         if get_ipython() is not None and hasattr(get_ipython(), "kernel"):
-            return _Jupyter()
+            return _Jupyter(), REDRAW_SECONDS
     if sys.stderr is None or not sys.stderr.isatty():
-        return _Lines()
-    return None
-
-
-class _Socket:
-    """The runner of this notebook, which draws."""
-
-    seconds = REDRAW_SECONDS
-
-    def __init__(self, path: str):
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._connection.connect(path)
-        self._connection.setblocking(
-            False
-        )  # a runner that is busy misses a state; the loop never waits for it
-
-    def show(self, bar: Bar) -> None:
-        self._send({"bar": id(bar), **bar.state()})
-
-    def done(self) -> None:
-        self._send({"done": True})
-        self._connection.close()
-
-    def _send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):
-            self._connection.send(json.dumps(message).encode())
+        return _Lines(sys.stderr), LINE_SECONDS
+    return None, 0.1
 
 
 class _Jupyter:
     """A line of output that is rewritten in place."""
 
-    seconds = REDRAW_SECONDS
-
     def __init__(self) -> None:
         self._handle = None
 
-    def show(self, bar: Bar) -> None:
-        self._draw(describe(bar.state()))
-
-    def done(self) -> None:
-        if self._handle is not None:
-            self._draw("")
-
-    def _draw(self, text: str) -> None:
+    def __call__(self, text: str) -> None:
         from IPython.display import display
 
-        if self._handle is None:
-            self._handle = display({"text/plain": text}, raw=True, display_id=True)
-        else:
+        if self._handle is not None:
             self._handle.update({"text/plain": text}, raw=True)
+        elif text:
+            self._handle = display({"text/plain": text}, raw=True, display_id=True)
 
 
 class _Lines:
     """A stream that keeps every line."""
 
-    seconds = LINE_SECONDS
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._next = stream, time.monotonic() + LINE_SECONDS
 
-    def __init__(self) -> None:
-        self._next = time.monotonic() + LINE_SECONDS
-
-    def show(self, bar: Bar) -> None:
-        if time.monotonic() >= self._next and sys.stderr is not None:
+    def __call__(self, text: str) -> None:
+        if text and self._stream is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_SECONDS
-            print(describe(bar.state()), file=sys.stderr, flush=True)
-
-    def done(self) -> None:
-        pass
+            print(text, file=self._stream, flush=True)
 
 
 class Screen:
     """What a person sees of notebooks at once: finished lines above, one changing line each below.
 
-    Parameters
-    ----------
-    stream : text stream, optional
-        Standard error by default. Where it is no terminal, a state is printed at most every 15 seconds.
+    It draws on standard error. Where that is no terminal, a state is printed at most every 15 seconds.
     """
 
-    def __init__(self, stream=None):
-        self._stream = stream or sys.stderr
-        self._lines: dict[str, tqdm] = {}
-        self._printed: dict[str, float] = {}
+    def __init__(self) -> None:
+        self._stream = sys.stderr
         self._terminal = self._stream.isatty()
+        self._lines: dict[str, tqdm | _Lines] = {}
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
@@ -241,33 +180,22 @@ class Screen:
         else:
             print(line, file=self._stream, flush=True)
 
-    def show(self, key: str, state: dict[str, Any]) -> None:
-        """Show the state of a bar, replacing what `key` showed before."""
-        text = f"{key} · {describe(state)}"
+    def show(self, key: str, text: str) -> None:
+        """Show how far something is, replacing what `key` showed before."""
         if not self._terminal:
-            now = time.monotonic()
-            if now >= self._printed.setdefault(key, now + LINE_SECONDS):
-                self._printed[key] = now + LINE_SECONDS
-                print(f"    {text}", file=self._stream, flush=True)
+            self._lines.setdefault(key, _Lines(self._stream))(f"    {key} · {text}")
             return
         if key not in self._lines:
-            self._lines[key] = tqdm(
-                bar_format="    {desc}", file=self._stream, leave=False, dynamic_ncols=True
-            )
-        self._lines[key].set_description_str(text)
+            self._lines[key] = tqdm(bar_format="    {desc}", file=self._stream, leave=False, dynamic_ncols=True)
+        self._lines[key].set_description_str(f"{key} · {text}")
 
     def forget(self, key: str) -> None:
         """Remove the changing line of `key`."""
-        self._printed.pop(key, None)
         line = self._lines.pop(key, None)
-        if line is not None:
+        if isinstance(line, tqdm):
             line.close()
 
-    @contextlib.contextmanager
-    def closing(self) -> Iterator[Screen]:
-        """Remove every changing line at the end, whatever happened."""
-        try:
-            yield self
-        finally:
-            for key in list(self._lines):
-                self.forget(key)
+    def close(self) -> None:
+        """Remove every changing line."""
+        for key in list(self._lines):
+            self.forget(key)

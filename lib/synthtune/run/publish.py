@@ -23,9 +23,9 @@ from typing import Any
 
 import nbformat
 
-from synthtune.errors import SettingsError, StageError, SynthtuneError
+from synthtune.errors import StageError
 from synthtune.files import atomic_path
-from synthtune.run import notebook_runner
+from synthtune.run import exit_status, notebook_runner
 from synthtune.settings import ROOT
 
 TEXTS = {".csv", ".html", ".md", ".svg", ".tex"}
@@ -62,9 +62,7 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
     run_dir, root = Path(run_dir).resolve(), Path(root).resolve()
     figures = run_dir / "figures"
     if not (figures / "report.html").exists():
-        raise StageError(
-            f"{run_dir} holds no finished run (figures/report.html is missing): run it to its end first."
-        )
+        raise StageError(f"{run_dir} holds no finished run (figures/report.html is missing): run it to its end first.")
     forbidden = machine_paths(run_dir, root)
     for path in sorted(figures.iterdir()):
         if path.suffix in TEXTS:
@@ -86,53 +84,40 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
 
 def machine_paths(run_dir: Path, root: Path) -> list[str]:
     """Prefixes of absolute paths that exist on this machine only."""
-    folders = {
-        run_dir,
-        run_dir.parent.parent,
-        root,
-        root.parent,
-        Path.home(),
-        Path(sys.prefix),
-        Path(tempfile.gettempdir()) / "tmp",
-    }
+    folders = {run_dir, run_dir.parent.parent, root, root.parent, Path.home(), Path(sys.prefix), Path(tempfile.gettempdir(), "tmp")}
     return sorted(str(folder) for folder in folders if len(folder.parts) > 1)
 
 
 def _refuse_paths(text: str, forbidden: list[str], where: str) -> None:
-    text = PICTURE.sub("", text)
-    for beginning in forbidden:
-        found = re.search(rf"{re.escape(beginning)}(?:/|\w)[^\s\"'<>\\]*", text)
-        if found:
-            raise StageError(
-                f"{where} shows a path of this machine, {found[0]}: find the cell or the setting that prints "
-                "it, correct that, and run again."
-            )
+    found = re.search(rf"(?:{'|'.join(map(re.escape, forbidden))})[/\w][^\s\"'<>\\]*", PICTURE.sub("", text))
+    if found:
+        raise StageError(f"{where} shows a path of this machine, {found[0]}: find the cell or the setting that prints "
+                         "it, correct that, and run again.")
 
 
 def parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
     """Values in a notebook's cell tagged "parameters"."""
-    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    return _values(next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])))
+
+
+def _values(cell: nbformat.NotebookNode) -> dict[str, Any]:
     return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
 
 
 def _executed(path: Path, notebook: nbformat.NotebookNode, run_dir: Path) -> nbformat.NotebookNode:
     """The notebook as this run executed it; a notebook that runs do not execute is executed now."""
     values = parameters(notebook)
-    prefixes = [f"{values.get('task')}-{values.get('budget')}-", f"{values.get('task')}-", ""]
-    for prefix in prefixes:
+    for prefix in (f"{values.get('task')}-{values.get('budget')}-", f"{values.get('task')}-", ""):
         executed = run_dir / "notebooks" / f"{prefix}{path.name}"
         if executed.exists():
             return nbformat.read(executed, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
-        notebook_runner.run(
-            path, Path(folder) / path.name, {"run_dir": str(run_dir)} if "run_dir" in values else {}
-        )
-        return nbformat.read(Path(folder) / path.name, as_version=4)
+        executed = Path(folder, path.name)
+        notebook_runner.run(path, executed, {"run_dir": str(run_dir)} if "run_dir" in values else {})
+        return nbformat.read(executed, as_version=4)
 
 
-def with_outputs(
-    notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: str
-) -> nbformat.NotebookNode:
+def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
     """A copy of a notebook with the outputs of its executed copy.
 
     Raises
@@ -148,38 +133,24 @@ def with_outputs(
     if [cell.source for cell in ran] != [cell.source for cell in code]:
         raise StageError(f"{name}: its code has changed since the run executed it; run again, then publish.")
     values = parameters(notebook)
-    for cell in injected:
-        given = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
-        for key, value in given.items():
-            if key == "overrides":
-                value = [item for item in value if not DECIDED.match(item)]
-            if key != "run_dir" and value != values.get(key):
-                raise StageError(
-                    f"{name}: the run had {key} = {value!r}, the notebook says {values.get(key)!r}; publish "
-                    "a run with the notebook's own parameters."
-                )
+    for key, value in (item for cell in injected for item in _values(cell).items()):
+        if key == "overrides":
+            value = [item for item in value if not DECIDED.match(item)]
+        if key != "run_dir" and value != values.get(key):
+            raise StageError(f"{name}: the run had {key} = {value!r}, the notebook says {values.get(key)!r}; publish "
+                             "a run with the notebook's own parameters.")
+    empty = {"text/plain": ""}  # a finished progress bar leaves it
     for count, (cell, done) in enumerate(zip(code, ran, strict=True), 1):
         cell.execution_count = count
-        cell.outputs = [_checked(output, count, name) for output in done.outputs if not _is_empty(output)]
+        cell.outputs = [_checked(output, count, name) for output in done.outputs if output.get("data") != empty]
     return shown
-
-
-def _is_empty(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is the empty one that a finished progress bar leaves."""
-    return (
-        output.output_type == "display_data"
-        and set(output.data) == {"text/plain"}
-        and not output.data["text/plain"]
-    )
 
 
 def _checked(output: nbformat.NotebookNode, count: int, name: str) -> nbformat.NotebookNode:
     if output.output_type == "error" or output.get("name") == "stderr":
         said = (output.get("text") or output.get("evalue", "")).strip().partition("\n")[0]
-        raise StageError(
-            f"{name}: the output of code cell {count} is an error or a warning ({said}): "
-            "remove its cause and run again."
-        )
+        raise StageError(f"{name}: the output of code cell {count} is an error or a warning ({said}): "
+                         "remove its cause and run again.")
     if output.output_type == "execute_result":
         output.execution_count = count
     return output
@@ -189,17 +160,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit status is 0, 1 (refused) or 2 (bad usage)."""
     parser = argparse.ArgumentParser(prog="python -m synthtune.run.publish", description=__doc__.splitlines()[0])
     parser.add_argument("run_dir", type=Path, help="folder of a finished run, for example runs/laptop")
-    try:
-        written = publish(parser.parse_args(arguments).run_dir)
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except SynthtuneError as error:
-        print(error, file=sys.stderr)
-        return 1
-    for path in written:
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 0
+    chosen = parser.parse_args(arguments)
+
+    def do() -> None:
+        for path in publish(chosen.run_dir):
+            print(f"wrote {path.relative_to(ROOT)}")
+
+    return exit_status(do)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m synthtune.run.warm_kernels SOCKET
 
 Importing PyTorch, transformers, peft and Jupyter takes a notebook 8.5 seconds of processor time (Intel Xeon with AMX). The
-default run executes 37 notebooks, two at a time: that is 2.6 of its 55 minutes, and a sixth of the smoke run. A run therefore keeps one process (`serve`) that has imported them and trained nothing; a
-notebook's kernel is a fork of it (`start`). Nothing else passes from one notebook to the next.
+default run executes 37 notebooks, two at a time: that is 2.6 of its 55 minutes, and a sixth of the smoke run. A run
+therefore keeps one process (`serve`) that has imported them and trained nothing. A notebook's kernel is a fork of it, which
+Jupyter sees as a small process that stands for it (`copying`). Nothing else passes from one notebook to the next.
 
 The process ends with the run, a kernel with its notebook's runner or with this process, however those end. Where there
 is a GPU nothing is forked, since CUDA does not survive it; nor outside Linux. Runners that find no such process start
@@ -21,12 +22,9 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
-import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 LAUNCHER = ["-m", "ipykernel_launcher"]
 """How a Python kernel is started; other kernels are not ours to copy."""
@@ -35,91 +33,51 @@ IMPORTED = ("ipykernel.kernelapp", "ipykernel.ipkernel", "transformers.models.ll
             "synthtune.run.stages", "synthtune.student", "synthtune.analysis.show", "synthtune.analysis.report")
 """What notebooks import, and what those modules import in turn."""
 
+PROCESS = "process"
+"""Beside a kernel's connection file, the number of its process."""
+
 POLL_SECONDS = 0.2
 
 
-class ForkedKernel:
-    """A kernel of the other process, with as much of `subprocess.Popen` as Jupyter asks for."""
+def copying(path: Path, command: list[str]) -> list[str]:
+    """The command that has a kernel forked by the process that listens at `path`, and runs as long as that kernel.
 
-    stdin = stdout = stderr = None
-
-    def __init__(self, connection: socket.socket, pid: int):
-        self.pid = pid
-        self.returncode: int | None = None
-        self._connection = connection
-
-    def poll(self) -> int | None:
-        """Exit status, negative for a signal as in `subprocess`; None while it runs."""
-        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
-            said = b""
-            with contextlib.suppress(OSError):
-                said = self._connection.recv(64)
-            # With nothing said the other process is gone, and its kernels with it.
-            self.returncode = int(said) if said else -signal.SIGKILL
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end.
-
-        Raises
-        ------
-        subprocess.TimeoutExpired
-            If it has not ended after `timeout` seconds.
-        """
-        end = None if timeout is None else time.monotonic() + timeout
-        while self.poll() is None:
-            if end is not None and time.monotonic() > end:
-                raise subprocess.TimeoutExpired("kernel", timeout)
-            time.sleep(POLL_SECONDS)
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it."""
-        self.send_signal(signal.SIGKILL)
-
-
-def start(path: Path, command: list[str], folder: str | None, environment: dict[str, str]) -> ForkedKernel | None:
-    """Ask the process that listens at `path` for a kernel.
-
-    Parameters
-    ----------
-    path : Path
-        A Unix socket.
-    command : list of str
-        What would start the kernel otherwise.
-    folder : str or None
-        Its working folder.
-    environment : dict
-        Its environment variables.
-
-    Returns
-    -------
-    ForkedKernel or None
-        None if nobody listens, or if the command is not one that starts this Python's own kernel.
+    It ends as the kernel does, by the same signal. The kernel ends with it. If nobody listens, it becomes `command`.
     """
-    if command[:3] != [sys.executable, *LAUNCHER]:
-        return None
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    request = {"arguments": command[3:], "folder": folder or os.getcwd(), "environment": environment}
-    try:
-        connection.connect(str(path))
-        connection.sendall(json.dumps(request).encode())
+    ours = command[:3] == [sys.executable, *LAUNCHER]
+    return [sys.executable, "-IS", __file__, str(path), *command] if ours else command
+
+
+def copied(folder: Path) -> list[int]:
+    """The process of the kernel forked for a connection file in `folder`, if there is one."""
+    with contextlib.suppress(OSError, ValueError):
+        return [int((folder / PROCESS).read_text())]
+    return []
+
+
+def stand_for(path: str, command: list[str]) -> None:
+    """What the command of `copying` does; it does not return."""
+    connection, said = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), b""
+    with contextlib.suppress(OSError):
+        connection.connect(path)
+        connection.sendall(json.dumps([command[3:], os.getcwd(), dict(os.environ)]).encode())
         said = connection.recv(64)
-    except OSError:
-        said = b""
     if not said:
-        connection.close()
-        return None
-    return ForkedKernel(connection, int(said))
+        os.execv(command[0], command)
+    note = Path(command[command.index("-f") + 1]).with_name(PROCESS)
+    note.write_bytes(said)
+    runner = os.getppid()
+    while not select.select([connection], [], [], POLL_SECONDS)[0]:
+        if os.getppid() != runner:
+            os._exit(1)
+    note.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        said = connection.recv(64)
+    # With nothing said the other process is gone, and its kernels with it.
+    code = int(said) if said else -signal.SIGKILL
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 def serve(path: Path) -> None:
@@ -143,7 +101,7 @@ def serve(path: Path) -> None:
             if sys.stdin in ready:
                 return
             for pid, connection in list(kernels.items()):
-                # A runner says nothing more: what can be read is its end.
+                # It says nothing more: what can be read is its end.
                 if connection in ready:
                     _end(pid)
                 ended, status = os.waitpid(pid, os.WNOHANG)
@@ -154,12 +112,12 @@ def serve(path: Path) -> None:
             if listener in ready:
                 connection, _ = listener.accept()
                 with contextlib.suppress(OSError, ValueError):
-                    request = json.loads(connection.recv(1 << 20))
+                    arguments, folder, environment = json.loads(connection.recv(1 << 20))
                     pid = os.fork()
                     if not pid:
                         for other in (listener, connection, *kernels.values()):
                             other.close()
-                        _become_kernel(**request)
+                        _become_kernel(arguments, folder, environment)
                     kernels[pid] = connection
                     connection.sendall(str(pid).encode())
     finally:
@@ -175,7 +133,7 @@ def _end(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def _become_kernel(arguments: list[str], folder: str, environment: dict[str, Any]) -> None:
+def _become_kernel(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
     """Turn a fork into the kernel that was asked for; does not return."""
     status = 1
     sys.argv = ["ipykernel_launcher", *arguments]
@@ -198,4 +156,6 @@ def _become_kernel(arguments: list[str], folder: str, environment: dict[str, Any
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        stand_for(sys.argv[1], sys.argv[2:])
     serve(Path(sys.argv[1]))

@@ -21,6 +21,7 @@ from synthtune.number_format import BYTES
 if TYPE_CHECKING:
     import pandas as pd
 
+    from synthtune.progress import Screen
     from synthtune.settings import Settings
 
 RULE_OF = {
@@ -188,8 +189,21 @@ def _queue(folder: Path) -> list[dict[str, str]]:
     return [job for job in jobs if job.get("workdir") == str(folder)]
 
 
+def lost(log: str, path: Path) -> list[str]:
+    """Sentences about jobs that ended without a word of their own: killed, out of time or memory, their machine lost.
+
+    Parameters
+    ----------
+    log : str
+        What Snakemake wrote to `path`.
+    """
+    found = re.findall(r"SLURM-job '(\S+)' failed, SLURM status is: '(\w+)'", log)
+    return [f"The SLURM job {job} ended as {status}, without a word of its notebook. Ask for more with "
+            f"--set cluster.resources (runtime in minutes, mem_mb), or see {path}." for job, status in dict.fromkeys(found)]
+
+
 class Board:
-    """Says what becomes of the jobs, from what they leave in the folder of the run and Snakemake's log.
+    """Says what becomes of the jobs, from what they leave in the folder of the run, Snakemake's log, and the queue.
 
     Parameters
     ----------
@@ -200,30 +214,20 @@ class Board:
         What each executed notebook is called on the screen.
     """
 
-    def __init__(self, folder: Path, screen: Any, labels: dict[str, str]):
-        self.failures: list[str] = []
+    def __init__(self, folder: Path, screen: Screen, labels: dict[str, str]):
         self._folder, self._screen, self._labels = folder, screen, labels
         self._start = time.time()
         self._done: set[str] = set()
-        self._submitted: set[str] = set()
-        self._restarts: dict[str, int] = {}
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Look once more, and collect what failed."""
+        """Look once more, and end."""
         self._over.set()
         self._thread.join()
         self._look()
-        notebooks = self._folder / "notebooks"
-        for name, label in self._labels.items():
-            said = notebooks / f"{name}.failed.txt"
-            if said.exists() and said.stat().st_mtime >= self._start:
-                self.failures.append(said.read_text("utf-8").strip())
-        if not self.failures:
-            self.failures = self._lost()
 
     def _watch(self) -> None:
         queue_at = time.monotonic() + QUEUE_SECONDS
@@ -239,31 +243,24 @@ class Board:
             if name not in self._done and path.exists() and path.stat().st_mtime >= self._start:
                 self._done.add(name)
                 self._screen.say(f"[{len(self._done)}/{len(self._labels)}] {label}: done")
-        for job in re.findall(r"has been submitted with SLURM jobid (\d+)", self._log()):
-            if job not in self._submitted:
-                self._submitted.add(job)
-                self._screen.say(f"SLURM job {job} submitted")
+        log = (self._folder / "snakemake.log").read_text("utf-8", errors="replace")
+        for job in re.findall(r"has been submitted with SLURM jobid (\d+)", log):
+            self._tell(job, f"SLURM job {job} submitted")
 
     def _look_at_queue(self) -> None:
-        """Say what does not pass by itself, each thing once."""
+        """Say what does not pass by itself."""
         for job in _queue(self._folder):
             name, restarts, reason = job["jobid"], int(job["restartcnt"] or 0), job["reason"]
-            if restarts > self._restarts.get(name, 0):
-                self._restarts[name] = restarts
-                self._screen.say(f"SLURM job {name} is back in the queue, most likely because its machine was lost; it goes on from "
-                                 "what is finished.")
-            if job["state"] == "PENDING" and reason.split("_")[0] not in USUAL and (name, reason) not in self._told:
-                self._told.add((name, reason))
-                self._screen.say(f"SLURM job {name} waits, and SLURM says: {reason.replace('_', ' ')}. If it stays so, change what the job asks for "
-                                 "(--set cluster.resources, cluster.partition) or ask who runs the cluster.")
+            if restarts:
+                self._tell(f"{name} {restarts}", f"SLURM job {name} is back in the queue, most likely because its machine was "
+                                                 "lost; it goes on from what is finished.")
+            if job["state"] == "PENDING" and reason.split("_")[0] not in USUAL:
+                self._tell(f"{name} {reason}", f"SLURM job {name} waits, and SLURM says: {reason.replace('_', ' ')}. If it stays so, "
+                                               "change what the job asks for (--set cluster.resources, cluster.partition) or ask "
+                                               "who runs the cluster.")
 
-    def _lost(self) -> list[str]:
-        """Jobs that ended without a word of their own: killed, out of time or memory, their machine lost."""
-        found = re.findall(r"SLURM-job '(\S+)' failed, SLURM status is: '(\w+)'", self._log())
-        return [f"The SLURM job {job} ended as {status}, without a word of its notebook. Ask for more with "
-                f"--set cluster.resources (runtime in minutes, mem_mb), or see {self._folder / 'snakemake.log'}."
-                for job, status in dict.fromkeys(found)]
-
-    def _log(self) -> str:
-        path = self._folder / "snakemake.log"
-        return path.read_text("utf-8", errors="replace") if path.exists() else ""
+    def _tell(self, what: str, line: str) -> None:
+        """Print a line, each thing once."""
+        if what not in self._told:
+            self._told.add(what)
+            self._screen.say(line)

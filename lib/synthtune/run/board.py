@@ -1,0 +1,114 @@
+"""What a run and the runners of its notebooks share: names, a folder for sockets, and the board that shows how far they are."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from synthtune.progress import Screen, duration, report
+
+RUN = "SYNTHTUNE_RUN"
+"""Environment variable of a runner that belongs to a run: the run's folder of sockets. Its standard input ends with the run."""
+
+BOARD, WARM = "b", "w"
+"""Sockets in that folder: of the run's board, and of `synthtune.run.warm_kernels`."""
+
+SOCKET_FOLDER_LIMIT = 85
+"""Longest folder that leaves room for the sockets in it; every system takes 100 characters."""
+
+CLOSE_SECONDS = 5
+"""How long a board waits for its last message; none arrives if somebody has deleted the folder of the socket."""
+
+
+def label(notebook: str, parameters: dict[str, Any]) -> str:
+    """Name a notebook and what it is about, as "02_annotate · tweets · budget 125"."""
+    more = [f"{word}{parameters[name]}" for name, word in (("task", ""), ("budget", "budget ")) if name in parameters]
+    return " · ".join([notebook, *more])
+
+
+@contextlib.contextmanager
+def socket_folder(parent: Path | str | None) -> Iterator[Path]:
+    """A folder for sockets, gone at the end: in `parent`, or in /tmp if that would be too long a path for them."""
+    folder = Path(tempfile.mkdtemp(prefix=".work.", dir=parent))  # a name that `files.remove_left_over` knows
+    if len(str(folder)) > SOCKET_FOLDER_LIMIT:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="synthtune-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_minutes(folder: Path) -> list[dict[str, str]]:
+    """Rows of ``minutes.csv`` in a run's folder; none if there is no such file."""
+    with contextlib.suppress(FileNotFoundError), open(folder / "minutes.csv", newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+    return []
+
+
+class Board:
+    """Shows what notebooks report: numbers them as they start, draws their bars, says what is left.
+
+    Parameters
+    ----------
+    path : Path
+        The socket to listen on, see `synthtune.progress.report`.
+    screen : Screen
+    labels : sequence of str
+        The notebooks that will report.
+    side_by_side : int
+        How many at once.
+    minutes : dict
+        What earlier ones took, by notebook.
+    """
+
+    def __init__(self, path: Path, screen: Screen, labels: Sequence[str], side_by_side: int = 1,
+                 minutes: dict[str, list[float]] | None = None):
+        self._path, self._screen, self._side_by_side, self._minutes = str(path), screen, side_by_side, minutes or {}
+        self._waiting, self._total = dict.fromkeys(labels), len(labels)
+        self._started: dict[str, int] = {}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self._path)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Show what has been reported until now, and nothing more."""
+        report(self._path, "", "closed")
+        self._thread.join(CLOSE_SECONDS)
+        self._socket.close()
+
+    def _listen(self) -> None:
+        while (message := json.loads(self._socket.recv(1 << 16)))["event"] != "closed":
+            self._take(**message)
+
+    def _take(self, label: str, event: str, text: str = "", seconds: float = 0.0) -> None:
+        number = self._started.setdefault(label, len(self._started) + 1)
+        key = f"[{number}/{self._total}] {label}" if self._total > 1 else label
+        if event == "started":
+            self._screen.say(key)
+        elif event == "bar" and text:
+            self._screen.show(key, text)
+        else:
+            self._screen.forget(key)
+        if event == "done":
+            self._waiting.pop(label, None)
+            self._minutes.setdefault(label.split(" · ")[0], []).append(seconds / 60)
+            left = self._left()
+            self._screen.say(f"{key}: done in {duration(seconds)}" + (f"; about {duration(left)} left" if left else ""))
+        elif event == "failed":
+            self._screen.say(f"{key}: failed")
+
+    def _left(self) -> float:
+        """Seconds that the notebooks still to finish will take, going by those of their kind, or by all."""
+        every = [value for values in self._minutes.values() for value in values]
+        kinds = [self._minutes.get(label.split(" · ")[0], every) for label in self._waiting]
+        return 60 * sum(sum(values) / len(values) for values in kinds) / self._side_by_side
