@@ -50,7 +50,7 @@ def decode(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_
     """
     if importlib.util.find_spec("vllm") is None:
         raise StageError("generate.engine: vLLM is not installed. Install it (pip install vllm, in a copy of .venv, since it "
-                         "changes versions that environment.yml pins), or set generate.engine=batches.")
+                         "changes versions that requirements.txt pins), or set generate.engine=batches.")
     if not rows:
         return [], [], []
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
