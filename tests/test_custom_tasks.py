@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from synthtune import custom, settings, tasks
-from synthtune.analysis.results import CONDITIONS, FULL
+from synthtune.conditions import CONDITIONS, FULL
 from synthtune.errors import RowsError, SettingsError
 from synthtune.scale import planner
 

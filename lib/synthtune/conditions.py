@@ -46,6 +46,13 @@ class Condition:
         """Which synthetic examples are added, in words."""
         return "of both kinds" if self.annotated and self.generated else "annotated" if self.annotated else "generated"
 
+    @property
+    def examples(self) -> str:
+        """The synthetic examples that are added, in words and before a verb."""
+        if not (self.annotated and self.generated):
+            return f"{self.kinds} examples"
+        return f"examples, {'half of each kind' if self.annotated == 0.5 else f'{self.annotated:.0%} annotated'},"
+
 
 # Okabe and Ito's palette, whose colours differ in all common kinds of colour blindness. Markers and line styles
 # differ as well, for print without colour.

@@ -52,6 +52,11 @@ class Metric:
     corpus: Callable | None = None
     unit: str = "0–100"
 
+    @property
+    def in_sentences(self) -> str:
+        """Its name inside a sentence: accuracy is a word, the others are proper names."""
+        return self.title.lower() if self.unit == "%" else self.title
+
 
 def metrics_of(kind: str) -> dict[str, Metric]:
     """The metrics of a kind of task, by name."""
