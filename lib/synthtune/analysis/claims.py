@@ -186,7 +186,8 @@ def _half_and_half(results: Results, task: str, condition: str) -> dict | None:
     budget = results.budgets(task)[0]
     amount = results.equal_amount(task, budget)
     return _entry(results, task, [(budget, condition, amount), (budget, ANNOTATED, amount)], np.subtract,
-                  f"{condition} minus gold+annotated", f"{budget:,} gold + {amount or 0:,}", threshold=-MARGIN[results.kind(task)])
+                  f"{condition} minus gold+annotated", f"{budget:,} gold + {amount or 0:,}",
+                  threshold=-MARGIN[results.kind(task)])
 
 
 def _against(results: Results, task: str, system: str) -> dict | None:

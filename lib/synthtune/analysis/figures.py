@@ -27,7 +27,17 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from synthtune.analysis import statistics
 from synthtune.analysis.metrics import METRICS, main_metric
 from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, added, corpora_sentence, where
-from synthtune.conditions import ANNOTATED, CONDITIONS, FULL, GENERATED, GOLD, HARD, REFERENCES, TEACHER, condition
+from synthtune.conditions import (
+    ANNOTATED,
+    CONDITIONS,
+    FULL,
+    GENERATED,
+    GOLD,
+    HARD,
+    REFERENCES,
+    TEACHER,
+    condition,
+)
 from synthtune.files import atomic_path
 
 WIDTH = 6.9
@@ -196,7 +206,8 @@ def draw_method(shown: pd.DataFrame) -> Figure:
         axes.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle=f"round,pad=0,rounding_size={rounding}", **look))
 
     for left, right, heading in _STEPS:
-        box(left, 0.1, right - left, _HEIGHT - 0.2, 0.08, facecolor="none", edgecolor="#999999", linewidth=0.7, linestyle=(0, (3, 2)))
+        box(left, 0.1, right - left, _HEIGHT - 0.2, 0.08, facecolor="none", edgecolor="#999999", linewidth=0.7,
+            linestyle=(0, (3, 2)))
         axes.text(left + 0.1, _HEIGHT - 0.28, heading, fontsize=9, fontweight="bold", va="center")
     for x, row, width, name, fill, text in _BOXES:
         edge, tall = condition(name).color, 0.56
@@ -245,42 +256,37 @@ def by_budget(results: Results, kind: str) -> pd.DataFrame:
 
 def draw_by_budget(shown: pd.DataFrame) -> Figure:
     """One panel a task: a line per condition over budgets, the teacher and the ceiling as reference lines."""
-    figure, panels = _panels(shown, columns=2, height=2.15)
-    for axes, rows in panels:
+
+    def draw(axes: Axes, rows: pd.DataFrame) -> None:
         students = rows[rows.series.isin(CONDITIONS)]
         _log_axis(axes, sorted(students.labelled.unique()))
         _reference_lines(axes, rows)
         _condition_lines(axes, students, "labelled")
-        axes.set(title=rows.title.iloc[0], ylabel=f"{rows.metric.iloc[0]} ({_unit(rows)})")
-        _score_limits(axes)
-    _label_lowest(panels, "Labelled examples")
+
+    figure = _panels(shown, draw, columns=2, height=2.15, label="Labelled examples")
     _legend(figure, shown.series)
     return figure
 
 
-def _unit(rows: pd.DataFrame) -> str:
-    return next(metric.unit for metric in METRICS.values() if metric.title == rows.metric.iloc[0])
+def _panels(shown: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], columns: int, height: float, label: str) -> Figure:
+    """A grid with one panel per task, drawn from the task's rows; a row of panels is `height` inches high.
 
-
-def _panels(shown: pd.DataFrame, columns: int, height: float) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A grid with one panel per task, and the task's rows; a row of panels is `height` inches high, and empty places
-    are removed.
+    `label` stands below the lowest panel of each column.
     """
-    groups = [shown[shown.task == task] for task in dict.fromkeys(shown.task)]
+    groups = [where(shown, task=task) for task in dict.fromkeys(shown.task)]
     columns = min(columns, len(groups))
     lines = -(-len(groups) // columns)
     figure = Figure(figsize=(WIDTH, height * lines + 0.35), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes in grid[len(groups) :]:
+    for number, (axes, rows) in enumerate(zip(grid, groups)):
+        draw(axes, rows)
+        name = rows.metric.iloc[0]
+        unit = next(metric.unit for metric in METRICS.values() if metric.title == name)
+        axes.set(title=rows.title.iloc[0], ylabel=f"{name} ({unit})", xlabel=label if number >= len(groups) - columns else "")
+        _score_limits(axes)
+    for axes in grid[len(groups):]:
         axes.remove()
-    return figure, list(zip(grid, groups))
-
-
-def _label_lowest(panels: list[tuple[Axes, pd.DataFrame]], label: str) -> None:
-    """Label the x axis, which means the same in all panels, under the lowest panel of each column."""
-    columns = panels[0][0].get_gridspec().ncols
-    for axes, _ in panels[-columns:]:
-        axes.set_xlabel(label)
+    return figure
 
 
 def _log_axis(axes: Axes, places: list[int]) -> None:
@@ -353,8 +359,8 @@ def _legend(figure: Figure, series: Iterable[str], **changed: dict[str, Any]) ->
 def _estimated(results: Results, scores: np.ndarray, task: str, title: str, kind: str, **columns: Any) -> dict:
     """One mark of a figure from bootstrap scores."""
     found = results.estimate(scores)
-    return {"task": task, "title": title, "kind": kind, "metric": METRICS[main_metric(kind)].title, **columns, "mean": found.value,
-            "low": found.low, "high": found.high}
+    return {"task": task, "title": title, "kind": kind, "metric": METRICS[main_metric(kind)].title, **columns,
+            "mean": found.value, "low": found.low, "high": found.high}
 
 
 def teachers(results: Results) -> pd.DataFrame:
@@ -378,8 +384,8 @@ def draw_teachers(shown: pd.DataFrame) -> Figure:
 
 
 def _dot_rows(shown: pd.DataFrame, column: str, styles: dict[str, dict], label: str) -> Figure:
-    """Dots with horizontal intervals: a panel per kind of task, a row per task, the series of `column`, which `styles` lists, side by
-    side.
+    """Dots with horizontal intervals: a panel per kind of task, a row per task, and side by side the series of `column`, which
+    `styles` lists.
     """
     kinds = [kind for kind in KIND_NAMES if kind in set(shown.kind)]
     tallest, number = shown.groupby("kind").title.nunique().max(), len(styles)
@@ -391,7 +397,8 @@ def _dot_rows(shown: pd.DataFrame, column: str, styles: dict[str, dict], label: 
         for position, (name, look) in enumerate(styles.items()):
             marks = where(rows, **{column: name})
             y = [titles.index(text) + (position - (number - 1) / 2) * 0.7 / number for text in marks.title]
-            axes.errorbar(marks["mean"], y, xerr=_error(marks), linestyle="", capsize=1.5, elinewidth=0.9, zorder=3, **_EDGE, **look)
+            axes.errorbar(marks["mean"], y, xerr=_error(marks), linestyle="", capsize=1.5, elinewidth=0.9, zorder=3, **_EDGE,
+                          **look)
         axes.set_yticks(range(len(titles)), [text.replace(", own", ",\nown") for text in titles])
         axes.set_ylim(len(titles) - 0.5, -0.5)
         axes.set_xlabel(label.format(metric=METRICS[main_metric(kind)]))
@@ -427,17 +434,18 @@ def draw_by_amount(shown: pd.DataFrame) -> Figure:
     """One panel a task: a line per condition over amounts; gold alone, teacher and ceiling as horizontal
     lines.
     """
-    figure, panels = _panels(shown, columns=2, height=2.35)
-    for axes, rows in panels:
+
+    def draw(axes: Axes, rows: pd.DataFrame) -> None:
         swept = rows[rows.synthetic > 0]
         _log_axis(axes, sorted(swept.synthetic.unique()))
         for row in rows[rows.synthetic == 0].itertuples():
             axes.axhline(row.mean, zorder=2, **(condition(row.series).style | {"marker": ""}))
             axes.update_datalim([(swept.synthetic.min(), row.mean)])
         _condition_lines(axes, swept, "synthetic")
-        axes.set(title=rows.title.iloc[0], ylabel=f"{rows.metric.iloc[0]} ({_unit(rows)})",
-                 xlabel=f"Synthetic examples added to {int(swept.labelled.iloc[0]):,} gold ones")
-        _score_limits(axes)
+
+    figure = _panels(shown, draw, columns=2, height=2.35, label="")
+    for axes, (_, rows) in zip(figure.axes, shown[shown.synthetic > 0].groupby("task", sort=False)):
+        axes.set_xlabel(f"Synthetic examples added to {rows.labelled.iloc[0]:,} gold ones")
     _legend(figure, shown.series, **{GOLD: {"marker": ""}})
     return figure
 
@@ -465,13 +473,13 @@ def by_route(results: Results) -> pd.DataFrame:
                 scores = results.resampled_cell(task, budget, route, amount)
                 if scores is not None:
                     sums.setdefault(route, []).append(scores - gold)
-                    marks.append(_estimated(results, scores - gold, task, f"{results.title(task)} ({amount:,})", kind, series=route,
-                                            labelled=budget, synthetic=amount))
+                    marks.append(_estimated(results, scores - gold, task, f"{results.title(task)} ({amount:,})", kind,
+                                            series=route, labelled=budget, synthetic=amount))
         for route, gains in sums.items():
             # A mean over tasks is shown only where it covers the same tasks for every route.
             if len(gains) == max(map(len, sums.values())) > 1:
-                marks.append(_estimated(results, np.mean(gains, axis=0), "mean", f"Mean of {len(gains)} tasks", kind, series=route,
-                                        labelled=None, synthetic=None))
+                marks.append(_estimated(results, np.mean(gains, axis=0), "mean", f"Mean of {len(gains)} tasks", kind,
+                                        series=route, labelled=None, synthetic=None))
     return pd.DataFrame(marks)
 
 
@@ -527,13 +535,13 @@ def draw_by_cost(shown: pd.DataFrame) -> Figure:
     """One panel a task: a line per condition over total cost, the ceiling as a single point."""
     # The ceiling is a line in the other figures; here it has a price, so it is a point.
     point = {"marker": "*", "linestyle": "", "markersize": 7}
-    figure, panels = _panels(shown, columns=3, height=1.95)
-    for axes, rows in panels:
+
+    def draw(axes: Axes, rows: pd.DataFrame) -> None:
         for name in (*CONDITIONS, FULL):
             marks = where(rows, series=name).sort_values("labelled")
             if len(marks):
-                axes.plot(marks.cost, marks["mean"], zorder=3, **_EDGE, **(condition(name).style | (point if name == FULL else {})))
-        axes.set(title=rows.title.iloc[0], ylabel=f"{rows.metric.iloc[0]} ({_unit(rows)})")
+                look = condition(name).style | (point if name == FULL else {})
+                axes.plot(marks.cost, marks["mean"], zorder=3, **_EDGE, **look)
         low, high = rows.cost.min(), rows.cost.max()
         # Settings may make labels and hours free; a logarithmic axis has no place for 0.
         if low > 0:
@@ -542,8 +550,8 @@ def draw_by_cost(shown: pd.DataFrame) -> Figure:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_locator(FixedLocator(_round_costs(low, high)))
-        _score_limits(axes)
-    _label_lowest(panels, "Total cost (US dollars)")
+
+    figure = _panels(shown, draw, columns=3, height=1.95, label="Total cost (US dollars)")
     _legend(figure, shown.series, **{FULL: point})
     return figure
 

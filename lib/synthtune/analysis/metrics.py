@@ -253,7 +253,7 @@ METRICS = {
     "chrf": Metric("chrF", "nlg", corpus=_chrf),
     "rouge_l": Metric("ROUGE-L", "nlg", _rouge_l),
 }
-"""Every metric by the name of its column in results files, the main one of each kind first. One entry is all that a new one needs."""
+"""Every metric by the name of its column in results files, the main one of each kind first. A new one needs no more than an entry."""
 
 
 def tokens(text: str) -> list[str]:

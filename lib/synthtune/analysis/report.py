@@ -151,14 +151,14 @@ def _minutes(minutes: pd.DataFrame) -> dict[str, Any]:
     if not len(minutes):
         return {"stages": None, "notebooks": None, "minutes_sentence": ""}
     stages = minutes.groupby("notebook").agg(number=("minutes", "size"), minutes=("minutes", "sum"), peak=("peak_rss_gib", "max"))
-    stages = stages.reset_index().assign(minutes=stages.minutes.map("{:.1f}".format).array, peak=stages.peak.map("{:.2f}".format).array)
+    stages = stages.assign(minutes=stages.minutes.map("{:.1f}".format), peak=stages.peak.map("{:.2f}".format)).reset_index()
     each = pd.DataFrame({
         "notebook": minutes.notebook, "task": minutes.task.fillna(""),
         "budget": minutes.budget.map(lambda budget: "" if pd.isna(budget) else f"{int(budget):,}"),
         "minutes": minutes.minutes.map("{:.2f}".format), "peak memory, GiB": minutes.peak_rss_gib.map("{:.2f}".format)})
     stages.columns = ["stage", "notebooks run", "minutes, all together", "peak memory of one, GiB"]
-    sentence = (f"{len(minutes)} notebooks took {minutes.minutes.sum():.1f} minutes together; several may have run side by side, so "
-                f"the clock showed less. The largest needed {minutes.peak_rss_gib.max():.2f} GiB.")
+    sentence = (f"{len(minutes)} notebooks took {minutes.minutes.sum():.1f} minutes together; several may have run side by side, "
+                f"so the clock showed less. The largest needed {minutes.peak_rss_gib.max():.2f} GiB.")
     return {"stages": _rows(stages), "notebooks": _rows(each), "minutes_sentence": sentence}
 
 

@@ -103,7 +103,8 @@ class Results:
         folders = [Path(run_dir) / task for task in settings.tasks]
         students = [_parquet(folder / "results.parquet") for folder in folders if (folder / "results.parquet").exists()]
         if not students:
-            raise StageError(f"No task has results under {run_dir}: run the students' notebooks ({', '.join(settings.tasks)}) first.")
+            raise StageError(f"No task has results under {run_dir}: run the students' notebooks ({', '.join(settings.tasks)}) "
+                             "first.")
         budgets = [budget for folder in folders for budget in sorted(folder.glob("budget-*"))]
         teachers = [_parquet(path) for budget in budgets for path in budget.glob("teacher.parquet")]
         # Columns by name, for a run that has no such file yet.
@@ -159,7 +160,7 @@ class Results:
 
     def swept_budget(self, task: str, conditions: Iterable[str]) -> int | None:
         """The budget with most amounts of one of these conditions, the smallest of several; None if none was run."""
-        most = {budget: max(len(self.amounts(task, budget, condition)) for condition in conditions) for budget in self.budgets(task)}
+        most = {budget: max(len(self.amounts(task, budget, name)) for name in conditions) for budget in self.budgets(task)}
         budget = max(most, key=lambda budget: (most[budget], -budget), default=None)
         return budget if budget and most[budget] else None
 

@@ -109,7 +109,8 @@ def losses(adapters: dict[str, Adapter]) -> Image:
 
 def label_shares(shares: dict[str, pd.Series]) -> Image:
     """Share of each label in several sets of examples, in percent, side by side."""
-    frame = pd.DataFrame({name: 100 * labels.value_counts(normalize=True) for name, labels in shares.items() if len(labels)}).fillna(0)
+    shares = {name: 100 * labels.value_counts(normalize=True) for name, labels in shares.items() if len(labels)}
+    frame = pd.DataFrame(shares).fillna(0)
     figure, axes = _small_axes(6.2)
     colors = (ORANGE, BLUE, GREEN, GREY)[:len(frame.columns)]
     frame.plot.bar(ax=axes, width=0.8, color=colors, rot=0 if len(frame) < 5 else 25, xlabel="", ylabel="share (%)")

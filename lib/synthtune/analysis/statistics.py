@@ -83,23 +83,21 @@ def bleu_of_totals(totals: np.ndarray) -> np.ndarray:
     return np.where(matched.sum(axis=-1) > 0, scores, 0.0)
 
 
-def score(examples: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def score(examples: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Accuracy or BLEU of weighted test sets.
 
     Parameters
     ----------
     examples : array of shape (N,) or (N, 10)
         Right or wrong, or BLEU statistics.
-    weights : array of shape (R, N), optional
-        How often each example was drawn in each of R resamples; once each by default.
+    weights : array of shape (R, N)
+        How often each example was drawn in each of R resamples.
 
     Returns
     -------
     array of shape (R,)
-        Percent; R is 1 if there are no weights.
+        Percent.
     """
-    if weights is None:
-        weights = np.ones((1, len(examples)))
     totals = weights @ examples
     return 100 * totals / weights.sum(axis=1) if examples.ndim == 1 else bleu_of_totals(totals)
 
@@ -144,8 +142,8 @@ def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[
     """
     sizes = {len(record) for records in cells.values() for record in records.values()}
     if len(sizes) > 1:
-        raise ValueError(f"The cells {stream and 'of ' + stream + ' '}were scored on test sets of different sizes ({sorted(sizes)}): "
-                         "paired comparison needs one test set. Delete their results and run again.")
+        raise ValueError(f"The cells {stream and 'of ' + stream + ' '}were scored on test sets of different sizes "
+                         f"({sorted(sizes)}): paired comparison needs one test set. Delete their results and run again.")
     if not sizes:
         return {}
     size = sizes.pop()

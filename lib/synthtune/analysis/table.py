@@ -67,15 +67,16 @@ def notes(results: Results) -> str:
     confidence = f"{100 * results.settings.figures.confidence:g} %"
     sentences = (added(results, tasks), corpora_sentence(tasks, results.settings), mixture(results), _sizes(results))
     return (
-        f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over seeds ± half the {confidence} t "
-        "interval over seeds (no ± where there is one seed). Bold: highest mean of the four conditions, whether or not the "
+        f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over seeds ± half the {confidence} "
+        "t interval over seeds (no ± where there is one seed). Bold: highest mean of the four conditions, whether or not the "
         "difference is more than chance (the claims say that). The teacher is the large model "
         f"itself{_fewer(results)}; full is a student trained on all true labels of the pool. " + " ".join(filter(None, sentences)))
 
 
 def _sizes(results: Results) -> str:
     """A sentence on the size and speed of student and teacher (medians over tasks); "" if they were not measured."""
-    each = pd.concat([deployed(where(results.students, task=task), where(results.teachers, task=task)) for task in results.tasks()])
+    each = pd.concat([deployed(where(results.students, task=task), where(results.teachers, task=task))
+                      for task in results.tasks()])
     if not len(each) or set(each["system"]) != {"teacher", "student"}:
         return ""
     of = each.groupby("system")[["million_parameters", "seconds_for_1000_texts"]].median().round(1)
@@ -118,8 +119,8 @@ def markdown(shown: pd.DataFrame) -> str:
 def latex(shown: pd.DataFrame) -> str:
     r"""The table as a LaTeX tabular with booktabs rules, ready for \input."""
     names = columns(shown)
-    lines = [r"\begin{tabular}{ll" + "r" * (len(names) - 2) + "|rr}", r"\toprule", " & ".join(["Task", "Metric", *names]) + r" \\",
-             r"\midrule"]
+    lines = [r"\begin{tabular}{ll" + "r" * (len(names) - 2) + "|rr}", r"\toprule",
+             " & ".join(["Task", "Metric", *names]) + r" \\", r"\midrule"]
     previous = None
     for _, line in shown.iterrows():
         if previous not in (None, line.task):
