@@ -33,7 +33,7 @@ import torch
 import yaml
 from synthtune import custom, experiment, settings, student, tasks, teacher
 from synthtune.analysis import statistics
-from synthtune.analysis.results import GOLD
+from synthtune.conditions import GOLD
 from synthtune.context import Context
 from synthtune.custom import baselines, study
 from synthtune.custom.products import write_csv

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from synthtune import experiment, student, tasks, teacher
 from synthtune import settings as settings_module
-from synthtune.analysis.results import CONDITIONS, FULL
+from synthtune.conditions import CONDITIONS, FULL
 from synthtune.context import Context
 from synthtune.errors import SettingsError, SynthtuneError
 from synthtune.files import atomic_path, locked

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from synthtune.analysis import metrics
-from synthtune.analysis.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
+from synthtune.conditions import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
 from synthtune.settings import Settings
 
 SHAPES = {

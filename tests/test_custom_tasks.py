@@ -12,7 +12,8 @@ from unittest.mock import patch
 import pandas as pd
 import pytest
 from synthtune import custom, settings, task_list, tasks
-from synthtune.analysis.results import CONDITIONS, FULL, corpora_sentence
+from synthtune.analysis.results import corpora_sentence
+from synthtune.conditions import CONDITIONS, FULL
 from synthtune.errors import CorpusError, RowsError, SettingsError
 from synthtune.scale import planner
 from test_any_model import ENCODERS, GROUPED, save

@@ -24,7 +24,7 @@ import torch
 from huggingface_hub import constants, is_offline_mode
 from onnx.reference import ReferenceEvaluator
 from synthtune import custom, experiment, student
-from synthtune.analysis.results import ANNOTATED, BOTH, CONDITIONS, GOLD
+from synthtune.conditions import ANNOTATED, BOTH, CONDITIONS, GOLD
 from synthtune.context import Context
 from synthtune.custom import baselines, command, deployed, example, page, products, record, study
 from synthtune.custom.confidence import OfLabels, OfTexts

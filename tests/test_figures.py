@@ -12,19 +12,18 @@ import synthetic_results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
-from synthtune.analysis import claims, figures, report, table
-from synthtune.analysis.metrics import bleu_from
-from synthtune.analysis.results import (
+from synthtune.analysis import claims, figures, metrics, report, table
+from synthtune.analysis.metrics import METRICS, Metric, bleu_from
+from synthtune.analysis.results import FINE_TUNED, Results, added, corpora_sentence, title
+from synthtune.conditions import (
     ANNOTATED,
     BOTH,
-    FINE_TUNED,
+    CONDITIONS,
     FULL,
     GENERATED,
     GOLD,
     HARD,
-    Results,
-    corpora_sentence,
-    title,
+    Condition,
 )
 from synthtune.errors import StageError
 
@@ -182,8 +181,9 @@ def test_captions_say_which_corpora_are_real(laptop, tmp_path):
     assert "Reuters R8" in figures.caption(2, results) and "Written for" not in figures.caption(2, results)
     assert "Written for this package" in figures.caption(3, results)
     assert "Real corpora: Film reviews" in figures.caption(6, results)
-    added = "Synthetic examples added: 1,000 annotated, 1,000 generated, 1,000 of both kinds."
-    assert added in figures.caption(2, results) and added in table.notes(results)
+    sentence = "Synthetic examples added: 1,000 annotated, 1,000 generated, 1,000 of both kinds."
+    assert added(results, results.tasks()) == sentence
+    assert sentence in figures.caption(2, results) and sentence in table.notes(results)
     settings = laptop[1].model_copy(update={"data_root": Path("somewhere")})
     assert title("sgd", settings) == "SGD" and title("sgd", laptop[1]) == "SGD format, own corpus"
     assert corpora_sentence(["webnlg", "sgd"], settings) == "Real corpora: WebNLG and SGD."
@@ -206,6 +206,60 @@ def test_missing_conditions_and_stages_are_left_out(laptop, tmp_path):
     claims.write(folder, settings)
     assert "Not checked" in (folder / "figures" / "claims.md").read_text()
     report.write(folder, settings)
+
+
+def test_a_condition_is_one_entry(smoke, tmp_path, monkeypatch):
+    folder, settings = copy(smoke, tmp_path)
+    name = "gold+mostly annotated"
+    for path in folder.glob("*/results.parquet"):
+        rows = pd.read_parquet(path)
+        pd.concat([rows, rows[rows.condition == BOTH].assign(condition=name)]).to_parquet(path)
+    assert name not in set(figures.table_of(2, Results.read(folder, settings)).series), "not an entry yet"
+    monkeypatch.setitem(CONDITIONS, name, Condition(annotated=0.75, generated=0.25, color="#123456", marker="P"))
+    results = Results.read(folder, settings)
+    assert [rows.condition.iloc[0] for rows in results.compared("tweets", 25)] == [*CONDITIONS]
+    for number in (2, 3, 5, 6, 7):
+        shown = figures.table_of(number, results)
+        assert name in set(shown.series)
+        figure = figures.draw(number, shown)
+        assert name in [text.get_text() for text in figure.legends[0].get_texts()]
+        assert "#123456" in {line.get_color() for axes in figure.axes for line in axes.lines}
+    shown = table.table_1(results)
+    assert (shown[name] == shown[BOTH]).all() and f"| {name} |" in table.markdown(shown) and f"& {name} &" in table.latex(shown)
+
+
+@pytest.fixture
+def metric_table():
+    """The table of metrics, which is as it was after the test, in the same order."""
+    known = dict(METRICS)
+    yield METRICS
+    METRICS.clear()
+    METRICS.update(known)
+
+
+def test_a_metric_is_one_entry(smoke, tmp_path, metric_table):
+    folder, settings = copy(smoke, tmp_path)
+
+    def same_length(truth, predicted):
+        return [len(texts[0].split()) == len(guess.split()) for texts, guess in zip(truth, predicted, strict=True)]
+
+    known = dict(metric_table)
+    metric_table.clear()
+    metric_table.update({"same_length": Metric("Same length", "nlg", same_length, unit="%"), **known})
+    scores = metrics.nlg([["a b"], ["c"]], ["a b", "c d"])
+    assert scores["same_length"] == 50 and scores["per_example"] == [1.0, 0.0] and "bleu" in scores
+    for path in [*folder.glob("webnlg/results.parquet"), *folder.glob("webnlg/*/teacher.parquet")]:
+        rows = pd.read_parquet(path)
+        rows.assign(same_length=75.0, per_example=[[1.0, 1.0, 1.0, 0.0] * 10] * len(rows)).to_parquet(path)
+    results = Results.read(folder, settings)
+    for number in (3, 4, 5):
+        shown = figures.table_of(number, results)
+        row = shown[shown.task == "webnlg"].iloc[0]
+        assert row.metric == "Same length" and row["mean"] == 75
+        labels = " ".join(axes.get_xlabel() + axes.get_ylabel() for axes in figures.draw(number, shown).axes)
+        assert "Same length (%)" in labels
+    assert list(table.table_1(results).metric) == ["Accuracy", "Macro-F1", "Same length", "BLEU", "chrF", "ROUGE-L"]
+    assert "same length points" in set(claims.claims(results).unit)
 
 
 def test_no_results_is_said_plainly(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from synthtune import experiment, number_format, student, tasks, teacher
 from synthtune import settings as settings_module
-from synthtune.analysis.results import Results
+from synthtune.analysis.results import Results, mixture
 from synthtune.context import Context
 from synthtune.files import read_json, write_json
 from synthtune.models import language_model
@@ -100,8 +100,8 @@ def test_a_run_that_mixes_formats_says_so(tmp_path):
         rows = pd.DataFrame({"task": "tweets", "number_format": formats, "device": "a processor"})
         return Results(None, rows, rows[:0], pd.DataFrame(), pd.DataFrame())
 
-    assert results(["float32"] * 2).mixture() == ""
-    said = results(["float32", "bfloat16", "bfloat16"]).mixture()
+    assert mixture(results(["float32"] * 2)) == ""
+    said = mixture(results(["float32", "bfloat16", "bfloat16"]))
     assert "1 in float32 on a processor" in said and "2 in bfloat16 on a processor" in said
 
 

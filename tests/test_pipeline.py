@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import TINY
-from synthtune.analysis.results import CONDITIONS, FULL, HARD
+from synthtune.conditions import CONDITIONS, FULL, HARD
 
 ROOT = Path(__file__).parents[1]
 PLAN = {**TINY, "tasks": ["tweets"], "budgets": [32], "jobs": 2, "figures.resamples": 100}

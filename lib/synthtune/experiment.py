@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from synthtune.analysis.results import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
+from synthtune.conditions import ANNOTATED, CONDITIONS, FULL, GOLD, HARD, condition
 from synthtune.errors import StageError
 from synthtune.settings import Settings
 from synthtune.tasks.example import log_probability
@@ -71,7 +71,9 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
         equal = min(most.values())
         if equal >= NEARLY * max(most.values()):
             most = dict.fromkeys(most, equal)
-        wanted = [(GOLD, 0), (ANNOTATED, most["annotated"]), (GENERATED, most["generated"]), (BOTH, equal)]
+        # Of both routes as many as the smaller one gave.
+        wanted = [(name, equal if each.annotated and each.generated else round(each.annotated * most["annotated"])
+                   + round(each.generated * most["generated"])) for name, each in CONDITIONS.items()]
         if budget == smallest:
             wanted.append((ANNOTATED, equal))
             # A prompted model's labels are hard in any case.
@@ -117,9 +119,9 @@ def training_rows(context: Context, cell: Cell) -> tuple[list[Row], dict[str, in
 
 def shares(cell: Cell) -> dict[str, int]:
     """How many examples of each route a cell trains on, the first that were kept."""
-    half = cell.amount // 2
-    annotated, generated = {ANNOTATED: (cell.amount, 0), HARD: (cell.amount, 0), GENERATED: (0, cell.amount),
-                            BOTH: (cell.amount - half, half)}.get(cell.condition, (0, 0))
+    chosen = condition(cell.condition)
+    generated = int(cell.amount * chosen.generated)
+    annotated = cell.amount - generated if chosen.synthetic else 0
     return {"annotated": annotated, "generated": generated}
 
 

@@ -90,6 +90,15 @@ def computing(number_format: NumberFormat, device: torch.device, training: bool 
             yield
 
 
+def processor() -> str:
+    """The processor's name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 @lru_cache(maxsize=1)
 def device_name() -> str:
     """What models compute on, in words: the GPU's name, or the processor's and its widest instructions."""
@@ -97,10 +106,6 @@ def device_name() -> str:
 
     if device() == "cuda":
         return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     if device() == "mps":
-        return f"{name}, GPU (MPS)"
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+        return f"{processor()}, GPU (MPS)"
+    return f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"

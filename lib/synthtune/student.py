@@ -14,6 +14,7 @@ import pandas as pd
 from transformers import AutoConfig
 
 from synthtune import number_format
+from synthtune.analysis.metrics import METRICS
 from synthtune.context import Context
 from synthtune.errors import AssetError
 from synthtune.experiment import Cell, Row, cells, steps, training_rows
@@ -143,7 +144,7 @@ def _run(context: Context, plan: list[_Planned], mine: list[_Planned]) -> None:
 
 
 def _result(context: Context, planned: _Planned, scores: dict, timed: dict) -> dict:
-    task, fingerprint, empty = context.task, planned.fingerprint, dict.fromkeys(("accuracy", "macro_f1", "bleu", "chrf", "rouge_l"), math.nan)
+    task, fingerprint, empty = context.task, planned.fingerprint, dict.fromkeys(METRICS, math.nan)
     return {"task": task.name, "kind": task.kind, **asdict(planned.cell), **planned.counts, **empty, **scores,
             **timed, "number_format": fingerprint["number_format"],
             "device": number_format.device_name(), "data_digest": fingerprint["data"], "model": context.settings.students.model,

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from synthtune.analysis.metrics import METRICS
 from synthtune.context import Context
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json
@@ -353,7 +354,7 @@ def _endpoint_rows(context: Context) -> list[dict]:
 
 def _row(context: Context, system: str, scores: dict, seconds: float, model: str, model_digest: str,
          parameters: float = math.nan) -> dict:
-    task, empty = context.task, dict.fromkeys(("accuracy", "macro_f1", "bleu", "chrf", "rouge_l"), math.nan)
+    task, empty = context.task, dict.fromkeys(METRICS, math.nan)
     return {"task": task.name, "kind": task.kind, "budget": context.budget, "system": system, "model": model,
             "number_format": context.settings.format if model_digest else "", "device": device_name() if model_digest else "",
             **empty, **scores, "seconds": round(seconds, 2), "parameters": parameters, "model_digest": model_digest,

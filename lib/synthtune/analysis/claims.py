@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,12 @@ import numpy as np
 import pandas as pd
 
 from synthtune.analysis import statistics
-from synthtune.analysis.figures import equal_amount
-from synthtune.analysis.results import (
-    ANNOTATED,
-    BOTH,
-    FINE_TUNED,
-    FULL,
-    GENERATED,
-    GOLD,
-    KIND_NAMES,
-    METRIC,
-    Results,
-    corpora_sentence,
-)
-from synthtune.files import atomic_path
+from synthtune.analysis.metrics import METRICS, main_metric
+from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, corpora_sentence, where, write_texts
+from synthtune.conditions import ANNOTATED, BOTH, FULL, GENERATED, GOLD
 
 MARGIN = {"classification": 1.0, "nlg": 2.0}
-"""How far half-and-half may stay behind all-annotated and still be "almost as good": accuracy or BLEU points.
-"""
+"""How far half-and-half may stay behind all-annotated and still be "almost as good": accuracy or BLEU points."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
 
@@ -81,351 +69,197 @@ def claims(results: Results) -> pd.DataFrame:
         high, threshold, probability (share of the resamples above the threshold), seeds (fewest of any
         condition compared), test_examples, verdict.
     """
+    systems = [system for system in dict.fromkeys(results.teachers.system) if system != FINE_TUNED]
+    checks: list[tuple[str, Callable, Any]] = [
+        ("a", _gain, ANNOTATED), ("b", _gain, GENERATED), ("c", _scarcity, ANNOTATED), ("c", _scarcity, GENERATED),
+        ("d", _returns, "example"), ("d", _returns, "doubling"), ("e", _half_and_half, BOTH),
+        *(("f", _against, system) for system in systems), ("g", _worth, ANNOTATED)]
     rows = []
-    for letter, by_task in (
-        ("a", _gains(results, ANNOTATED, "gold+annotated minus gold")),
-        ("b", _gains(results, GENERATED, "gold+generated minus gold")),
-        ("c", _scarcity(results, ANNOTATED)),
-        ("c", _scarcity(results, GENERATED)),
-        ("d", _returns_per_example(results)),
-        ("d", _returns_per_doubling(results)),
-        ("e", _half_and_half(results)),
-        *(("f", _against(results, system)) for system in _systems(results)),
-        ("g", _worth(results)),
-    ):
-        checked = list(by_task)
-        for kind in METRIC:
-            of_kind = [entry for entry in checked if results.kind(entry["task"]) == kind]
-            if len(of_kind) > 1:
-                of_kind.insert(
-                    0,
-                    of_kind[0]
-                    | {
-                        "task": "",
-                        "scores": np.mean([entry["scores"] for entry in of_kind], axis=0),
-                        "at": of_kind[0]["at"] if len({entry["at"] for entry in of_kind}) == 1 else "",
-                        "seeds": min(entry["seeds"] for entry in of_kind),
-                        "test_examples": sum(entry["test_examples"] for entry in of_kind),
-                        "count": len(of_kind),
-                    },
-                )
-            rows += [_row(results, letter, kind, entry) for entry in of_kind]
+    for letter, check, of in checks:
+        for kind in KIND_NAMES:
+            entries = [check(results, task, of) for task in results.tasks(kind) if results.budgets(task)]
+            entries = [entry for entry in entries if entry is not None]
+            if len(entries) > 1:
+                mean = {"task": "", "scores": np.mean([entry["scores"] for entry in entries], axis=0),
+                        "at": entries[0]["at"] if len({entry["at"] for entry in entries}) == 1 else "",
+                        "seeds": min(entry["seeds"] for entry in entries),
+                        "test_examples": sum(entry["test_examples"] for entry in entries), "count": len(entries)}
+                entries.insert(0, entries[0] | mean)
+            rows += [_row(results, letter, kind, entry) for entry in entries]
     return pd.DataFrame(rows)
 
 
 def _row(results: Results, letter: str, kind: str, entry: dict) -> dict:
-    found = statistics.estimate(entry["scores"], results.settings.figures.confidence)
     threshold = entry.get("threshold", 0.0)
-    draws = entry["scores"][1:]
-    where = (
-        results.title(entry["task"])
-        if entry["task"]
-        else f"mean of {entry['count']} {KIND_NAMES[kind]} tasks"
-    )
-    unit = entry.get("unit") or {"classification": "accuracy", "nlg": "BLEU"}[kind] + " points" + entry.get("per", "")
+    found = results.estimate(entry["scores"], threshold)
+    metric = METRICS[main_metric(kind)]
     return {
         "claim": letter,
         "sentence": SENTENCES[letter],
         "scope": "task" if entry["task"] else "mean",
-        "where": where,
+        "where": results.title(entry["task"]) if entry["task"] else f"mean of {entry['count']} {KIND_NAMES[kind]} tasks",
         "quantity": ", ".join(filter(None, (entry["quantity"], entry["at"]))),
-        "unit": unit,
+        "unit": entry.get("unit") or f"{metric.in_sentences} points{entry.get('per', '')}",
         "value": found.value,
         "low": found.low,
         "high": found.high,
         "threshold": threshold,
-        "probability": float((draws > threshold).mean() + (draws == threshold).mean() / 2),
+        "probability": found.probability,
         "seeds": entry["seeds"],
         "test_examples": entry["test_examples"],
         "verdict": verdict(found.low, found.high, threshold),
     }
 
 
-def _entry(
-    results: Results, task: str, scores: np.ndarray, quantity: str, at: str, cells: list[tuple], **more: Any
-) -> dict:
-    """One number of one task: its meaning, the numbers of examples (`at`), and the cells (budget, condition, amount)
-    that it compares.
+Cell = tuple[int, str, int | None]
+"""A budget, a condition and an amount; the amount is None where the condition was not run."""
+
+
+def _headline(results: Results, task: str, budget: int, condition: str) -> Cell:
+    return budget, condition, results.headline_amount(task, budget, condition)
+
+
+def _entry(results: Results, task: str, cells: list[Cell], of: Callable[..., np.ndarray], quantity: str, at: str,
+           **more: Any) -> dict | None:
+    """One number of one task; None if a cell that it compares was not run.
+
+    Parameters
+    ----------
+    cells : list
+        What is compared.
+    of : function
+        The number, from the bootstrap scores of each of them.
+    quantity, at : str
+        What the number means, and for which numbers of examples it is.
     """
+    scores = [results.resampled[task].get(cell) for cell in cells]
+    if any(each is None for each in scores):
+        return None
     rows = [results.rows(task, *cell) for cell in cells]
     record = statistics.examples_of(rows[0].kind.iloc[0], rows[0].per_example.iloc[0])
-    return {
-        "task": task,
-        "scores": scores,
-        "quantity": quantity,
-        "at": at,
-        "seeds": min(map(len, rows)),
-        "test_examples": len(record),
-        **more,
-    }
+    return {"task": task, "scores": of(*scores), "quantity": quantity, "at": at, "seeds": min(map(len, rows)),
+            "test_examples": len(record), **more}
 
 
-def _gain(results: Results, task: str, budget: int, condition: str) -> tuple[np.ndarray, list[tuple]] | None:
-    """Gain of a condition over gold at its headline amount, and the compared cells; None if one was not run.
-    """
-    condition_scores, gold = (
-        results.resampled_cell(task, budget, condition),
-        results.resampled_cell(task, budget, GOLD),
-    )
-    if condition_scores is None or gold is None:
+def _gain(results: Results, task: str, condition: str) -> dict | None:
+    """Gain of a condition over gold, at the smallest budget."""
+    budget = results.budgets(task)[0]
+    cells = [_headline(results, task, budget, name) for name in (condition, GOLD)]
+    return _entry(results, task, cells, np.subtract, f"{condition} minus gold", f"{budget:,} gold + {cells[0][2] or 0:,}")
+
+
+def _scarcity(results: Results, task: str, condition: str) -> dict | None:
+    """Gain of a condition over gold at the smallest budget minus that at the largest."""
+    first, last = results.budgets(task)[0], results.budgets(task)[-1]
+    if first == last:
         return None
-    amount = results.headline_amount(task, budget, condition)
-    return condition_scores - gold, [(budget, condition, amount), (budget, GOLD, 0)]
+    cells = [_headline(results, task, budget, name) for budget in (first, last) for name in (condition, GOLD)]
+    return _entry(results, task, cells, lambda most, gold, least, more: (most - gold) - (least - more),
+                  f"gain of {condition} at the smallest budget minus at the largest", f"{first:,} and {last:,} gold")
 
 
-def _gains(results: Results, condition: str, quantity: str) -> Iterator[dict]:
-    for task in results.tasks():
-        budgets = results.budgets(task)
-        gain = _gain(results, task, budgets[0], condition) if budgets else None
-        if gain is not None:
-            scores, cells = gain
-            yield _entry(results, task, scores, quantity, f"{budgets[0]:,} gold + {cells[0][2]:,}", cells)
+def _returns(results: Results, task: str, unit: str) -> dict | None:
+    """First step minus last step of the amount of annotated examples, in text generation.
 
-
-def _scarcity(results: Results, condition: str) -> Iterator[dict]:
-    for task in results.tasks():
-        budgets = results.budgets(task)
-        if len(budgets) < 2:
-            continue
-        first, last = (_gain(results, task, budget, condition) for budget in (budgets[0], budgets[-1]))
-        if first is not None and last is not None:
-            yield _entry(
-                results,
-                task,
-                first[0] - last[0],
-                f"gain of {condition} at the smallest budget minus at the largest",
-                f"{budgets[0]:,} and {budgets[-1]:,} gold",
-                first[1] + last[1],
-            )
-
-
-def _sweep(results: Results, task: str) -> tuple[int, list[int]]:
-    """The budget with the most amounts of annotated data, and those amounts."""
-    swept = {budget: results.amounts(task, budget, ANNOTATED) for budget in results.budgets(task)}
-    budget = max(swept, key=lambda budget: (len(swept[budget]), -budget), default=0)
-    return budget, swept.get(budget, [])
-
-
-def _returns_per_example(results: Results) -> Iterator[dict]:
-    """Slope from gold alone to the smallest amount, minus slope from the last amount but one to the last."""
-    for task in results.tasks("nlg"):
-        budget, amounts = _sweep(results, task)
-        gold = results.resampled_cell(task, budget, GOLD)
-        if len(amounts) < 2 or gold is None:
-            continue
-        first, before, last = (
-            results.resampled_cell(task, budget, ANNOTATED, amount) for amount in (amounts[0], *amounts[-2:])
-        )
-        slopes = 100 * ((first - gold) / amounts[0] - (last - before) / (amounts[-1] - amounts[-2]))
-        at = f"0 to {amounts[0]:,} and {amounts[-2]:,} to {amounts[-1]:,}, {budget:,} gold"
-        cells = [(budget, GOLD, 0), *((budget, ANNOTATED, amount) for amount in (amounts[0], *amounts[-2:]))]
-        yield _entry(
-            results,
-            task,
-            slopes,
-            "gain per 100 annotated examples, first step minus last",
-            at,
-            cells,
-            per=" per 100 examples",
-        )
-
-
-def _returns_per_doubling(results: Results) -> Iterator[dict]:
-    """The stronger form of the claim, a curve that flattens even on a logarithmic axis: first step minus last step,
-    per doubling.
+    Per example the first step is that from gold alone to the smallest amount. Per doubling, it is that between the two
+    smallest amounts, and the claim is stronger: the curve flattens even on a logarithmic axis.
     """
-    for task in results.tasks("nlg"):
-        budget, amounts = _sweep(results, task)
-        if len(amounts) < 3:
-            continue
-        steps = [(amounts[0], amounts[1]), (amounts[-2], amounts[-1])]
-        gains = [
-            (
-                results.resampled_cell(task, budget, ANNOTATED, upper)
-                - results.resampled_cell(task, budget, ANNOTATED, lower)
-            )
-            / math.log2(upper / lower)
-            for lower, upper in steps
-        ]
-        at = f"{steps[0][0]:,} to {steps[0][1]:,} and {steps[1][0]:,} to {steps[1][1]:,}, {budget:,} gold"
-        cells = [(budget, ANNOTATED, amount) for step in steps for amount in step]
-        yield _entry(
-            results,
-            task,
-            gains[0] - gains[1],
-            "gain per doubling of annotated examples, first step minus last",
-            at,
-            cells,
-            per=" per doubling",
-        )
+    budget = results.swept_budget(task, [ANNOTATED])
+    if results.kind(task) != "nlg" or budget is None:
+        return None
+    amounts = results.amounts(task, budget, ANNOTATED)
+    steps = [0, *amounts] if unit == "example" else amounts
+    if len(steps) < 3:
+        return None
+    (a, b), (c, d) = steps[:2], steps[-2:]
+    cells = [(budget, ANNOTATED if amount else GOLD, amount) for amount in (a, b, c, d)]
+    at = f"{a:,} to {b:,} and {c:,} to {d:,}, {budget:,} gold"
+    if unit == "example":
+        return _entry(results, task, cells, lambda at_a, at_b, at_c, at_d: 100 * ((at_b - at_a) / b - (at_d - at_c) / (d - c)),
+                      "gain per 100 annotated examples, first step minus last", at, per=" per 100 examples")
+    return _entry(results, task, cells,
+                  lambda at_a, at_b, at_c, at_d: (at_b - at_a) / math.log2(b / a) - (at_d - at_c) / math.log2(d / c),
+                  "gain per doubling of annotated examples, first step minus last", at, per=" per doubling")
 
 
-def _half_and_half(results: Results) -> Iterator[dict]:
-    for task in results.tasks():
-        budget = min(results.budgets(task), default=0)
-        amount = equal_amount(results, task, budget)
-        if amount is None:
-            continue
-        both, annotated = (results.resampled_cell(task, budget, route, amount) for route in (BOTH, ANNOTATED))
-        if both is not None and annotated is not None:
-            yield _entry(
-                results,
-                task,
-                both - annotated,
-                "gold+both minus gold+annotated",
-                f"{budget:,} gold + {amount:,}",
-                [(budget, BOTH, amount), (budget, ANNOTATED, amount)],
-                threshold=-MARGIN[results.kind(task)],
-            )
+def _half_and_half(results: Results, task: str, condition: str) -> dict | None:
+    budget = results.budgets(task)[0]
+    amount = results.equal_amount(task, budget)
+    return _entry(results, task, [(budget, condition, amount), (budget, ANNOTATED, amount)], np.subtract,
+                  f"{condition} minus gold+annotated", f"{budget:,} gold + {amount or 0:,}",
+                  threshold=-MARGIN[results.kind(task)])
 
 
-def _systems(results: Results) -> list[str]:
-    """Prompted systems, in the order of the results."""
-    return [system for system in dict.fromkeys(results.teachers.system) if system != FINE_TUNED]
+def _against(results: Results, task: str, system: str) -> dict | None:
+    """The fine-tuned teacher against a prompted model, at the smallest budget that has a teacher."""
+    budget = min((int(budget) for budget in where(results.teachers, task=task).budget), default=0)
+    compared = [results.teacher(task, budget, name) for name in (FINE_TUNED, system)]
+    if not all(map(len, compared)):
+        return None
+    scores = results.resampled_systems(task, budget, [FINE_TUNED, system])
+    row = compared[1].iloc[0]
+    return {"task": task, "scores": scores[FINE_TUNED] - scores[system], "seeds": 1,
+            "quantity": f"fine-tuned teacher minus {system}", "at": f"{budget:,} gold",
+            "test_examples": len(statistics.examples_of(row.kind, row.per_example))}
 
 
-def _against(results: Results, system: str) -> Iterator[dict]:
-    for task in results.tasks():
-        rows = results.teachers[results.teachers.task == task]
-        budget = min((int(budget) for budget in rows.budget), default=0)
-        if not len(results.teacher(task, budget)) or not len(results.teacher(task, budget, system)):
-            continue
-        scores = results.resampled_systems(task, budget, [FINE_TUNED, system])
-        row = results.teacher(task, budget, system).iloc[0]
-        yield {
-            "task": task,
-            "scores": scores[FINE_TUNED] - scores[system],
-            "seeds": 1,
-            "quantity": f"fine-tuned teacher minus {system}",
-            "at": f"{budget:,} gold",
-            "test_examples": len(statistics.examples_of(row.kind, row.per_example)),
-        }
+def _worth(results: Results, task: str, condition: str) -> dict | None:
+    """Number of gold examples with which gold alone reaches the score of a condition at the smallest budget."""
+    budgets, full = results.budgets(task), results.ceiling(task)
+    curve: list[Cell] = [(budget, GOLD, 0) for budget in budgets]
+    if len(full):
+        curve.append((int(full.budget.iloc[0]), FULL, 0))
+    if len(curve) < 2:
+        return None
+    labels = np.log([budget for budget, _, _ in curve])
 
-
-def _worth(results: Results) -> Iterator[dict]:
-    """Number of gold examples with which gold alone reaches the score of gold+annotated at the smallest budget."""
-    for task in results.tasks():
-        budgets, full = results.budgets(task), results.ceiling(task)
-        cells = [(budget, GOLD, 0) for budget in budgets]
-        if len(full):
-            cells.append((int(full.budget.iloc[0]), FULL, 0))
-        reached = results.resampled_cell(task, budgets[0], ANNOTATED) if budgets else None
-        curve = [results.resampled_cell(task, *cell) for cell in cells]
-        if reached is None or len(curve) < 2 or any(scores is None for scores in curve):
-            continue
-        labels = np.log([budget for budget, _, _ in cells])
+    def worth(*scores: np.ndarray) -> np.ndarray:
         # More labels never make a student worse; where they seem to, that is the spread of seeds.
-        rising = np.maximum.accumulate(np.stack(curve), axis=0)
-        found = np.exp([np.interp(score, scores, labels) for score, scores in zip(reached, rising.T, strict=True)])
-        amount = results.headline_amount(task, budgets[0], ANNOTATED)
-        yield _entry(
-            results,
-            task,
-            found,
-            "labels with which gold alone is as good as gold+annotated",
-            f"{budgets[0]:,} gold + {amount:,}",
-            [*cells, (budgets[0], ANNOTATED, amount)],
-            unit="labels",
-            threshold=float(budgets[0]),
-        )
+        rising = np.maximum.accumulate(np.stack(scores[:-1]), axis=0)
+        return np.exp([np.interp(score, at, labels) for score, at in zip(scores[-1], rising.T, strict=True)])
+
+    reached = _headline(results, task, budgets[0], condition)
+    return _entry(results, task, [*curve, reached], worth, f"labels with which gold alone is as good as {condition}",
+                  f"{budgets[0]:,} gold + {reached[2] or 0:,}", unit="labels", threshold=float(budgets[0]))
 
 
 def markdown(checked: pd.DataFrame, results: Results) -> str:
     """The claims as a Markdown page: the rule, the means of all claims, then every number."""
-    settings = results.settings
-    lines = [
-        "# The paper's claims, checked",
-        "",
-        RULE.format(
-            confidence=f"{100 * settings.figures.confidence:g} %", resamples=settings.figures.resamples
-        ),
-        "",
-        corpora_sentence(results.tasks(), settings),
-        "",
-    ]
-    means = checked[checked.scope == "mean"] if len(checked) else checked
+    figures = results.settings.figures
+    rule = RULE.format(confidence=f"{100 * figures.confidence:g} %", resamples=figures.resamples)
+    lines = ["# The paper's claims, checked", "", rule, "", corpora_sentence(results.tasks(), results.settings), ""]
+    columns = ["where", "quantity", "number", "interval", "probability", "seeds", "test examples", "verdict"]
+    means = where(checked, scope="mean") if len(checked) else checked
     if len(means):
-        lines += [
-            "## At a glance",
-            "",
-            "Means over tasks of one kind.",
-            "",
-            *_rows(means, ["claim", "where", "quantity", "number", "interval", "verdict"]),
-            "",
-        ]
+        at_a_glance = ["claim", "where", "quantity", "number", "interval", "verdict"]
+        lines += ["## At a glance", "", "Means over tasks of one kind.", "", *_rows(means, at_a_glance), ""]
     for letter in SENTENCES:
-        lines += [f"## Claim {letter}", "", SENTENCES[letter], ""]
-        rows = checked[checked.claim == letter] if len(checked) else checked
-        if len(rows):
-            lines += [
-                *_rows(
-                    rows,
-                    [
-                        "where",
-                        "quantity",
-                        "number",
-                        "interval",
-                        "probability",
-                        "seeds",
-                        "test examples",
-                        "verdict",
-                    ],
-                ),
-                "",
-            ]
-        else:
-            lines += ["Not checked: this run has no results for it.", ""]
+        rows = where(checked, claim=letter) if len(checked) else checked
+        lines += [f"## Claim {letter}", "", SENTENCES[letter], "",
+                  *(_rows(rows, columns) if len(rows) else ["Not checked: this run has no results for it."]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _rows(rows: pd.DataFrame, columns: list[str]) -> list[str]:
-    """Lines of a Markdown table."""
+    """Lines of a Markdown table of some columns of claims, whose numbers are formatted as texts."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for cells in printed(rows, columns):
-        lines.append(
-            "| "
-            + " | ".join(
-                f"**{cell}**" if column == "verdict" else cell for column, cell in zip(columns, cells)
-            )
-            + " |"
-        )
-    return lines
-
-
-def printed(rows: pd.DataFrame, columns: list[str]) -> list[list[str]]:
-    """Rows of `claims` with their numbers formatted: "number", "interval", "probability" and "test examples"
-    are text.
-    """
-    texts = []
     for row in rows.itertuples():
         number = "{:,.0f}" if row.unit == "labels" else "{:+.2f}"
         against = "" if row.threshold == 0 else f" (threshold {'' if row.unit == 'labels' else '+' * (row.threshold > 0)}{row.threshold:g})"
-        cells = {
-            "claim": row.claim,
-            "where": row.where,
-            "quantity": row.quantity,
+        cells = row._asdict() | {
             "number": f"{number.format(row.value)} {row.unit}",
             "interval": f"{number.format(row.low)} to {number.format(row.high)}{against}",
             "probability": f"{row.probability:.3f}",
-            "seeds": str(row.seeds),
             "test examples": f"{row.test_examples:,}",
-            "verdict": row.verdict,
+            "verdict": f"**{row.verdict}**",
         }
-        texts.append([cells[column] for column in columns])
-    return texts
+        lines.append("| " + " | ".join(str(cells[column]) for column in columns) + " |")
+    return lines
 
 
 def write(run_dir: str | Path, settings: Any) -> list[Path]:
     """Write claims.md and claims.csv into `run_dir`/figures and return their paths."""
     results = Results.read(run_dir, settings)
     checked = claims(results)
-    written = []
-    for name, text in (
-        ("claims.md", markdown(checked, results)),
-        ("claims.csv", checked.to_csv(index=False, float_format="%.6g")),
-    ):
-        path = Path(run_dir) / "figures" / name
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, "utf-8")
-        written.append(path)
-    return written
+    return write_texts(Path(run_dir) / "figures", {"claims.md": markdown(checked, results),
+                                                   "claims.csv": checked.to_csv(index=False, float_format="%.6g")})

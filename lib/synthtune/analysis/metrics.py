@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.metrics import f1_score
 
 ORDERS = 4
 """BLEU counts n-grams of one to this many tokens."""
@@ -27,12 +29,60 @@ reference.
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A metric of predictions; the truth is a label an example, or in text generation a sequence of references.
+
+    Attributes
+    ----------
+    title : str
+        Its name in figures and tables.
+    kind : str
+        The kind of task that it measures, "classification" or "nlg".
+    per_example : function of (truth, predicted), optional
+        A record of each example: an array of shape (N,) between 0 and 1, of which the metric is the mean, or what `corpus` takes.
+    corpus : function, optional
+        Percent, from the records if there is `per_example`, otherwise from (truth, predicted).
+    unit : str
+    """
+
+    title: str
+    kind: str
+    per_example: Callable | None = None
+    corpus: Callable | None = None
+    unit: str = "0–100"
+
+    @property
+    def in_sentences(self) -> str:
+        """Its name inside a sentence: accuracy is a word, the others are proper names."""
+        return self.title.lower() if self.unit == "%" else self.title
+
+
+def metrics_of(kind: str) -> dict[str, Metric]:
+    """The metrics of a kind of task, by name."""
+    return {name: metric for name, metric in METRICS.items() if metric.kind == kind}
+
+
+def main_metric(kind: str) -> str:
+    """Name of the metric that figures show and claims are about: the first of its kind. It needs `per_example`."""
+    return next(iter(metrics_of(kind)))
+
+
 def _same_length(truth: Sequence, predicted: Sequence) -> None:
     if len(truth) != len(predicted) or not len(truth):
-        raise ValueError(
-            f"{len(predicted)} predictions for {len(truth)} test examples: give exactly one "
-            "each, and at least one."
-        )
+        raise ValueError(f"{len(predicted)} predictions for {len(truth)} test examples: give exactly one each, and at least one.")
+
+
+def _measured(kind: str, truth: Sequence, predicted: Sequence[str]) -> dict:
+    """Every metric of a kind, and the records of the main one as `per_example`."""
+    scores, records = {}, {}
+    for name, metric in metrics_of(kind).items():
+        if metric.per_example:
+            records[name] = np.asarray(metric.per_example(truth, predicted), dtype=float)
+            scores[name] = metric.corpus(records[name]) if metric.corpus else 100 * float(np.mean(records[name]))
+        else:
+            scores[name] = metric.corpus(truth, predicted)
+    return scores | {"per_example": records[main_metric(kind)].ravel().tolist()}
 
 
 def classification(truth: Sequence[str], predicted: Sequence[str]) -> dict:
@@ -55,14 +105,15 @@ def classification(truth: Sequence[str], predicted: Sequence[str]) -> dict:
         If the lengths differ or are zero.
     """
     _same_length(truth, predicted)
-    truth, predicted = list(truth), list(predicted)
-    labels = sorted(set(truth))
-    macro_f1 = f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)
-    return {
-        "accuracy": 100 * float(accuracy_score(truth, predicted)),
-        "macro_f1": 100 * float(macro_f1),
-        "per_example": [float(right == guess) for right, guess in zip(truth, predicted)],
-    }
+    return _measured("classification", list(truth), list(predicted))
+
+
+def _right(truth: Sequence[str], predicted: Sequence[str]) -> list[bool]:
+    return [right == guess for right, guess in zip(truth, predicted)]
+
+
+def _macro_f1(truth: Sequence[str], predicted: Sequence[str]) -> float:
+    return 100 * float(f1_score(truth, predicted, labels=sorted(set(truth)), average="macro", zero_division=0))
 
 
 def split_labels(output: str, separator: str) -> list[str]:
@@ -133,25 +184,21 @@ def nlg(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:
     _same_length(references, predicted)
     for row, texts in enumerate(references):
         if isinstance(texts, str) or not texts:
-            raise ValueError(
-                f"Test example {row} needs a sequence of at least one reference text, got {texts!r}."
-            )
-    statistics = bleu_statistics(references, predicted)
+            raise ValueError(f"Test example {row} needs a sequence of at least one reference text, got {texts!r}.")
+    return _measured("nlg", references, predicted)
+
+
+def _chrf(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> float:
     # sacrebleu wants one list per reference position, None where an example has fewer references.
-    streams = list(itertools.zip_longest(*references))
+    return CHRF().corpus_score(list(predicted), list(itertools.zip_longest(*references))).score
+
+
+def _rouge_l(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> list[float]:
     # Loading it takes more than a second, and only NLG needs it.
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
-    rouge = [
-        scorer.score_multi(texts, guess)["rougeL"].fmeasure for texts, guess in zip(references, predicted)
-    ]
-    return {
-        "bleu": bleu_from(statistics),
-        "chrf": CHRF().corpus_score(list(predicted), streams).score,
-        "rouge_l": 100 * float(np.mean(rouge)),
-        "per_example": statistics.ravel().astype(float).tolist(),
-    }
+    return [scorer.score_multi(texts, guess)["rougeL"].fmeasure for texts, guess in zip(references, predicted)]
 
 
 def chrf_of_each(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> np.ndarray:
@@ -199,9 +246,18 @@ def bleu_from(statistics: np.ndarray) -> float:
     ).score
 
 
+METRICS = {
+    "accuracy": Metric("Accuracy", "classification", _right, unit="%"),
+    "macro_f1": Metric("Macro-F1", "classification", corpus=_macro_f1),
+    "bleu": Metric("BLEU", "nlg", bleu_statistics, bleu_from),
+    "chrf": Metric("chrF", "nlg", corpus=_chrf),
+    "rouge_l": Metric("ROUGE-L", "nlg", _rouge_l),
+}
+"""Every metric by the name of its column in results files, the main one of each kind first. A new one needs no more than an entry."""
+
+
 def tokens(text: str) -> list[str]:
-    """Lower-cased words and single punctuation marks: the tokens that diversity and novelty are counted in.
-    """
+    """Lower-cased words and single punctuation marks: the tokens that diversity and novelty are counted in."""
     return _TOKEN.findall(text.lower())
 
 
@@ -239,6 +295,10 @@ def self_bleu(texts: Sequence[str], seed: int, sample: int = 200) -> float:
         Sentence BLEU as sacrebleu computes it (lower-cased, 13a tokens, effective order), averaged; NaN for
         fewer than two texts.
 
+    Notes
+    -----
+    sacrebleu's own sentence scores with 199 references each give the same numbers and take many times as long.
+
     Source
     ------
     Zhu et al. 2018, Texygen: A Benchmarking Platform for Text Generation Models.
@@ -249,43 +309,20 @@ def self_bleu(texts: Sequence[str], seed: int, sample: int = 200) -> float:
         chosen = np.random.default_rng(seed).choice(len(texts), sample, replace=False)
         texts = [texts[i] for i in sorted(chosen)]
     tokenize = Tokenizer13a()
-    words = [tokenize(text.lower().rstrip()).split() for text in texts]
-    lengths = np.array([len(text) for text in words])
-    counts = [
-        Counter(itertools.chain.from_iterable(_ngrams(text, n) for n in range(1, ORDERS + 1)))
-        for text in words
-    ]
-    # An n-gram may match as often as it occurs in the reference that has most of it. The references of a text
-    # are all the others, so its two largest counts over the whole sample are enough: the second where the
-    # text holds the first.
-    largest: dict[tuple[str, ...], tuple[int, int, int]] = {}
-    for owner, counter in enumerate(counts):
-        for ngram, count in counter.items():
-            first, second, holder = largest.get(ngram, (0, 0, -1))
-            if count > first:
-                largest[ngram] = (count, first, owner)
-            elif count > second:
-                largest[ngram] = (first, count, holder)
-    scores = []
-    for owner, counter in enumerate(counts):
-        matched, total = [0] * ORDERS, [0] * ORDERS
-        for ngram, count in counter.items():
-            first, second, holder = largest[ngram]
-            matched[len(ngram) - 1] += min(count, second if holder == owner else first)
-            total[len(ngram) - 1] += count
-        others = np.delete(lengths, owner)
-        closest = int(min(others, key=lambda length: (abs(length - lengths[owner]), length)))
-        scores.append(
-            BLEU.compute_bleu(
-                matched,
-                total,
-                sys_len=int(lengths[owner]),
-                ref_len=closest,
-                smooth_method="exp",
-                effective_order=True,
-            ).score
-        )
-    return float(np.mean(scores))
+    counter = CountVectorizer(tokenizer=lambda text: tokenize(text.lower().rstrip()).split(), token_pattern=None,
+                              lowercase=False, ngram_range=(1, ORDERS))
+    counts = counter.fit_transform(texts).toarray()
+    # An n-gram may match as often as it occurs in the reference that has most of it. The references of a text are all the
+    # others, so its two largest counts over the whole sample are enough: the second where the text holds the first.
+    second, first = np.partition(counts, -2, axis=0)[-2:]
+    matched = np.minimum(counts, np.where(counts == first, second, first))
+    order = np.array([ngram.count(" ") for ngram in counter.get_feature_names_out()])
+    of_order = (order[:, None] == np.arange(ORDERS)).astype(int)
+    totals = counts @ of_order
+    lengths = totals[:, 0]
+    closest = [min(np.delete(lengths, i), key=lambda other: (abs(other - lengths[i]), other)) for i in range(len(texts))]
+    rows = np.column_stack([matched @ of_order, totals, lengths, closest])
+    return float(np.mean([bleu_from(row) for row in rows]))
 
 
 def longest_copied_ngram(texts: Sequence[str], gold_texts: Sequence[str]) -> list[int]:

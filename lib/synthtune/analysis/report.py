@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.metadata
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,13 @@ from markupsafe import Markup
 
 from synthtune import __version__
 from synthtune.analysis import figures
-from synthtune.analysis.results import Results, corpora_sentence
+from synthtune.analysis.results import Results, computed, corpora_sentence, mixture, write_texts
 from synthtune.errors import StageError
-from synthtune.files import atomic_path
+from synthtune.number_format import processor
+from synthtune.scale.machine import cores
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "safetensors",
-    "tokenizers",
-    "gguf",
-    "datasets",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "scipy",
-    "scikit-learn",
-    "sacrebleu",
-    "rouge-score",
-    "matplotlib",
-    "seaborn",
-    "papermill",
-    "snakemake",
-)
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf", "datasets", "numpy", "pandas",
+            "pyarrow", "scipy", "scikit-learn", "sacrebleu", "rouge-score", "matplotlib", "seaborn", "papermill", "snakemake")
 """Packages whose versions the page lists: those that numbers and figures, or the order of the stages, depend on."""
 
 _INTRODUCTION = (
@@ -100,21 +82,14 @@ def write(run_dir: str | Path, settings: Any) -> Path:
         claims=_html(folder / "claims.md"),
         **_provenance(results),
     )
-    path = folder / "report.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, "utf-8")
-    return path
+    return write_texts(folder, {"report.html": page})[0]
 
 
 def rendered(template: str, **values: Any) -> str:
     """Render a template of this package; values are escaped, not interpreted as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1] / "custom"]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    folders = [Path(__file__).parent, Path(__file__).parents[1] / "custom"]
+    environment = Environment(loader=FileSystemLoader(folders), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                              undefined=StrictUndefined)
     return environment.get_template(template).render(**values)
 
 
@@ -124,16 +99,9 @@ def _figures(folder: Path, results: Results) -> list[dict]:
         svg, table = folder / f"figure_{number}.svg", folder / f"figure_{number}.csv"
         if svg.exists() and table.exists():
             numbers = pd.read_csv(table, dtype=str, keep_default_na=False)
-            shown.append(
-                {
-                    "number": number,
-                    "title": _TITLES[number],
-                    "alt": _ALTS[number],
-                    "caption": figures.caption(number, results),
-                    "svg": base64.b64encode(svg.read_bytes()).decode("ascii"),
-                    "rows": [list(numbers.columns), *numbers.values.tolist()],
-                }
-            )
+            shown.append({"number": number, "title": _TITLES[number], "alt": _ALTS[number],
+                          "caption": figures.caption(number, results),
+                          "svg": base64.b64encode(svg.read_bytes()).decode("ascii"), "rows": _rows(numbers)})
     if not shown:
         raise StageError(f"{folder} has no figures yet: draw them (figures.draw_all) before the report.")
     return shown
@@ -153,100 +121,58 @@ def _html(path: Path) -> Markup:
     return Markup(parser.renderer.render(tokens, parser.options, {}))
 
 
+def _rows(table: pd.DataFrame) -> list[list]:
+    """A table as the page's template takes it: rows, the header first."""
+    return [list(table.columns), *table.astype(object).to_numpy().tolist()]
+
+
 def _provenance(results: Results) -> dict[str, Any]:
     """Contents of the section "Provenance"; tables are lists of rows, the header first."""
     settings = results.settings
-    minutes = results.minutes
-    stages = notebooks = None
-    sentence = ""
-    if len(minutes):
-        by_stage = minutes.groupby("notebook").agg(
-            notebooks=("minutes", "size"), minutes=("minutes", "sum"), peak=("peak_rss_gib", "max")
-        )
-        stages = [
-            ["stage", "notebooks run", "minutes, all together", "peak memory of one, GiB"],
-            *(
-                [name, row.notebooks, f"{row.minutes:.1f}", f"{row.peak:.2f}"]
-                for name, row in zip(by_stage.index, by_stage.itertuples())
-            ),
-        ]
-        notebooks = [
-            ["notebook", "task", "budget", "minutes", "peak memory, GiB"],
-            *(
-                [
-                    row.notebook,
-                    "" if pd.isna(row.task) else row.task,
-                    "" if pd.isna(row.budget) else f"{int(row.budget):,}",
-                    f"{row.minutes:.2f}",
-                    f"{row.peak_rss_gib:.2f}",
-                ]
-                for row in minutes.itertuples()
-            ),
-        ]
-        sentence = (
-            f"{len(minutes)} notebooks took {minutes.minutes.sum():.1f} minutes together; several "
-            "may have run side by side, so the clock showed less. The largest needed "
-            f"{minutes.peak_rss_gib.max():.2f} GiB."
-        )
+    said = settings.model_dump(mode="json", exclude={"run_dir", "data_root", "plan"})
+    said["data_root"] = "a folder of real corpora" if settings.data_root else None
+    made_by = computed(results)
+    made_by["task"] = made_by["task"].map(results.title)
     return {
-        "machine": _machine(),
-        "stages": stages,
-        "notebooks": notebooks,
-        "minutes_sentence": sentence,
+        **_minutes(results.minutes),
+        "machine": [["what", "value"], ["processor", processor()], ["cores this process may use", cores()],
+                    ["memory, GiB", f"{psutil.virtual_memory().total / 2**30:.1f}"],
+                    ["system", f"{platform.system()} {platform.machine()}"], ["Python", platform.python_version()]],
         "digests": _digests(results),
-        "computed": _computed(results),
-        "mixture": results.mixture(),
+        "computed": _rows(made_by.rename(columns={"rows": "rows of", "number_format": "number format", "n": "rows"})),
+        "mixture": mixture(results),
         "versions": _versions(),
-        "settings": json.dumps(
-            settings.model_dump(mode="json", exclude={"run_dir", "data_root", "plan"})
-            | {"data_root": "a folder of real corpora" if settings.data_root else None},
-            indent=1,
-            ensure_ascii=False,
-        ),
+        "settings": json.dumps(said, indent=1, ensure_ascii=False),
     }
 
 
-def _machine() -> list[list]:
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in cpuinfo.read_text("utf-8").splitlines()
-            if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return [
-        ["what", "value"],
-        ["processor", cpu],
-        ["cores this process may use", cores],
-        ["memory, GiB", f"{psutil.virtual_memory().total / 2**30:.1f}"],
-        ["system", f"{platform.system()} {platform.machine()}"],
-        ["Python", platform.python_version()],
-    ]
-
-
-def _computed(results: Results) -> list[list]:
-    rows = results.computed()
-    return [["task", "rows of", "number format", "device", "rows"],
-            *([results.title(row.task), row.rows, row.number_format, row.device, row.n] for row in rows.itertuples())]
+def _minutes(minutes: pd.DataFrame) -> dict[str, Any]:
+    """Time and memory by stage and by notebook, and a sentence on all together; None and "" if no minutes were recorded."""
+    if not len(minutes):
+        return {"stages": None, "notebooks": None, "minutes_sentence": ""}
+    stages = minutes.groupby("notebook").agg(number=("minutes", "size"), minutes=("minutes", "sum"), peak=("peak_rss_gib", "max"))
+    stages = stages.assign(minutes=stages.minutes.map("{:.1f}".format), peak=stages.peak.map("{:.2f}".format)).reset_index()
+    each = pd.DataFrame({
+        "notebook": minutes.notebook, "task": minutes.task.fillna(""),
+        "budget": minutes.budget.map(lambda budget: "" if pd.isna(budget) else f"{int(budget):,}"),
+        "minutes": minutes.minutes.map("{:.2f}".format), "peak memory, GiB": minutes.peak_rss_gib.map("{:.2f}".format)})
+    stages.columns = ["stage", "notebooks run", "minutes, all together", "peak memory of one, GiB"]
+    sentence = (f"{len(minutes)} notebooks took {minutes.minutes.sum():.1f} minutes together; several may have run side by side, "
+                f"so the clock showed less. The largest needed {minutes.peak_rss_gib.max():.2f} GiB.")
+    return {"stages": _rows(stages), "notebooks": _rows(each), "minutes_sentence": sentence}
 
 
 def _digests(results: Results) -> list[list]:
-    seen = {}
-    for rows in (results.students, results.teachers):
-        for row in rows.itertuples():
-            seen["data", results.title(row.task), row.data_digest] = None
-            seen["model", row.model, row.model_digest] = None
-    return [["kind", "name", "SHA-256"], *(list(key) for key in sorted(seen))]
+    rows = pd.concat([table[["task", "data_digest", "model", "model_digest"]] for table in (results.students, results.teachers)
+                      if "data_digest" in table])
+    seen = {("data", results.title(row.task), row.data_digest) for row in rows.itertuples()}
+    seen |= {("model", row.model, row.model_digest) for row in rows.itertuples()}
+    return [["kind", "name", "SHA-256"], *map(list, sorted(seen))]
 
 
 def _versions() -> list[list]:
     versions = [["package", "version"], ["synthtune", __version__]]
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append([name, importlib.metadata.version(name)])
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions

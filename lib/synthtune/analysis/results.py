@@ -13,28 +13,17 @@ import pandas as pd
 
 from synthtune import task_list
 from synthtune.analysis import statistics
+from synthtune.analysis.metrics import METRICS
+from synthtune.conditions import CONDITIONS, FULL
 from synthtune.errors import StageError
-from synthtune.files import read_json
+from synthtune.files import atomic_path, read_json
 from synthtune.task_list import SPECS, is_custom, is_own_corpus
-
-GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "full"
-CONDITIONS = (GOLD, ANNOTATED, GENERATED, BOTH)
-"""What a student may be trained on, besides the ceiling `full`, in the order of the figures and the table."""
-
-HARD = "gold+annotated, hard labels"
-"""Annotated examples with the teacher's label alone, where `students.synthetic_labels` is "soft"; only figure 6 shows it."""
 
 FINE_TUNED = "fine-tuned teacher"
 
-METRIC = {"classification": "accuracy", "nlg": "bleu"}
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro-F1",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "rouge_l": "ROUGE-L",
-}
 KIND_NAMES = {"classification": "classification", "nlg": "NLG"}
+"""Kinds of tasks, in the order of figures and claims."""
+
 
 def title(task: str, settings: Any) -> str:
     """Name of a task as figures and table print it; the package's own corpora are named as such."""
@@ -51,10 +40,8 @@ def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
     if real:
         sentences.append(f"Real corpora: {_listed(real)}.")
     if own:
-        sentences.append(
-            f"Written for this package, in the official file format only: {_listed(own)}; not "
-            f"the published {_listed(own)} data."
-        )
+        sentences.append(f"Written for this package, in the official file format only: {_listed(own)}; not the published "
+                         f"{_listed(own)} data.")
     if custom:
         sentences.append(f"Custom tasks: {_listed(custom)}.")
     return " ".join(sentences)
@@ -62,6 +49,14 @@ def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def where(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """Rows of a table whose columns have these values."""
+    found = np.ones(len(table), dtype=bool)
+    for column, value in values.items():
+        found &= (table[column] == value).to_numpy(bool)
+    return table[found]
 
 
 @dataclass(frozen=True)
@@ -97,46 +92,27 @@ class Results:
         StageError
             If no task has student results, or a results file cannot be read.
         """
-        run_dir = Path(run_dir)
-        students, teachers, synthetic = [], [], []
-        for task in settings.tasks:
-            path = run_dir / task / "results.parquet"
-            if path.exists():
-                students.append(_parquet(path))
-            for folder in sorted((run_dir / task).glob("budget-*")):
-                if (folder / "teacher.parquet").exists():
-                    teachers.append(_parquet(folder / "teacher.parquet"))
-                for route, name in (("annotated", "annotation.json"), ("generated", "generation.json")):
-                    if (folder / name).exists():
-                        record = read_json(folder / name)
-                        synthetic.append(
-                            {
-                                "task": task,
-                                "budget": int(record["budget"]),
-                                "route": route,
-                                "examples": int(record["kept"]),
-                                "seconds": float(record["seconds"]),
-                            }
-                        )
+        folders = [Path(run_dir) / task for task in settings.tasks]
+        students = [_parquet(folder / "results.parquet") for folder in folders if (folder / "results.parquet").exists()]
         if not students:
-            raise StageError(
-                f"No task has results under {run_dir}: run the students' notebooks "
-                f"({', '.join(settings.tasks)}) first."
-            )
-        minutes = run_dir / "minutes.csv"
+            raise StageError(f"No task has results under {run_dir}: run the students' notebooks ({', '.join(settings.tasks)}) "
+                             "first.")
+        budgets = [budget for folder in folders for budget in sorted(folder.glob("budget-*"))]
+        teachers = [_parquet(path) for budget in budgets for path in budget.glob("teacher.parquet")]
+        # Columns by name, for a run that has no such file yet.
+        teachers.append(pd.DataFrame(columns=["task", "kind", "budget", "system", "model", *METRICS, "per_example", "seconds"]))
+        synthetic = [
+            {"task": path.parent.parent.name, "budget": int(record["budget"]), "route": route, "examples": int(record["kept"]),
+             "seconds": float(record["seconds"])}
+            for budget in budgets for route, name in (("annotated", "annotation.json"), ("generated", "generation.json"))
+            for path in budget.glob(name) for record in [read_json(path)]]
+        minutes = Path(run_dir) / "minutes.csv"
         return cls(
-            settings,
-            pd.concat(students, ignore_index=True),
-            pd.concat(teachers, ignore_index=True)
-            if teachers
-            else pd.DataFrame(
-                columns=["task", "kind", "budget", "system", "model", *METRIC_NAMES, "per_example", "seconds"]
-            ),
+            settings, pd.concat(students, ignore_index=True),
+            pd.concat(teachers[:-1] or teachers, ignore_index=True),
             pd.DataFrame(synthetic, columns=["task", "budget", "route", "examples", "seconds"]),
-            pd.read_csv(minutes)
-            if minutes.exists()
-            else pd.DataFrame(columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]),
-        )
+            pd.read_csv(minutes) if minutes.exists()
+            else pd.DataFrame(columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]))
 
     def tasks(self, kind: str | None = None) -> list[str]:
         """Tasks with student results, in the order of the settings; of one kind only, if it is given."""
@@ -153,15 +129,12 @@ class Results:
 
     def budgets(self, task: str) -> list[int]:
         """Budgets at which the task has students, ascending, without the ceiling."""
-        rows = self.students[(self.students.task == task) & (self.students.condition != FULL)]
-        return sorted(int(budget) for budget in rows.budget.unique())
+        rows = where(self.students, task=task)
+        return sorted(int(budget) for budget in rows.budget[rows.condition != FULL].unique())
 
     def amounts(self, task: str, budget: int, condition: str) -> list[int]:
-        """Amounts of synthetic data that a condition was run with, ascending; [0] for gold and for the
-        ceiling.
-        """
-        rows = self.students
-        rows = rows[(rows.task == task) & (rows.budget == budget) & (rows.condition == condition)]
+        """Amounts of synthetic data that a condition was run with, ascending; [0] for gold and for the ceiling."""
+        rows = where(self.students, task=task, budget=budget, condition=condition)
         return sorted(int(amount) for amount in rows.amount.unique())
 
     def headline_amount(self, task: str, budget: int, condition: str) -> int | None:
@@ -171,55 +144,35 @@ class Results:
         """
         return max(self.amounts(task, budget, condition), default=None)
 
-    def added(self, tasks: Iterable[str]) -> str:
-        """A sentence on the headline amounts of some tasks, from the smallest to the largest; empty if nothing was added."""
-        found = []
-        for condition, name in ((ANNOTATED, "annotated"), (GENERATED, "generated"), (BOTH, "of both kinds")):
-            amounts = [self.headline_amount(task, budget, condition) for task in tasks for budget in self.budgets(task)]
-            if amounts := [amount for amount in amounts if amount]:
-                ends = dict.fromkeys([min(amounts), max(amounts)])
-                found.append(f"{' to '.join(f'{amount:,}' for amount in ends)} {name}")
-        return f"Synthetic examples added: {', '.join(found)}." if found else ""
+    def equal_amount(self, task: str, budget: int) -> int | None:
+        """The largest amount that was run with every kind of synthetic data of a task; None if there is none."""
+        amounts = [set(self.amounts(task, budget, name)) for name, condition in CONDITIONS.items() if condition.synthetic]
+        common = set.intersection(*(there for there in amounts if there)) if any(amounts) else set()
+        return max(common, default=None)
+
+    def swept_budget(self, task: str, conditions: Iterable[str]) -> int | None:
+        """The budget with most amounts of one of these conditions, the smallest of several; None if none was run."""
+        most = {budget: max(len(self.amounts(task, budget, name)) for name in conditions) for budget in self.budgets(task)}
+        budget = max(most, key=lambda budget: (most[budget], -budget), default=None)
+        return budget if budget and most[budget] else None
 
     def rows(self, task: str, budget: int, condition: str, amount: int | None = None) -> pd.DataFrame:
         """Cells of one condition, one row per seed; at its headline amount unless another is given."""
         if amount is None:
             amount = self.headline_amount(task, budget, condition)
-        rows = self.students
-        return rows[
-            (rows.task == task)
-            & (rows.budget == budget)
-            & (rows.condition == condition)
-            & (rows.amount == amount)
-        ].sort_values("seed")
+        return where(self.students, task=task, budget=budget, condition=condition, amount=amount).sort_values("seed")
+
+    def compared(self, task: str, budget: int) -> list[pd.DataFrame]:
+        """Cells of every condition that was run, at its headline amount."""
+        return [rows for condition in CONDITIONS if len(rows := self.rows(task, budget, condition))]
 
     def ceiling(self, task: str) -> pd.DataFrame:
         """Cells of the ceiling, trained on all true labels, one row per seed."""
-        rows = self.students
-        return rows[(rows.task == task) & (rows.condition == FULL)].sort_values("seed")
+        return where(self.students, task=task, condition=FULL).sort_values("seed")
 
     def teacher(self, task: str, budget: int, system: str = FINE_TUNED) -> pd.DataFrame:
         """The row of one system at one budget; no row if it was not run."""
-        rows = self.teachers
-        return rows[(rows.task == task) & (rows.budget == budget) & (rows.system == system)]
-
-    def computed(self) -> pd.DataFrame:
-        """What computed the rows: columns task, rows ("teachers" or "students"), number_format, device, n."""
-        tables = [table.assign(rows=name) for name, table in (("teachers", self.teachers), ("students", self.students))
-                  if "number_format" in table]
-        if not tables:
-            return pd.DataFrame(columns=["task", "rows", "number_format", "device", "n"])
-        each = pd.concat([table[["task", "rows", "number_format", "device"]] for table in tables])
-        each = each[each["number_format"] != ""]  # an endpoint's rows were computed elsewhere
-        return each.value_counts(["task", "rows", "number_format", "device"], sort=False).rename("n").reset_index()
-
-    def mixture(self) -> str:
-        """A sentence if rows were computed in more than one number format or on more than one device; "" otherwise."""
-        counts = self.computed().groupby(["number_format", "device"])["n"].sum()
-        if len(counts) < 2:
-            return ""
-        each = [f"{number} in {format_} on {device}" for (format_, device), number in counts.items()]
-        return f"Not all results were computed alike: {_listed(each)}."
+        return where(self.teachers, task=task, budget=budget, system=system)
 
     @cached_property
     def resampled(self) -> dict[str, dict[tuple, np.ndarray]]:
@@ -230,17 +183,19 @@ class Results:
         scores = {}
         for task in self.tasks():
             cells: dict[tuple, dict[int, np.ndarray]] = {}
-            for row in self.students[self.students.task == task].itertuples():
-                record = statistics.examples_of(row.kind, row.per_example)
-                cells.setdefault((int(row.budget), row.condition, int(row.amount)), {})[int(row.seed)] = (
-                    record
-                )
+            for row in where(self.students, task=task).itertuples():
+                cell = cells.setdefault((int(row.budget), row.condition, int(row.amount)), {})
+                cell[int(row.seed)] = statistics.examples_of(row.kind, row.per_example)
             scores[task] = self.resample(task, cells)
         return scores
 
     def resample(self, task: str, cells: statistics.Cells) -> dict[Any, np.ndarray]:
         """`statistics.resample` with the resamples, the seed and the stream of this run and task."""
         return statistics.resample(cells, self.settings.figures.resamples, self.settings.seed, task)
+
+    def estimate(self, scores: np.ndarray, threshold: float = 0.0) -> statistics.Estimate:
+        """`statistics.estimate` at the confidence of this run."""
+        return statistics.estimate(scores, self.settings.figures.confidence, threshold)
 
     def resampled_systems(self, task: str, budget: int, systems: Iterable[str]) -> dict[str, np.ndarray]:
         """Bootstrap scores of teachers and prompted models on the test examples that all of them answered.
@@ -253,15 +208,42 @@ class Results:
         common = min(map(len, records.values()))
         return self.resample(task, {system: {0: record[:common]} for system, record in records.items()})
 
-    def resampled_cell(
-        self, task: str, budget: int, condition: str, amount: int | None = None
-    ) -> np.ndarray | None:
-        """Bootstrap scores of one condition at an amount (by default its headline amount); None if it was
-        not run.
-        """
+    def resampled_cell(self, task: str, budget: int, condition: str, amount: int | None = None) -> np.ndarray | None:
+        """Bootstrap scores of one condition at an amount (by default its headline amount); None if it was not run."""
         if amount is None:
             amount = self.headline_amount(task, budget, condition)
         return self.resampled[task].get((budget, condition, amount))
+
+
+def added(results: Results, tasks: Iterable[str]) -> str:
+    """A sentence on the headline amounts of some tasks, from the smallest to the largest; empty if nothing was added."""
+    found: dict[str, list[int]] = {}
+    for task in tasks:
+        for rows in (rows for budget in results.budgets(task) for rows in results.compared(task, budget)):
+            if amount := int(rows.amount.iloc[0]):
+                found.setdefault(rows.condition.iloc[0], []).append(amount)
+    each = [f"{' to '.join(f'{amount:,}' for amount in dict.fromkeys([min(found[name]), max(found[name])]))} {condition.kinds}"
+            for name, condition in CONDITIONS.items() if name in found]
+    return f"Synthetic examples added: {', '.join(each)}." if each else ""
+
+
+def computed(results: Results) -> pd.DataFrame:
+    """What computed the rows: columns task, rows ("teachers" or "students"), number_format, device, n."""
+    columns = ["task", "rows", "number_format", "device"]
+    tables = [table.assign(rows=name) for name, table in (("teachers", results.teachers), ("students", results.students))
+              if "number_format" in table]
+    each = pd.concat([table[columns] for table in tables]) if tables else pd.DataFrame(columns=columns)
+    each = each[each["number_format"] != ""]  # an endpoint's rows were computed elsewhere
+    return each.value_counts(columns, sort=False).rename("n").reset_index()
+
+
+def mixture(results: Results) -> str:
+    """A sentence if rows were computed in more than one number format or on more than one device; "" otherwise."""
+    counts = computed(results).groupby(["number_format", "device"])["n"].sum()
+    if len(counts) < 2:
+        return ""
+    each = [f"{number} in {format_} on {device}" for (format_, device), number in counts.items()]
+    return f"Not all results were computed alike: {_listed(each)}."
 
 
 def deployed(students: pd.DataFrame, teachers: pd.DataFrame) -> pd.DataFrame:
@@ -282,10 +264,16 @@ def deployed(students: pd.DataFrame, teachers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def write_texts(folder: Path, texts: dict[str, str]) -> list[Path]:
+    """Write a text file by each name, whole or not at all, and return their paths."""
+    for name, text in texts.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, "utf-8")
+    return [folder / name for name in texts]
+
+
 def _parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise StageError(
-            f"{path} cannot be read ({error}): delete it and run again to compute it anew."
-        ) from error
+        raise StageError(f"{path} cannot be read ({error}): delete it and run again to compute it anew.") from error

@@ -10,20 +10,11 @@ from IPython.display import Markdown
 
 from synthtune import annotate, mixture
 from synthtune.analysis import statistics
-from synthtune.analysis.results import (
-    ANNOTATED,
-    BOTH,
-    CONDITIONS,
-    FINE_TUNED,
-    FULL,
-    GENERATED,
-    GOLD,
-    METRIC_NAMES,
-)
+from synthtune.analysis.metrics import METRICS
+from synthtune.analysis.results import FINE_TUNED
+from synthtune.conditions import CONDITIONS, FULL, GOLD
 from synthtune.settings import Settings
 from synthtune.tasks import Task
-
-ADDED = {ANNOTATED: "annotated examples", GENERATED: "generated examples", BOTH: "examples, half of each kind,"}
 
 
 def _paragraph(*sentences: str) -> Markdown:
@@ -31,7 +22,7 @@ def _paragraph(*sentences: str) -> Markdown:
 
 
 def _metric(task: Task) -> str:
-    return METRIC_NAMES[task.metric] if task.metric == "bleu" else METRIC_NAMES[task.metric].lower()
+    return METRICS[task.metric].in_sentences
 
 
 def _examples(row: pd.Series, task: Task) -> int:
@@ -102,7 +93,7 @@ def students(results: pd.DataFrame, task: Task, settings: Settings) -> Markdown:
     for condition in [name for name in CONDITIONS if name in cells and name != GOLD]:
         gain = statistics.estimate(drawn[condition] - drawn[GOLD], chosen.confidence)
         number = int(there.loc[there["condition"] == condition, "amount"].max())
-        gains.append(f"{number:,} {ADDED[condition]} add {gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})")
+        gains.append(f"{number:,} {CONDITIONS[condition].examples} add {gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})")
     full = results.loc[results["condition"] == FULL, task.metric].mean()
     ceiling = "" if np.isnan(full) else f" All {len(task.pool):,} true examples give {full:.1f}."
     base = there.loc[there["condition"] == GOLD, task.metric].mean()

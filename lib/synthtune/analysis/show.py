@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 
 from synthtune import annotate, teacher
 from synthtune.analysis import figures
-from synthtune.analysis.results import METRIC_NAMES, Results
+from synthtune.analysis.metrics import METRICS
+from synthtune.analysis.results import Results
 from synthtune.context import Context
 from synthtune.models.language_model import LanguageModel
 from synthtune.settings import Settings
@@ -26,6 +27,7 @@ from synthtune.tasks import Example, Task
 from synthtune.teacher import Adapter
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"
+
 
 def table(rows: pd.DataFrame | list[dict], digits: int = 1) -> None:
     """Show rows as a table: texts escaped and whole, line ends marked ⏎, numbers rounded, no empty columns.
@@ -41,32 +43,16 @@ def table(rows: pd.DataFrame | list[dict], digits: int = 1) -> None:
         display({"text/markdown": "*Nothing.*", "text/plain": "Nothing."}, raw=True)
         return
     right = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
-    shown = frame.map(lambda value: _cell(value, digits)).rename(
-        columns=lambda name: str(name).replace("_", " ")
-    )
-    lines = [
-        _html_row("th", shown.columns, right),
-        *(_html_row("td", row, right) for row in shown.itertuples(index=False)),
-    ]
-    display(
-        {
-            "text/html": "<table>\n" + "\n".join(lines) + "\n</table>",
-            "text/plain": shown.to_string(index=False),
-        },
-        raw=True,
-    )
+    shown = frame.map(lambda value: _cell(value, digits)).rename(columns=lambda name: str(name).replace("_", " "))
+    lines = [_html_row("th", shown.columns, right), *(_html_row("td", row, right) for row in shown.itertuples(index=False))]
+    display({"text/html": "<table>\n" + "\n".join(lines) + "\n</table>", "text/plain": shown.to_string(index=False)}, raw=True)
 
 
 def _html_row(tag: str, cells: Iterable[str], right: list[bool]) -> str:
     """A row of a table, numbers aligned right. Some viewers also align text right unless told otherwise."""
-    return (
-        "<tr>"
-        + "".join(
-            f'<{tag} style="text-align: {"right" if number else "left"}">{html.escape(cell)}</{tag}>'
-            for cell, number in zip(cells, right, strict=True)
-        )
-        + "</tr>"
-    )
+    row = "".join(f'<{tag} style="text-align: {"right" if number else "left"}">{html.escape(cell)}</{tag}>'
+                  for cell, number in zip(cells, right, strict=True))
+    return f"<tr>{row}</tr>"
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -114,41 +100,20 @@ def losses(adapters: dict[str, Adapter]) -> Image:
     for (name, adapter), color in zip(adapters.items(), (BLUE, GREEN), strict=False):
         steps = adapter.losses
         axes.plot(steps["step"], steps["loss"], color=color, linewidth=0.7, alpha=0.6)
-        for _, epoch in steps.groupby("epoch"):
-            axes.plot(
-                [epoch["step"].min() - 0.5, epoch["step"].max() + 0.5],
-                [epoch["loss"].mean()] * 2,
-                color=color,
-                linewidth=2,
-                label=names_of[name],
-            )
-    handles, names = axes.get_legend_handles_labels()
-    first = dict(zip(names, handles, strict=True))
-    axes.legend(first.values(), first.keys(), frameon=False)
+        epochs = steps.groupby("epoch").agg(first=("step", "min"), last=("step", "max"), loss=("loss", "mean"))
+        axes.hlines(epochs["loss"], epochs["first"] - 0.5, epochs["last"] + 0.5, color=color, linewidth=2, label=names_of[name])
+    axes.legend(frameon=False)
     axes.set(xlabel="optimizer step", ylabel="loss a target token (nats)", ylim=(0, None))
-    return picture(
-        figure, "Training loss of the teacher against optimizer steps, one line for each objective."
-    )
+    return picture(figure, "Training loss of the teacher against optimizer steps, one line for each objective.")
 
 
 def label_shares(shares: dict[str, pd.Series]) -> Image:
     """Share of each label in several sets of examples, in percent, side by side."""
-    shares = {name: labels for name, labels in shares.items() if len(labels)}
-    frame = pd.DataFrame(
-        {name: 100 * labels.value_counts(normalize=True) for name, labels in shares.items()}
-    ).fillna(0)
+    shares = {name: 100 * labels.value_counts(normalize=True) for name, labels in shares.items() if len(labels)}
+    frame = pd.DataFrame(shares).fillna(0)
     figure, axes = _small_axes(6.2)
-    width = 0.8 / len(frame.columns)
-    for number, (name, color) in enumerate(zip(frame.columns, (ORANGE, BLUE, GREEN, GREY), strict=False)):
-        axes.bar(
-            np.arange(len(frame)) + (number - (len(frame.columns) - 1) / 2) * width,
-            frame[name],
-            width,
-            color=color,
-            label=name,
-        )
-    axes.set_xticks(range(len(frame)), frame.index, rotation=0 if len(frame) < 5 else 25)
-    axes.set(ylabel="share (%)")
+    colors = (ORANGE, BLUE, GREEN, GREY)[:len(frame.columns)]
+    frame.plot.bar(ax=axes, width=0.8, color=colors, rot=0 if len(frame) < 5 else 25, xlabel="", ylabel="share (%)")
     axes.legend(frameon=False)
     return picture(figure, "Share of each label in " + ", ".join(frame.columns) + ".")
 
@@ -159,15 +124,8 @@ def words(texts: dict[str, pd.Series]) -> Image:
     lengths = {name: column.str.split().str.len() for name, column in texts.items() if len(column)}
     bins = np.arange(0, max(np.percentile(each, 99) for each in lengths.values()) + 4, 3)
     for (name, each), color in zip(lengths.items(), (ORANGE, BLUE, GREEN), strict=False):
-        axes.hist(
-            each,
-            bins=bins,
-            weights=np.full(len(each), 100 / len(each)),
-            histtype="step",
-            color=color,
-            linewidth=1.5,
-            label=f"{name} (median {each.median():.0f})",
-        )
+        axes.hist(each, bins=bins, weights=np.full(len(each), 100 / len(each)), histtype="step", color=color, linewidth=1.5,
+                  label=f"{name} (median {each.median():.0f})")
     axes.set(xlabel="words in a text", ylabel="share of texts (%)")
     axes.legend(frameon=False)
     return picture(figure, "Histograms of words in a text: " + ", ".join(lengths) + ".")
@@ -196,17 +154,12 @@ def confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) 
         x, y = _quality_by_confidence(annotated, task, budget, bins)
         axes.set(xlabel="teacher's log-probability a word (nats)")
     axes.plot(x, y, color=BLUE, marker="o")
-    axes.set(
-        ylabel=f"{METRIC_NAMES[task.metric]} (%)" if task.metric == "accuracy" else METRIC_NAMES[task.metric]
-    )
-    return picture(
-        figure, f"{METRIC_NAMES[task.metric]} of the annotations against the teacher's confidence in them."
-    )
+    metric = METRICS[task.metric]
+    axes.set(ylabel=f"{metric.title} (%)" if metric.unit == "%" else metric.title)
+    return picture(figure, f"{metric.title} of the annotations against the teacher's confidence in them.")
 
 
-def _quality_by_confidence(
-    annotated: pd.DataFrame, task: Task, budget: int, bins: int
-) -> tuple[list[float], list[float]]:
+def _quality_by_confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int) -> tuple[list[float], list[float]]:
     """Mean log-probability per word and the task's metric, in groups of equal size."""
     true = {example.id: example for example in task.pool[budget:]}
     a_word = annotated["log_probability"] / annotated["output"].str.split().str.len().clip(lower=1)
@@ -228,8 +181,8 @@ def students(results: pd.DataFrame, task: Task) -> Image:
     names = [f"{condition}{f' ({amount:,})' if amount else ''}, {budget:,}" for (budget, condition, amount), _ in groups]
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(xlabel=f"{METRIC_NAMES[task.metric]} on the test set ({'%' if task.metric == 'accuracy' else '0 to 100'})")
-    return picture(figure, f"{METRIC_NAMES[task.metric]} of every student by condition and budget.")
+    axes.set(xlabel=f"{METRICS[task.metric].title} on the test set ({'%' if task.metric == 'accuracy' else '0 to 100'})")
+    return picture(figure, f"{METRICS[task.metric].title} of every student by condition and budget.")
 
 
 def outputs(sets: dict[str, pd.Series], task: Task) -> Image:
@@ -250,13 +203,8 @@ def objectives(task: Task) -> None:
 def diversity(report: dict[str, Any]) -> None:
     """Diversity of generated texts and of equally many gold texts, from the report of `generate.audit`."""
     names = {"distinct-1": "distinct_1", "distinct-2": "distinct_2", "self-BLEU": "self_bleu"}
-    table(
-        [
-            {"texts": texts} | {name: report[key + suffix] for name, key in names.items()}
-            for texts, suffix in (("generated", ""), ("gold", "_gold"))
-        ],
-        digits=2,
-    )
+    table([{"texts": texts} | {name: report[key + suffix] for name, key in names.items()}
+           for texts, suffix in (("generated", ""), ("gold", "_gold"))], digits=2)
 
 
 def answers(models: dict[str, LanguageModel], context: Context, prefix: str = "") -> None:
@@ -269,18 +217,11 @@ def answers(models: dict[str, LanguageModel], context: Context, prefix: str = ""
     for name, lm in models.items():
         written, log_probabilities, scores = teacher.answers(lm, context, texts, prefix)
         for number, text in enumerate(texts):
-            row = {
-                "model": name,
-                task.wording.input.lower(): text,
-                task.wording.output.lower(): written[number],
-            }
+            row = {"model": name, task.wording.input.lower(): text, task.wording.output.lower(): written[number]}
             if scores is None:
                 row["log-probability"] = log_probabilities[number]
             else:
-                row |= {
-                    f"P({label})": float(scores[number, place].exp())
-                    for place, label in enumerate(task.labels)
-                }
+                row |= {f"P({label})": float(scores[number, place].exp()) for place, label in enumerate(task.labels)}
             rows.append(row)
     table(rows, digits=2)
 
@@ -289,9 +230,7 @@ def figure(number: int, settings: Settings) -> Image | Markdown:
     """A figure that this run has drawn, with its caption; a sentence if there is nothing for it to show."""
     path = settings.folder / "figures" / f"figure_{number}.png"
     if not path.exists():
-        return Markdown(
-            f"*Figure {number} has nothing to show: the notebooks it draws from have not been run.*"
-        )
+        return Markdown(f"*Figure {number} has nothing to show: the notebooks it draws from have not been run.*")
     caption = figures.caption(number, Results.read(settings.folder, settings))
     display(Image(path.read_bytes(), width=int(110 * figures.WIDTH), alt=caption))
     return Markdown(f"*Figure {number}. {caption}*")

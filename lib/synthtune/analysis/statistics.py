@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from synthtune.analysis.metrics import ORDERS, STATISTICS
+from synthtune.analysis.metrics import ORDERS, STATISTICS, main_metric
 
 Cells = Mapping[Hashable, Mapping[int, np.ndarray]]
 """For each cell (any name), for each seed, the per-example record: (N,) right or wrong, or (N, 10) for BLEU.
@@ -24,14 +24,14 @@ Cells = Mapping[Hashable, Mapping[int, np.ndarray]]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its interval, and how often the bootstrap found it above zero.
+    """A number, its interval, and how often the bootstrap found it above a threshold.
 
     Attributes
     ----------
     value, low, high : float
         In the metric's unit, percentage points.
     probability : float
-        Share of the resamples in which the number is above zero, ties counted half.
+        Share of the resamples in which the number is above the threshold, ties counted half.
     """
 
     value: float
@@ -59,6 +59,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
 def bleu_of_totals(totals: np.ndarray) -> np.ndarray:
     """Corpus BLEU of many corpora at once, from their summed statistics: `metrics.bleu_from`, vectorised.
 
+    sacrebleu scores one corpus a call; a run's bootstrap needs hundreds of thousands.
+
     Parameters
     ----------
     totals : array of shape (..., 10)
@@ -81,31 +83,29 @@ def bleu_of_totals(totals: np.ndarray) -> np.ndarray:
     return np.where(matched.sum(axis=-1) > 0, scores, 0.0)
 
 
-def score(examples: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def score(examples: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Accuracy or BLEU of weighted test sets.
 
     Parameters
     ----------
     examples : array of shape (N,) or (N, 10)
         Right or wrong, or BLEU statistics.
-    weights : array of shape (R, N), optional
-        How often each example was drawn in each of R resamples; once each by default.
+    weights : array of shape (R, N)
+        How often each example was drawn in each of R resamples.
 
     Returns
     -------
     array of shape (R,)
-        Percent; R is 1 if there are no weights.
+        Percent.
     """
-    if weights is None:
-        weights = np.ones((1, len(examples)))
     totals = weights @ examples
     return 100 * totals / weights.sum(axis=1) if examples.ndim == 1 else bleu_of_totals(totals)
 
 
 def examples_of(kind: str, per_example: Sequence[float]) -> np.ndarray:
-    """The per-example record of a results row in the shape that `score` takes: (N,) or, for NLG, (N, 10)."""
+    """The per-example record of a results row in the shape that `score` takes: (N,) or, for BLEU, (N, 10)."""
     record = np.asarray(per_example, dtype=float)
-    return record.reshape(-1, STATISTICS) if kind == "nlg" else record
+    return record.reshape(-1, STATISTICS) if main_metric(kind) == "bleu" else record
 
 
 def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[Hashable, np.ndarray]:
@@ -142,11 +142,8 @@ def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[
     """
     sizes = {len(record) for records in cells.values() for record in records.values()}
     if len(sizes) > 1:
-        raise ValueError(
-            f"The cells {stream and 'of ' + stream + ' '}were scored on test sets of different "
-            f"sizes ({sorted(sizes)}): paired comparison needs one test set. Delete their results "
-            "and run again."
-        )
+        raise ValueError(f"The cells {stream and 'of ' + stream + ' '}were scored on test sets of different sizes "
+                         f"({sorted(sizes)}): paired comparison needs one test set. Delete their results and run again.")
     if not sizes:
         return {}
     size = sizes.pop()
@@ -199,15 +196,15 @@ def of_the_best(cells: Cells, baseline: Hashable, resamples: int, seed: int) -> 
     return float((chosen - outside[names.index(baseline)]).mean())
 
 
-def estimate(resampled: np.ndarray, confidence: float = 0.95) -> Estimate:
+def estimate(resampled: np.ndarray, confidence: float = 0.95, threshold: float = 0.0) -> Estimate:
     """Percentile interval of a number computed on resamples.
 
     Parameters
     ----------
     resampled : array of shape (R + 1,)
         As `resample` returns, or any difference or mean of such arrays: the first entry is the number itself.
-    confidence : float
+    confidence, threshold : float
     """
     value, draws = float(resampled[0]), resampled[1:]
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(value, float(low), float(high), float((draws > 0).mean() + (draws == 0).mean() / 2))
+    return Estimate(value, float(low), float(high), float((draws > threshold).mean() + (draws == threshold).mean() / 2))

@@ -9,20 +9,23 @@ from typing import Any
 import pandas as pd
 
 from synthtune.analysis import statistics
+from synthtune.analysis.metrics import metrics_of
 from synthtune.analysis.results import (
-    CONDITIONS,
     FINE_TUNED,
-    FULL,
-    METRIC_NAMES,
     Results,
+    added,
     corpora_sentence,
     deployed,
+    mixture,
+    where,
+    write_texts,
 )
-from synthtune.files import atomic_path
+from synthtune.conditions import CONDITIONS, FULL, TEACHER
 
-TEACHER = "teacher"
-COLUMNS = (*CONDITIONS, TEACHER, FULL)
-_METRICS = {"classification": ("accuracy", "macro_f1"), "nlg": ("bleu", "chrf", "rouge_l")}
+
+def columns(shown: pd.DataFrame) -> list[str]:
+    """The conditions and references of the table."""
+    return [name.removesuffix(" seeds") for name in shown if name.endswith(" seeds")]
 
 
 def table_1(results: Results) -> pd.DataFrame:
@@ -32,9 +35,9 @@ def table_1(results: Results) -> pd.DataFrame:
     -------
     DataFrame
         Columns task, title, metric, labelled, synthetic (the number added in the conditions that add any),
-        and for each of gold, gold+annotated, gold+generated, gold+both, teacher, full: `<name>` (mean,
+        and for each condition, teacher and full: `<name>` (mean,
         percent), `<name> ±` (half the interval; NaN for one seed, and for the teacher, which is trained
-        once), `<name> seeds`; and `best`, the condition with the highest mean of the four.
+        once), `<name> seeds`; and `best`, the condition with the highest mean.
     """
     lines = []
     for task in results.tasks():
@@ -43,22 +46,16 @@ def table_1(results: Results) -> pd.DataFrame:
             continue
         cells = {condition: results.rows(task, budget, condition) for condition in CONDITIONS}
         cells |= {TEACHER: results.teacher(task, budget), FULL: results.ceiling(task)}
-        added = [int(rows.amount.iloc[0]) for rows in cells.values() if "amount" in rows and len(rows)]
-        for metric in _METRICS[results.kind(task)]:
-            line: dict[str, Any] = {
-                "task": task,
-                "title": results.title(task),
-                "metric": METRIC_NAMES[metric],
-                "labelled": budget,
-                "synthetic": max(added),
-            }
-            for name in COLUMNS:
-                rows = cells[name]
+        synthetic = max(int(rows.amount.iloc[0]) for rows in cells.values() if "amount" in rows and len(rows))
+        for name, metric in metrics_of(results.kind(task)).items():
+            line: dict[str, Any] = {"task": task, "title": results.title(task), "metric": metric.title, "labelled": budget,
+                                    "synthetic": synthetic}
+            for column, rows in cells.items():
                 mean, low = math.nan, math.nan
                 if len(rows):
-                    mean, low, _ = statistics.mean_interval(rows[metric], results.settings.figures.confidence)
-                line |= {name: mean, f"{name} ±": mean - low, f"{name} seeds": len(rows)}
-            means = {name: line[name] for name in CONDITIONS if not math.isnan(line[name])}
+                    mean, low, _ = statistics.mean_interval(rows[name], results.settings.figures.confidence)
+                line |= {column: mean, f"{column} ±": mean - low, f"{column} seeds": len(rows)}
+            means = {condition: line[condition] for condition in CONDITIONS if not math.isnan(line[condition])}
             lines.append(line | {"best": max(means, key=means.get)})
     return pd.DataFrame(lines)
 
@@ -67,20 +64,18 @@ def notes(results: Results) -> str:
     """The notes below the table: budget, interval, which corpora are real."""
     tasks = results.tasks()
     budgets = sorted({min(results.budgets(task)) for task in tasks if results.budgets(task)})
+    confidence = f"{100 * results.settings.figures.confidence:g} %"
+    sentences = (added(results, tasks), corpora_sentence(tasks, results.settings), mixture(results), _sizes(results))
     return (
-        f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over "
-        f"seeds ± half the {100 * results.settings.figures.confidence:g} % t interval over seeds (no ± "
-        "where there is one seed). Bold: highest mean of the four conditions, whether or not the "
-        f"difference is more than chance (the claims say that). The teacher is the large model "
-        f"itself{_fewer(results)}; full is a student trained on all true labels "
-        "of the pool. "
-        + " ".join(filter(None, [results.added(tasks), corpora_sentence(tasks, results.settings), results.mixture(), _sizes(results)]))
-    )
+        f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over seeds ± half the {confidence} "
+        "t interval over seeds (no ± where there is one seed). Bold: highest mean of the four conditions, whether or not the "
+        "difference is more than chance (the claims say that). The teacher is the large model "
+        f"itself{_fewer(results)}; full is a student trained on all true labels of the pool. " + " ".join(filter(None, sentences)))
 
 
 def _sizes(results: Results) -> str:
     """A sentence on the size and speed of student and teacher (medians over tasks); "" if they were not measured."""
-    each = pd.concat([deployed(results.students[results.students.task == task], results.teachers[results.teachers.task == task])
+    each = pd.concat([deployed(where(results.students, task=task), where(results.teachers, task=task))
                       for task in results.tasks()])
     if not len(each) or set(each["system"]) != {"teacher", "student"}:
         return ""
@@ -92,8 +87,8 @@ def _sizes(results: Results) -> str:
 def _fewer(results: Results) -> str:
     """Say so if the teacher answered fewer test examples than the students did."""
     for task in results.tasks():
-        teacher = results.teachers[(results.teachers.task == task) & (results.teachers.system == FINE_TUNED)]
-        students = results.students[results.students.task == task]
+        teacher = where(results.teachers, task=task, system=FINE_TUNED)
+        students = where(results.students, task=task)
         if len(teacher) and len(teacher.per_example.iloc[0]) < len(students.per_example.iloc[0]):
             return " (on a part of the test set: see figure 4)"
     return ""
@@ -106,26 +101,31 @@ def _number(line: pd.Series, name: str, plus_minus: str) -> str:
     return f"{line[name]:.1f}" + ("" if math.isnan(half) else f"{plus_minus}{half:.1f}")
 
 
+def _cells(shown: pd.DataFrame, line: pd.Series, bold: str, plus_minus: str) -> list[str]:
+    """The numbers of a line, the best in bold."""
+    cells = {name: _number(line, name, plus_minus) for name in columns(shown)}
+    return [bold.format(cell) if name == line.best else cell for name, cell in cells.items()]
+
+
 def markdown(shown: pd.DataFrame) -> str:
     """The table as GitHub shows it."""
-    lines = ["| Task | Metric | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * len(COLUMNS)]
+    names = columns(shown)
+    lines = ["| Task | Metric | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
     for _, line in shown.iterrows():
-        cells = [_number(line, name, " ± ") for name in COLUMNS]
-        cells = [f"**{cell}**" if name == line.best else cell for name, cell in zip(COLUMNS, cells)]
-        lines.append("| " + " | ".join([line.title, line.metric, *cells]) + " |")
+        lines.append("| " + " | ".join([line.title, line.metric, *_cells(shown, line, "**{}**", " ± ")]) + " |")
     return "\n".join(lines) + "\n"
 
 
 def latex(shown: pd.DataFrame) -> str:
     r"""The table as a LaTeX tabular with booktabs rules, ready for \input."""
-    head = " & ".join(["Task", "Metric", *COLUMNS])
-    lines = [r"\begin{tabular}{ll" + "r" * len(CONDITIONS) + "|rr}", r"\toprule", head + r" \\", r"\midrule"]
+    names = columns(shown)
+    lines = [r"\begin{tabular}{ll" + "r" * (len(names) - 2) + "|rr}", r"\toprule",
+             " & ".join(["Task", "Metric", *names]) + r" \\", r"\midrule"]
     previous = None
     for _, line in shown.iterrows():
         if previous not in (None, line.task):
             lines.append(r"\addlinespace")
-        cells = [_number(line, name, r" $\pm$ ").replace("–", "--") for name in COLUMNS]
-        cells = [rf"\textbf{{{cell}}}" if name == line.best else cell for name, cell in zip(COLUMNS, cells)]
+        cells = [cell.replace("–", "--") for cell in _cells(shown, line, r"\textbf{{{}}}", r" $\pm$ ")]
         lines.append(" & ".join([line.title if line.task != previous else "", line.metric, *cells]) + r" \\")
         previous = line.task
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
@@ -135,14 +135,7 @@ def write(run_dir: str | Path, settings: Any) -> list[Path]:
     """Write table_1.csv, table_1.md and table_1.tex into `run_dir`/figures and return their paths."""
     results = Results.read(run_dir, settings)
     shown = table_1(results)
-    written = []
-    for suffix, text in (
-        ("csv", shown.to_csv(index=False, float_format="%.6g")),
-        ("md", markdown(shown) + "\n" + notes(results) + "\n"),
-        ("tex", "% " + notes(results) + "\n" + latex(shown)),
-    ):
-        path = Path(run_dir) / "figures" / f"table_1.{suffix}"
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, "utf-8")
-        written.append(path)
-    return written
+    return write_texts(Path(run_dir) / "figures", {
+        "table_1.csv": shown.to_csv(index=False, float_format="%.6g"),
+        "table_1.md": markdown(shown) + "\n" + notes(results) + "\n",
+        "table_1.tex": "% " + notes(results) + "\n" + latex(shown)})

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from synthtune import mixture, number_format
-from synthtune.analysis.results import CONDITIONS
+from synthtune.conditions import CONDITIONS
 from synthtune.custom.parts import WHOLE, Part
 from synthtune.models import assets
 from synthtune.number_format import NumberFormat

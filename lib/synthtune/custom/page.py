@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from synthtune import __version__, mixture
 from synthtune.analysis import figures, metrics, report
-from synthtune.analysis.results import CONDITIONS, GOLD, METRIC_NAMES
+from synthtune.conditions import CONDITIONS, GOLD
 from synthtune.custom.baselines import NEAREST, SETFIT, TFIDF
 from synthtune.custom.confidence import Confidence, OfLabels
 from synthtune.custom.parts import cut_in_words
@@ -36,7 +36,7 @@ _COLOURS = {TEACHER: "#D55E00", TFIDF: "#777777", NEAREST: "#777777", SETFIT: "#
 
 def metric_name(outcome: Outcome) -> str:
     """Name of the metric, as sentences use it."""
-    return METRIC_NAMES[outcome.whole.task.metric]
+    return metrics.METRICS[outcome.whole.task.metric].title
 
 
 def verdict(outcome: Outcome) -> str:
@@ -168,8 +168,8 @@ def scores_picture(outcome: Outcome) -> Figure:
             student = row.system in CONDITIONS
             axes.errorbar([row.value], [place], xerr=[[row.value - row.low], [row.high - row.value]], capsize=2, elinewidth=1,
                           markersize=7 if row.system == outcome.winner else 5, linestyle="",
-                          marker=figures.STYLES[row.system]["marker"] if student else "x",
-                          color=figures.STYLES[row.system]["color"] if student else _COLOURS[row.system])
+                          marker=CONDITIONS[row.system].marker if student else "x",
+                          color=CONDITIONS[row.system].color if student else _COLOURS[row.system])
         axes.set_yticks(range(len(shown)), [f"{system}, shipped" if system == outcome.winner else system
                                             for system in shown["system"]])
         axes.set_ylim(-0.6, len(shown) - 0.4)

@@ -25,7 +25,7 @@ import torch
 
 from synthtune import annotate, experiment, generate, student, teacher
 from synthtune.analysis import metrics, statistics
-from synthtune.analysis.results import ANNOTATED, BOTH, CONDITIONS, GENERATED, GOLD
+from synthtune.conditions import ANNOTATED, BOTH, CONDITIONS, GENERATED, GOLD
 from synthtune.custom import baselines, forecast, record
 from synthtune.custom.confidence import Confidence, OfLabels, OfTexts
 from synthtune.custom.parts import WHOLE, WORK, Part, parts, settings_of

@@ -30,7 +30,7 @@ import pandas as pd
 import psutil
 
 from synthtune import tasks
-from synthtune.analysis.results import FULL, GOLD
+from synthtune.conditions import FULL, GOLD
 from synthtune.errors import SettingsError, nearest
 from synthtune.experiment import cells_given
 from synthtune.files import atomic_path, write_json

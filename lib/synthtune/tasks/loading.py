@@ -132,7 +132,7 @@ class Task:
     @property
     def metric(self) -> str:
         """Name of the metric that figures show."""
-        return "accuracy" if self.kind == "classification" else "bleu"
+        return metrics.main_metric(self.kind)
 
 
 def load(name: str, settings: Settings) -> Task:

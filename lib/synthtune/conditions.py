@@ -1,0 +1,79 @@
+"""The conditions of the study: what a student is trained on. An entry of `CONDITIONS` is all that is said of one anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "full"
+HARD = "gold+annotated, hard labels"
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition.
+
+    Attributes
+    ----------
+    annotated, generated : float
+        Shares of the added synthetic examples, 0 to 1; both are 0 where none are added.
+    color, marker, linestyle
+        How figures draw it, as matplotlib names them.
+    label : str
+        What legends call it, if not by its name.
+    """
+
+    annotated: float = 0
+    generated: float = 0
+    color: str = "#444444"
+    marker: str = ""
+    linestyle: Any = "-"
+    label: str = ""
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Keyword arguments of matplotlib's `plot`."""
+        return {"color": self.color, "marker": self.marker, "linestyle": self.linestyle}
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether synthetic examples are added to gold."""
+        return self.annotated + self.generated > 0
+
+    @property
+    def kinds(self) -> str:
+        """Which synthetic examples are added, in words."""
+        return "of both kinds" if self.annotated and self.generated else "annotated" if self.annotated else "generated"
+
+    @property
+    def examples(self) -> str:
+        """The synthetic examples that are added, in words and before a verb."""
+        if not (self.annotated and self.generated):
+            return f"{self.kinds} examples"
+        return f"examples, {'half of each kind' if self.annotated == 0.5 else f'{self.annotated:.0%} annotated'},"
+
+
+# Okabe and Ito's palette, whose colours differ in all common kinds of colour blindness. Markers and line styles
+# differ as well, for print without colour.
+CONDITIONS = {
+    GOLD: Condition(color="#E69F00", marker="o"),
+    ANNOTATED: Condition(annotated=1, color="#0072B2", marker="s"),
+    GENERATED: Condition(generated=1, color="#009E73", marker="^", linestyle="-."),
+    BOTH: Condition(annotated=0.5, generated=0.5, color="#CC79A7", marker="D", linestyle=(0, (4, 1))),
+}
+"""Every condition that figures and table compare, by its name and in their order."""
+
+REFERENCES = {
+    TEACHER: Condition(color="#D55E00", linestyle=(0, (5, 2))),
+    FULL: Condition(linestyle=":", label="full (all true labels)"),
+    HARD: Condition(annotated=1, color="#56B4E9", marker="v"),
+}
+"""What conditions are compared with: the teacher itself; a student trained on all true labels of the pool; and annotated examples
+with the teacher's label alone, where `students.synthetic_labels` is "soft", which only figure 6 shows.
+"""
+
+
+def condition(name: str) -> Condition:
+    """A condition or reference by its name."""
+    return CONDITIONS[name] if name in CONDITIONS else REFERENCES[name]
