@@ -1,4 +1,4 @@
-"""How long a run on a user's rows will take, said before it starts.
+"""How long a run on custom data will take, said before it starts.
 
 The work of each kind is counted from the settings and multiplied by what a unit of it took on one core of a reference machine
 (a Xeon with AMX, the laptop's models). This machine is compared with that one by the rate at which it multiplies matrices. It
