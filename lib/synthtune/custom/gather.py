@@ -172,13 +172,10 @@ def choose(table: Table, task: TaskFile) -> tuple[Columns | None, list[Guess], l
         return None, [], problems
     guesses, values = [], _first_values(table)
     kind = "nlg" if task.target else "classification" if task.label or named else ""
-    all_columns = f"Columns: {listed(table.columns, most=12)}"
     if not output:
         output, guessed_kind, why = _guess_output(values, text or [], classification=named)
         if not output:
-            return None, [], [_of_header(table, "which label", "", "which column holds the labels cannot be guessed",
-                                   "Name it in the task file with 'label:', or with 'target:' if it holds texts to be written. "
-                                   + all_columns + ".")]
+            return None, [], [_of_header(table, "which label", columns=listed(table.columns, most=12))]
         kind = kind or guessed_kind
         what, means, because = ("label", "classification", "labels repeat and are short") if kind == "classification" else (
             "target", "text-to-text generation", f"most values of '{output}' are different texts")
@@ -186,13 +183,11 @@ def choose(table: Table, task: TaskFile) -> tuple[Columns | None, list[Guess], l
     if not text:
         text, why = _guess_text(values, output)
         if not text:
-            return None, guesses, [_of_header(table, "which text", "", "which column holds the texts cannot be guessed",
-                                        f"Name it in the task file with 'text:'. {all_columns}.")]
+            return None, guesses, [_of_header(table, "which text", columns=listed(table.columns, most=12))]
         guesses.append(Guess(table.file, "text", " and ".join(text), why))
     problems = missing(table, [*text, output])
     if output in values[output]:
-        what = f"the file seems to begin with a row, for its column name {shown_text(output)} is also a value"
-        problems.append(_of_header(table, "no header", "", what, "Write a line with the names of the columns above it."))
+        problems.append(_of_header(table, "no header", shown=shown_text(output)))
     return Columns(tuple(text), output, kind, task.label_separator or ""), guesses, problems
 
 
@@ -213,16 +208,15 @@ def missing(table: Table, wanted: list[str]) -> list[Problem]:
         found = table.columns.count(name)
         if not found:
             hint = nearest(name, dict.fromkeys(table.columns[:50]))
-            problems.append(_of_header(table, "missing column", name, "no such column", hint[:1].upper() + hint[1:]))
+            problems.append(_of_header(table, "missing column", name, hint=hint[:1].upper() + hint[1:]))
         elif found > 1:
-            problems.append(_of_header(table, "column twice", name, f"{found} columns have this name",
-                                       "Rename all but the one that is meant."))
+            problems.append(_of_header(table, "column twice", name, number=found))
     return problems
 
 
-def _of_header(table: Table, name: str, column: str, what: str, advice: str) -> Problem:
+def _of_header(table: Table, check: str, column: str = "", **values: Any) -> Problem:
     """An error about the header."""
-    return table.problem(name, column, (table.header,) if table.header else (), what, advice, "error")
+    return table.problem(check, column, (table.header,) if table.header else (), **values)
 
 
 def _first_values(table: Table) -> dict[str, list[str]]:

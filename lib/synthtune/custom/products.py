@@ -61,7 +61,7 @@ def _write(outcome: Outcome, folder: Path) -> None:
     if outcome.settings.custom.export == "onnx":
         deployed.to_onnx(model, outcome.own.labels)
     predicted, to_label = deployed.predictions(outcome, model)
-    _write_text(model / "README.md", _model_card(outcome))
+    _write_text(model / "README.md", f"{_model_card(outcome)}\n")
     for name, table in (("predictions.csv", predicted), ("to_label.csv", to_label)):
         if len(table):
             write_csv(table, folder / name, outcome.own.labels)
@@ -112,7 +112,7 @@ def _write_augmented(outcome: Outcome, rows: pd.DataFrame, folder: Path) -> None
         rows[rows["dropped"] == ""].to_parquet(temporary / "train.parquet", index=False)
         rows[rows["dropped"] != ""].to_parquet(temporary / "dropped.parquet", index=False)
         write_csv(rows, temporary / "augmented.csv", outcome.own.labels)
-        (temporary / "README.md").write_text(_data_card(outcome, rows), "utf-8")
+        (temporary / "README.md").write_text(f"{_data_card(outcome, rows)}\n", "utf-8")
 
 
 def write_csv(table: pd.DataFrame, path: Path, labels: Sequence[str] = ()) -> None:
@@ -134,19 +134,19 @@ def _write_text(path: Path, text: str) -> None:
         temporary.write_text(text, "utf-8")
 
 
-def _data_card(outcome: Outcome, rows: pd.DataFrame) -> str:
+def _data_card(outcome: Outcome, rows: pd.DataFrame) -> DatasetCard:
     own, settings = outcome.own, outcome.settings
     # `datasets` caches by the folder's name and the configuration's: of two tasks, and of two runs of one, the latter must differ.
     config = {"config_name": f"rows-{digest(rows.to_json(orient='values'))[:12]}", "data_files": [
         {"split": "train", "path": "train.parquet"}, {"split": "dropped", "path": "dropped.parquet"}]}
     reasons = rows.loc[rows["dropped"] != "", ["source", "dropped"]].value_counts()
-    return str(DatasetCard.from_template(
+    return DatasetCard.from_template(
         DatasetCardData(configs=[config]), template_path=str(HERE / "data_card.md.jinja"), outcome=outcome, settings=settings,
         name=_plain(own.task.name), introduction=f"{_plain(own.task.description or KINDS[own.kind])} The rows were {MADE_BY}.",
         counts=rows.assign(kept=rows["dropped"] == "").groupby("source", sort=False)["kept"].agg(["size", "sum"]),
         dropped="; ".join(f"{number:,} {source}, {reason}" for (source, reason), number in reasons.items()),
         metric=page.metric_name(outcome), teacher=outcome.score(TEACHER), version=__version__,
-        annotator=_teacher(settings.annotate, settings), generator=_teacher(settings.generate, settings)))
+        annotator=_teacher(settings.annotate, settings), generator=_teacher(settings.generate, settings))
 
 
 def _teacher(section: AnnotateSettings | GenerateSettings, settings: Settings) -> str:
@@ -155,10 +155,10 @@ def _teacher(section: AnnotateSettings | GenerateSettings, settings: Settings) -
     return f"{settings.teacher.model}, fine-tuned on the gold rows"
 
 
-def _model_card(outcome: Outcome) -> str:
+def _model_card(outcome: Outcome) -> ModelCard:
     own, settings, names = outcome.own, outcome.settings, pair_of(outcome.own)
     stored = settings.model_dump(mode="json")
-    return str(ModelCard.from_template(
+    return ModelCard.from_template(
         ModelCardData(library_name="transformers", tags=["synthtune"],
                       pipeline_tag="text-classification" if own.kind == "classification" else None),
         template_path=str(HERE / "model_card.md.jinja"), outcome=outcome, settings=settings, name=_plain(own.task.name),
@@ -168,7 +168,7 @@ def _model_card(outcome: Outcome) -> str:
         calibration="A label has a probability of its own; said is the likeliest set of those that labelled rows have."
         if own.columns.separator else _calibration(outcome.confidence),
         chosen=json.dumps({name: stored[name] for name in ("profile", "seed", "teacher", "annotate", "generate", "students")},
-                          indent=1)))
+                          indent=1))
 
 
 def _calibration(by: Confidence) -> str:

@@ -20,9 +20,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
-from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, numbered
+from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, numbered, problem
 from synthtune.errors import RowsError, SynthtuneError
 
 LINE_LIMIT = 16 * 2**20
@@ -137,10 +137,9 @@ class Table:
     warnings: list[Problem] = field(default_factory=list)
     encoding: str = "utf-8"
 
-    def problem(self, name: str, column: str, rows: Iterable[int], what: str, advice: str,
-                severity: Literal["error", "warning"] = "warning", more: int = 0) -> Problem:
-        """A problem of some rows of the file."""
-        return Problem(severity, name, self.file, column, tuple(map(int, rows)), self.unit, what, advice, more)
+    def problem(self, check: str, column: str = "", rows: Iterable[int] = (), more: int = 0, **values: Any) -> Problem:
+        """A problem of some rows of the file; see `report.problem`."""
+        return problem(check, self.file, column, rows, self.unit, more, **values)
 
 
 def open_table(path: Path, file: str, *, split: str = "train", separator: str | None = None, encoding: str | None = None,
@@ -254,9 +253,7 @@ def _by_start(head: bytes, file: str) -> tuple[str, str, list[Problem]] | None:
     """The encoding that the first bytes of a file tell, if they do; binary content is refused."""
     for mark, name in _MARKS:
         if head.startswith(mark):
-            return name, "its byte-order mark", [
-                Problem("warning", "byte-order mark", file, "", (1,), "line", "starts with a byte-order mark",
-                        "It is not part of the first column's name; --fix removes it.")]
+            return name, "its byte-order mark", [problem("byte-order mark", file, rows=[1], unit="line")]
     for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         if len(head) >= 8 and head[first::2].count(0) > 0.4 * len(head):
             return name, "every second byte is NUL", []
@@ -292,9 +289,7 @@ def _by_lines(handle: BinaryIO, file: str) -> tuple[str, str, list[Problem]]:
 
         if best := charset_normalizer.from_bytes(sample, cp_isolation=_OTHER_SCRIPTS).best():
             name, why = best.encoding, "not UTF-8; the letters fit this one best"
-    return name, why, [Problem(
-        "warning", "wrong encoding", file, "", tuple(numbers), "line", f"not UTF-8; read as {name}", "Check the letters of these "
-        "lines, and name the right 'encoding:' in the task file if they are wrong; --fix writes UTF-8.", others - len(numbers))]
+    return name, why, [problem("wrong encoding", file, "", numbers, "line", others - len(numbers), encoding=name)]
 
 
 Line = tuple[int, str, bool]

@@ -10,7 +10,7 @@ from synthtune import settings
 from synthtune.analysis.metrics import joined_labels, split_labels
 from synthtune.custom import checks, gather, hub, readers, task_file
 from synthtune.custom.gather import Columns, Gathered
-from synthtune.custom.report import Count, Guess, Problem, Report, of_file
+from synthtune.custom.report import Count, Guess, Problem, Report, problem
 from synthtune.custom.rows import CustomData, held_out, wording_of
 from synthtune.custom.task_file import TaskFile
 from synthtune.errors import RowsError
@@ -55,7 +55,7 @@ def read(path: str | Path) -> CustomData:
         except RowsError as error:
             said = _without(str(error), file)
             report.problems.append(_no_rows(role, file, said) if isinstance(error, readers.EmptyFile) and role != "rows"
-                                   else of_file("error", "file", file, said))
+                                   else problem("file", file, said=said))
     own = _checked(task, chosen, report, gathered)
     _left_out(own)
     _not_testable(own, chosen)
@@ -81,7 +81,7 @@ def _not_testable(own: CustomData, chosen: settings.Settings) -> None:
         held_out(own, chosen)
     except RowsError as error:
         file = own.task.rows
-        own.report.problems.append(of_file("error", "not testable", file, _without(str(error), file)))
+        own.report.problems.append(problem("not testable", file, said=_without(str(error), file)))
 
 
 def _files(task: TaskFile, guesses: list[Guess]) -> dict[str, str]:
@@ -95,10 +95,7 @@ def _files(task: TaskFile, guesses: list[Guess]) -> dict[str, str]:
 
 def _no_rows(role: str, file: str, what: str) -> Problem:
     """A file that has no rows; only the labelled ones cannot be done without."""
-    if role == "rows":
-        return of_file("error", "no rows", file, what, "Add labelled rows.")
-    advice = f"Nothing is read of it; add rows, or leave '{role}:' out of the task file."
-    return of_file("warning", "no rows", file, what, advice)
+    return problem("no rows" if role == "rows" else "nothing read", file, said=what, role=role)
 
 
 def _without(sentence: str, file: str) -> str:
@@ -124,8 +121,7 @@ def _checked(task: TaskFile, chosen: settings.Settings, report: Report, gathered
         if not count.rows_in:
             report.problems.append(_no_rows(role, count.file, "no rows below the names of the columns"))
         elif not count.used:
-            report.problems.append(of_file("error", "no rows", count.file, "no row can be used",
-                                           "The warnings say why; correct the file."))
+            report.problems.append(problem("no row used", count.file))
     gold, unlabelled, test = (_table(sieves[role].frame if role in sieves else None, columns, task.label_names)
                               for role in ("rows", "unlabelled", "test"))
     if kind == "classification":
@@ -150,11 +146,9 @@ def _sieved(task: TaskFile, report: Report, gathered: dict[str, Gathered], kind:
         if spelling and each.columns.output:
             sieve.without_contradictions()
     # In the order of what is worth most: test rows stay as they are, gold rows are not also unlabelled.
-    for role, other, advice in (("rows", "test", "It is used for testing only."),
-                                ("unlabelled", "test", "It is used for testing only."),
-                                ("unlabelled", "rows", "It is used with its label only.")):
+    for role, other in (("rows", "test"), ("unlabelled", "test"), ("unlabelled", "rows")):
         if role in sieves and other in sieves:
-            sieves[role].without_known(sieves[other], advice)
+            sieves[role].without_known(sieves[other])
     return sieves
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import islice
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
+import yaml
+
+SENTENCES = yaml.safe_load(Path(__file__).with_name("problems.yaml").read_text("utf-8"))
 
 SHOWN_ROWS = 5
 """Row numbers that a sentence names before it says how many more there are."""
@@ -77,9 +81,12 @@ class Problem:
         return printable(f"{', '.join(place)}: {self.what}. {self.advice}".rstrip())
 
 
-def of_file(severity: Literal["error", "warning"], name: str, file: str, what: str, advice: str = "") -> Problem:
-    """A problem of a whole file."""
-    return Problem(severity, name, file, "", (), "row", what, advice)
+def problem(check: str, file: str, column: str = "", rows: Iterable[int] = (), unit: str = "row", more: int = 0,
+            **values: Any) -> Problem:
+    """A problem with the sentences that `problems.yaml` has for a check; `values` fill them in."""
+    said = SENTENCES[check]
+    return Problem(said.get("severity", "warning"), said.get("name", check), file, column, tuple(map(int, rows)), unit,
+                   said["what"].format(**values), said["advice"].format(**values), more)
 
 
 @dataclass(frozen=True)
