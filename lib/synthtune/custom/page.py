@@ -125,9 +125,9 @@ def annotator(outcome: Outcome) -> str:
     """Who labelled the synthetic rows, where it is not the teacher alone; "" where there are none to label."""
     whole = outcome.whole
     labelled = len(outcome.annotated) or outcome.generated["relabelled"].notna().any()
-    if not labelled or not mixture.wanted(whole.task, whole.settings):
+    if not labelled or not mixture.wanted(whole.context):
         return ""
-    return mixture.sentence(mixture.weigh(whole.task, whole.budget, whole.settings))
+    return mixture.sentence(mixture.weigh(whole.context))
 
 
 def covered(outcome: Outcome) -> str:

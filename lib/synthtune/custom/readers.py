@@ -346,7 +346,8 @@ def _delimited(path: Path, file: str, separator: str | None, given: str | None) 
         separator = declared or _separator(lines(), file)
         why = ("a line above the column names says so" if declared else "it is in no header" if separator == ONE_COLUMN
                else "the header and most rows have the same number of cells")
-        guesses.append(Guess(file, "separator", _separator_name(separator), why))
+        name = "none: one column" if separator == ONE_COLUMN else _separator_name(separator)
+        guesses.append(Guess(file, "separator", name, why))
     quotes = _quotes(lines, file, separator)
     if quotes != "around cells":
         guesses.append(Guess(file, "quotes", quotes, "taken for marks right around cells, they leave rows broken"))
@@ -378,7 +379,7 @@ def _delimited(path: Path, file: str, separator: str | None, given: str | None) 
 
 
 def _separator_name(separator: str) -> str:
-    return (SEPARATORS | {ONE_COLUMN: "none: one column"}).get(separator, f"'{separator}'")
+    return SEPARATORS.get(separator, f"'{separator}'")
 
 
 def _names(cells: Sequence[Any]) -> list[str]:
