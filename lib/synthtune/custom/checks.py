@@ -1,7 +1,8 @@
 """What can be wrong with labelled rows, looked for all at once before anything is trained.
 
 Cells are checked as they are in the file, by tables of rules; what they say is in `problems.yaml`. (A schema library would need
-the same rules and sentences, and a translation of what it raises.) Rows are then cleaned in the ways that change no meaning, and checked against each other.
+the same rules and sentences, and a translation of what it raises.) Rows are then cleaned in the ways that change no meaning, and
+checked against each other.
 """
 
 from __future__ import annotations
@@ -123,11 +124,12 @@ def cells(gathered: Gathered) -> list[Problem]:
             problems.append(table.problem("formula", column, frame["row"][computed]))
     decoded = _noted(frame, DECODED)
     if decoded.any():
-        problems.append(table.problem("mixed encodings", "", frame["row"][decoded], shown=shown_text(frame["text"][decoded].iloc[0])))
+        example = frame["text"][decoded].iloc[0]
+        problems.append(table.problem("mixed encodings", "", frame["row"][decoded], shown=shown_text(example)))
     for reason, number in gathered.dropped.items():
         rows = gathered.named.get(reason, [])
-        problems.append(table.problem("row left out" if rows else "row left out by chance", "", rows, number - len(rows) if rows else 0,
-                                      reason=reason, number=number))
+        check, more = ("row left out", number - len(rows)) if rows else ("row left out by chance", 0)
+        problems.append(table.problem(check, "", rows, more, reason=reason, number=number))
     return [*problems, *table.warnings]
 
 

@@ -123,7 +123,8 @@ class TaskFile(BaseModel):
     @classmethod
     def _a_path(cls, value: str | None) -> str | None:
         if value and ("://" in value or value.startswith(("hf:", "s3:", "gs:"))):
-            raise ValueError("is an address; download it and give the path: nothing is fetched here but datasets on the Hugging Face hub (hub: owner/name)")
+            raise ValueError("is an address; download it and give the path: nothing is fetched here but datasets on the Hugging Face "
+                             "hub (hub: owner/name)")
         if value and "\0" in value:
             raise ValueError("is no path: it has a NUL byte")
         return value
