@@ -200,7 +200,7 @@ class ClusterSettings(_Section):
 
 
 class CustomDataSettings(_Section):
-    """A user's own rows (`--task FILE`, `06_your_task`)."""
+    """Custom data (`--task FILE`, `06_your_task`)."""
 
     folds: int = Field(4, ge=2, description="parts of the labelled rows, each held out once, where there is no test file")
     max_tokens: int = Field(128, ge=32, description="longest text that is read or written, in tokens; less if texts are short")
@@ -247,7 +247,7 @@ class Settings(_Section):
     students: StudentSettings = StudentSettings()
     endpoint: EndpointSettings | None = None
     custom: CustomDataSettings = CustomDataSettings()
-    custom_task: str | None = Field(None, description="name of a task of the user's own rows; set by what reads them")
+    custom_task: str | None = Field(None, description="name of a task of custom data; set by what reads them")
     figures: FigureSettings = FigureSettings()
     plan: PlanSettings = PlanSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -413,7 +413,7 @@ class Settings(_Section):
         without = {name: {key: value for key, value in mine[name].items() if key not in HOW}
                    if isinstance(mine[name], dict) else mine[name] for name in sections if name in mine}
         if task is not None and task == self.custom_task:
-            # Of a user's own rows the pool is as large as they are many, and the annotated inputs have a digest of their own:
+            # Of custom data the pool is as large as they are many, and the annotated inputs have a digest of their own:
             # more unlabelled rows, or more of them annotated, change no pair that is generated.
             del relevant["pool_size"]
             without.get("annotate", {}).pop("inputs", None)
@@ -582,7 +582,7 @@ def read(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
 
 def for_custom_data(profile: str, kind: str, labels: int, measured: dict[str, Any], overrides: list[str] | dict[str, Any] | None,
                  run_dir: str | Path) -> Settings:
-    """A profile as it is for a user's own rows.
+    """A profile as it is for custom data.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A user's own rows: read from the files people have, checked before any training, never silently lost.
+"""Custom data: read from the files people have, checked before any training, never silently lost.
 
     own = read("my_task.yaml")
     print(own.report)

@@ -27,15 +27,10 @@ def systems(kind: str, settings: Settings) -> dict[str, Answer]:
     """The baselines for a kind of task, by name; SetFit only where that package is installed."""
     if kind == "nlg":
         return {NEAREST: nearest}
-    found: dict[str, Answer] = {TFIDF: tfidf}
+    models: dict[str, Callable[[Sequence[Example]], Any]] = {TFIDF: tfidf_model}
     if importlib.util.find_spec("setfit"):
-        found[SETFIT] = lambda gold, texts: setfit(gold, texts, settings)
-    return found
-
-
-def tfidf(gold: Sequence[Example], texts: Sequence[str]) -> list[str]:
-    """What `tfidf_model` says of texts."""
-    return [str(label) for label in tfidf_model(gold).predict(list(texts))]
+        models[SETFIT] = lambda gold: setfit_model(gold, settings)
+    return {name: lambda gold, texts, fit=fit: list(map(str, fit(gold).predict(list(texts)))) for name, fit in models.items()}
 
 
 def _vectorizer() -> TfidfVectorizer:
@@ -55,11 +50,6 @@ def nearest(gold: Sequence[Example], texts: Sequence[str]) -> list[str]:
     known = vectorizer.fit_transform([example.text for example in gold])
     best = (vectorizer.transform(list(texts)) @ known.T).toarray().argmax(1)
     return [gold[place].target for place in best]
-
-
-def setfit(gold: Sequence[Example], texts: Sequence[str], settings: Settings) -> list[str]:
-    """What `setfit_model` says of texts."""
-    return [str(label) for label in setfit_model(gold, settings).predict(list(texts))]
 
 
 def setfit_model(gold: Sequence[Example], settings: Settings, iterations: int = 20) -> Any:

@@ -1,7 +1,8 @@
 """What can be wrong with labelled rows, looked for all at once before anything is trained.
 
-Cells are checked as they are in the file, by a pandera schema; rows are then cleaned in the ways that change
-no meaning, and checked against each other.
+Cells are checked as they are in the file, by tables of rules; what they say is in `problems.yaml`. (A schema library would need
+the same rules and sentences, and a translation of what it raises.) Rows are then cleaned in the ways that change no meaning, and
+checked against each other.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pandas as pd
-import pandera.pandas as pa
 
 from synthtune.analysis.metrics import split_labels
 from synthtune.custom.gather import Gathered
@@ -71,93 +70,24 @@ _UNITED = {";": True, "|": True, ",": True, "/": False, "&": False, "+": False, 
 """What stands between several labels of a cell, and whether it seldom is part of a label."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A check of single cells: what is wrong where `finds` says so, and what is done about it."""
-
-    what: str
-    advice: str
-    finds: Callable[[str], Any]
-
-
-TEXT_RULES = {
-    "empty text": Rule(
-        "an empty text", "These rows are left out; --fix removes them.", lambda cell: not _bare(cell)
-    ),
-    "number as text": Rule(
-        "a number where a text should be",
-        "It is read as the text it is; check that this is the right column.",
-        lambda cell: is_number(cell),
-    ),
-    "date as text": Rule(
-        "a date where a text should be",
-        "It is read as the text it is; check that this is the right column.",
-        lambda cell: _DATE.fullmatch(cell.strip()),
-    ),
-    "placeholder": Rule(
-        "a word that stands for a missing value in many files",
-        "It is read as a text; remove the row if it is none.",
-        lambda cell: cell.strip().lower() in _MISSING | _MAYBE_MISSING,
-    ),
-    "spreadsheet formula": Rule(
-        "a text that a spreadsheet would run as a formula",
-        "It is escaped with a ' in front wherever it is written as CSV.",
-        lambda cell: cell.startswith(SPREADSHEET_START),
-    ),
-    "HTML": Rule(
-        "HTML tags or entities",
-        "They are read as they are, and escaped in reports; remove them if they are "
-        "not part of what the model should read.",
-        _TAG.search,
-    ),
+TEXT_RULES: dict[str, Callable[[str], Any]] = {
+    "empty text": lambda cell: not _bare(cell),
+    "number as text": lambda cell: is_number(cell),
+    "date as text": lambda cell: _DATE.fullmatch(cell.strip()),
+    "placeholder": lambda cell: cell.strip().lower() in _MISSING | _MAYBE_MISSING,
+    "spreadsheet formula": lambda cell: cell.startswith(SPREADSHEET_START),
+    "HTML": _TAG.search,
 }
-LABEL_RULES = {
-    "empty label": Rule(
-        "no label",
-        "These rows are left out; --fix removes them. Put them into the unlabelled file if "
-        "they should be used.",
-        lambda cell: not plain(cell),
-    ),
-    "spaces in label": Rule(
-        "a label with spaces around it, or with other space between its words than one blank",
-        "It is read with none around it and one blank between words; --fix writes it so.",
-        lambda cell: cell.strip() and cell != on_one_line(cell),
-    ),
-    "unseen in label": Rule(
-        "a label with characters that are not seen, HTML entities, letters made of parts, or the quotes and brackets of a list",
-        "It is read without them, in whole letters; --fix writes it so.",
-        lambda cell: plain(cell) != on_one_line(STRAY.sub("", cell)),
-    ),
-    "formula as label": Rule(
-        "a label that a spreadsheet would run as a formula",
-        "It is escaped with a ' in front wherever it is written as CSV.",
-        lambda cell: runs(cell),
-    ),
-    "date as label": Rule(
-        "a date or a time where a label should be",
-        "A spreadsheet makes dates of labels such as 1-2 and MAR1: write what was meant, in a column of the format Text.",
-        lambda cell: _DATE.fullmatch(cell.strip()),
-    ),
+LABEL_RULES: dict[str, Callable[[str], Any]] = {
+    "empty label": lambda cell: not plain(cell),
+    "spaces in label": lambda cell: cell.strip() and cell != on_one_line(cell),
+    "unseen in label": lambda cell: plain(cell) != on_one_line(STRAY.sub("", cell)),
+    "formula as label": lambda cell: runs(cell),
+    "date as label": lambda cell: _DATE.fullmatch(cell.strip()),
 }
-CELL_RULES = {
-    "NUL byte": Rule(
-        "NUL bytes or byte-order marks inside",
-        "They are removed; --fix removes them in the file.",
-        STRAY.search,
-    ),
-    "damaged letters": Rule(
-        "letters that could not be decoded (\ufffd)",
-        "Correct them, or name the file's 'encoding'.",
-        lambda cell: "\ufffd" in cell,
-    ),
-}
-
-
-JSON_RULE = Rule(
-    "a list or an object as JSON or Python writes it",
-    "It is read as the text it is; write the one text or label that is meant.",
-    lambda cell: _JSON.fullmatch(plain(cell)),
-)
+CELL_RULES: dict[str, Callable[[str], Any]] = {"NUL byte": STRAY.search, "damaged letters": lambda cell: "\ufffd" in cell}
+JSON_RULE: dict[str, Callable[[str], Any]] = {"JSON": lambda cell: _JSON.fullmatch(plain(cell))}
+"""Checks of single cells by their names in `problems.yaml`: whether they find something wrong."""
 
 
 def is_number(cell: str) -> bool:
@@ -176,57 +106,36 @@ def _bare(cell: str) -> str:
 
 def cells(gathered: Gathered) -> list[Problem]:
     """Check every cell of a file as it is there."""
-    frame, roles = gathered.frame, gathered.columns.roles
+    frame, table = gathered.frame, gathered.table
     labels = gathered.columns.kind == "classification"
-    always = CELL_RULES | ({"JSON": JSON_RULE} if labels else {})  # texts to be written may well be made from JSON
-    rules = {
-        "text": TEXT_RULES | always,
-        "text_pair": TEXT_RULES | always,
-        "output": (LABEL_RULES if labels else TEXT_RULES) | always,
-    }
-    schema = pa.DataFrameSchema(
-        {
-            role: pa.Column(
-                str,
-                [
-                    pa.Check(lambda cell, finds=rule.finds: not finds(cell), element_wise=True, error=name)
-                    for name, rule in rules[role].items()
-                ],
-            )
-            for role in roles
-        }
-    )
     problems = []
-    try:
-        schema.validate(frame, lazy=True)
-    except pa.errors.SchemaErrors as found:
-        for (role, name), cases in found.failure_cases.groupby(["column", "check"], sort=False):
-            rule = rules[role][name]
-            example = frame[role][cases["index"].iloc[0]]
-            shown = f", {shown_text(example)}" if example.strip() else ""
-            rows = frame["row"][cases["index"]]
-            problems.append(_problem(gathered, name, roles[role], rows, rule.what + shown, rule.advice))
-    for role, place in zip(roles, map(gathered.table.columns.index, roles.values()), strict=True):
-        computed = frame["notes"].map(lambda notes, mark=f"formula:{place}": mark in notes).astype(bool)
+    for role, column in gathered.columns.roles.items():
+        rules = (LABEL_RULES if labels and role == "output" else TEXT_RULES) | CELL_RULES
+        rules |= JSON_RULE if labels else {}  # texts to be written may well be made from JSON
+        for check, finds in rules.items():
+            found = frame[role].map(finds).astype(bool)
+            if found.any():
+                example = frame[role][found].iloc[0]
+                shown = f", {shown_text(example)}" if example.strip() else ""
+                problems.append(table.problem(check, column, frame["row"][found], shown=shown))
+    for column in gathered.columns.roles.values():
+        computed = _noted(frame, f"formula:{table.columns.index(column)}")
         if computed.any():
-            problems.append(_problem(gathered, "formula", roles[role], frame["row"][computed], "a formula",
-                                     "It is not run: the value that the spreadsheet last computed is read."))
-    decoded = frame["notes"].map(lambda notes: DECODED in notes).astype(bool)
+            problems.append(table.problem("formula", column, frame["row"][computed]))
+    decoded = _noted(frame, DECODED)
     if decoded.any():
-        what = f"not UTF-8, unlike the rest of the file ({shown_text(frame['text'][decoded].iloc[0])})"
-        problems.append(_problem(gathered, "mixed encodings", "", frame["row"][decoded], what,
-                                 "It is read as Windows-1252; check its letters. --fix writes all rows as UTF-8."))
+        example = frame["text"][decoded].iloc[0]
+        problems.append(table.problem("mixed encodings", "", frame["row"][decoded], shown=shown_text(example)))
     for reason, number in gathered.dropped.items():
         rows = gathered.named.get(reason, [])
-        problems.append(
-            _problem(gathered, "row left out", "", rows, f"a row {reason}",
-                     "Left out; correct the row if it matters.", number - len(rows))
-            if rows
-            else _problem(gathered, "row left out", "", [], f"{number:,} rows {reason}",
-                          "Left out, by chance and not by content.")
-        )
-    problems.extend(gathered.table.warnings)
-    return problems
+        check, more = ("row left out", number - len(rows)) if rows else ("row left out by chance", 0)
+        problems.append(table.problem(check, "", rows, more, reason=reason, number=number))
+    return [*problems, *table.warnings]
+
+
+def _noted(frame: pd.DataFrame, note: str) -> pd.Series:
+    """Which rows have a note."""
+    return frame["notes"].map(lambda notes: note in notes).astype(bool)
 
 
 def cleaned(gathered: Gathered, spelling: dict[str, str]) -> pd.DataFrame:
@@ -310,14 +219,9 @@ def label_spelling(gathered: Gathered, spelling: dict[str, str]) -> list[Problem
         meant = spelled(label, spelling)
         if meant == label:
             continue
-        name, what, advice = (
-            ("alike labels", f"the label {shown_text(label)} looks like {shown_text(meant)}",
-             "It is read as that; --fix writes it so. If both are classes, name all classes in label_names.")
-            if meant
-            else ("placeholder label", f"the label {shown_text(label)} stands for a missing value in many files",
-                  "These rows are left out; --fix removes them. If it is a class, name all classes in label_names.")
-        )
-        problems.append(_problem(gathered, name, gathered.columns.output, gathered.frame["row"][read == label], what, advice))
+        rows = gathered.frame["row"][read == label]
+        problems.append(gathered.table.problem("alike labels" if meant else "placeholder label", gathered.columns.output, rows,
+                                               label=shown_text(label), meant=shown_text(meant)))
     return problems
 
 
@@ -350,8 +254,7 @@ class Sieve:
     """
 
     def __init__(self, gathered: Gathered, frame: pd.DataFrame):
-        self.gathered = gathered
-        self.frame = frame
+        self.gathered, self.frame, self.unit = gathered, frame, gathered.table.unit
         self.dropped = dict(gathered.dropped)
         self.named = dict(gathered.named)
         self.problems: list[Problem] = []
@@ -362,10 +265,16 @@ class Sieve:
         keys = self.frame["text"].map(on_one_line)
         return keys + "\0" + self.frame["text_pair"].map(on_one_line) if "text_pair" in self.frame else keys
 
-    def warn(self, name: str, rows: Iterable[int], what: str, advice: str) -> None:
+    @property
+    def classes(self) -> pd.DataFrame:
+        """The frame, with a row for each label of a row that has several."""
+        mark = self.gathered.columns.separator
+        return self.frame.assign(output=self.frame["output"].map(lambda output: split_labels(output, mark))).explode("output")
+
+    def warn(self, check: str, where: pd.Series | None, **values: Any) -> None:
         """Note a problem of some rows' texts."""
-        columns = "' and '".join(self.gathered.columns.text)
-        self.problems.append(_problem(self.gathered, name, columns, rows, what, advice))
+        rows = [] if where is None else self.frame["row"][where]
+        self.problems.append(self.gathered.table.problem(check, "' and '".join(self.gathered.columns.text), rows, **values))
 
     def drop(self, out: pd.Series, reason: str) -> None:
         """Take rows out."""
@@ -378,25 +287,14 @@ class Sieve:
     def without_empty(self) -> None:
         """Take out rows with an empty text or output; `cells` has named them."""
         for role in self.gathered.columns.roles:
-            self.drop(
-                self.frame[role].map(str.strip) == "",
-                "without a label" if role == "output" and self._labels else "with an empty text",
-            )
+            label = role == "output" and self.gathered.columns.kind == "classification"
+            self.drop(self.frame[role].map(str.strip) == "", "without a label" if label else "with an empty text")
 
     def without_duplicates(self) -> None:
         """Take out all but the first of rows that are the same in every used column."""
         keys = self.keys + ("\0" + self.frame["output"].map(on_one_line) if "output" in self.frame else "")
-        again = keys.duplicated()
-        if again.any():
-            first = dict(zip(keys[::-1], self.frame["row"][::-1], strict=True))
-            self.warn(
-                "exact duplicate",
-                self.frame["row"][again],
-                f"the same as an earlier row ({self._first(again)}, "
-                f"{self._unit} {first[keys[again].iloc[0]]})",
-                "Only the first is used; --fix removes the others.",
-            )
-        self.drop(again, "exact duplicates")
+        first = keys.map(self._rows(keys)).where(keys.duplicated())
+        self.drop(self._warn_like("exact duplicate", first, self), "exact duplicates")
 
     def without_contradictions(self) -> None:
         """Take out rows whose text has more than one label."""
@@ -404,103 +302,50 @@ class Sieve:
         out = self.frame.groupby(keys)["output"].transform("nunique") > 1
         if out.any():
             both = self.frame[keys == keys[out].iloc[0]]
-            shown = " and ".join(
-                f"{shown_text(row.output)} ({self._unit} {row.row})" for row in both[:3].itertuples()
-            )
-            self.warn(
-                "two labels",
-                self.frame["row"][out],
-                f"a text that has two labels, {shown}",
-                "None of these rows is used; decide which label is right and remove the others.",
-            )
+            shown = " and ".join(f"{shown_text(row.output)} ({self.unit} {row.row})" for row in both[:3].itertuples())
+            self.warn("two labels", out, shown=shown)
         self.drop(out, "with a text that has two labels")
 
-    def without_known(self, other: Sieve, advice: str) -> None:
+    def without_known(self, other: Sieve) -> None:
         """Take out rows whose text is one of another file; name those whose text nearly is."""
-        held = dict(zip(other.keys[::-1], other.frame["row"][::-1], strict=True))
-        role, file = other.gathered.role, other.gathered.table.file
-        known = self.keys.isin(held)
-        if known.any():
-            there = held[self.keys[known].iloc[0]]
-            self.warn(
-                f"also in {role}",
-                self.frame["row"][known],
-                f"a text that is also in {file} ({self._first(known)}, {other._unit} {there} there)",
-                advice,
-            )
-        self.drop(known, f"also in {file}")
-        close = self._near(other)
-        if (close >= 0).any():
-            there = other.frame["row"].iloc[close[close >= 0].iloc[0]]
-            self.warn(
-                f"nearly in {role}",
-                self.frame["row"][close >= 0],
-                f"nearly the same text as one in {file} "
-                f"({self._first(close >= 0)}, {other._unit} {there} there)",
-                "They are used; if they are copies, remove them from one of the files.",
-            )
+        role = other.gathered.role
+        known = self.keys.map(self._rows(other.keys, other))
+        self.drop(self._warn_like(f"also in {role}", known, other), f"also in {other.gathered.table.file}")
+        self._warn_like(f"nearly in {role}", self._near(other), other)
 
     def check_near(self) -> None:
         """Rows whose text is nearly that of an earlier one; they are used."""
-        close = self._near(self)
-        if (close >= 0).any():
-            there = self.frame["row"].iloc[close[close >= 0].iloc[0]]
-            self.warn(
-                "near duplicate",
-                self.frame["row"][close >= 0],
-                f"nearly the same text as an earlier row ({self._first(close >= 0)}, {self._unit} {there})",
-                "They are used; they teach little more than one of them.",
-            )
+        self._warn_like("near duplicate", self._near(self), self)
         if len(self.frame) > NEAR_ROWS:
-            self.warn(
-                "near duplicates not looked for",
-                [],
-                f"near-duplicates were looked for among the first {NEAR_ROWS:,} rows only",
-                "Exact duplicates were looked for among all.",
-            )
+            self.warn("near duplicates not looked for", None, most=NEAR_ROWS)
 
     def check_length(self, pieces: int) -> None:
         """Texts of which the model reads only the start, by an estimate: no tokenizer is loaded for a check."""
-        estimated = self.frame["text"].map(_pieces)
-        if "text_pair" in self.frame:
-            estimated += self.frame["text_pair"].map(_pieces)
+        estimated = sum(self.frame[name].map(_pieces).astype(float) for name in ("text", "text_pair") if name in self.frame)
         long = estimated > pieces
         if long.any():
-            self.warn(
-                "long text",
-                self.frame["row"][long],
-                f"{long.sum():,} of {len(long):,} texts are longer than the {pieces} word pieces that are read of each at "
-                f"most (estimated: one for {CHARACTERS_A_PIECE:g} characters, or for a Chinese, Japanese or Korean one; the "
-                f"longest has about {math.ceil(estimated.max()):,})",
-                "What is beyond is not read; raise custom.max_tokens (--set custom.max_tokens=256), or shorten the texts. "
-                "Training counts them exactly, for the length that it reads: less where most labelled texts are short.",
-            )
+            self.warn("long text", long, number=long.sum(), of=len(long), pieces=pieces, characters=CHARACTERS_A_PIECE,
+                      longest=math.ceil(estimated.max()))
 
-    @property
-    def classes(self) -> pd.DataFrame:
-        """The frame, with a row for each label of a row that has several."""
-        mark = self.gathered.columns.separator
-        return self.frame.assign(output=self.frame["output"].map(lambda output: split_labels(output, mark))).explode("output")
+    def _rows(self, keys: pd.Series, of: Sieve | None = None) -> dict[str, int]:
+        """The first row that has each key."""
+        return dict(zip(keys[::-1], (of or self).frame["row"][::-1], strict=True))
 
-    @property
-    def _labels(self) -> bool:
-        return self.gathered.columns.kind == "classification"
-
-    @property
-    def _unit(self) -> str:
-        return self.gathered.table.unit
-
-    def _first(self, where: pd.Series) -> str:
-        return f"{self._unit} {self.frame['row'][where].iloc[0]}"
+    def _warn_like(self, check: str, found: pd.Series, other: Sieve) -> pd.Series:
+        """Warn of rows that are like one of this file or another: `found` has its number, or none. Return which."""
+        where = found.notna()
+        if where.any():
+            here, there = self.frame["row"][where].iloc[0], int(found[where].iloc[0])
+            self.warn(check, where, other=other.gathered.table.file, place=f"{self.unit} {here}, {other.unit} {there}")
+        return where
 
     def _near(self, other: Sieve) -> pd.Series:
-        """Where in the other's frame (of its own: before it) a near-duplicate of each row is, or -1."""
-        mine, held = self.keys[:NEAR_ROWS], other.keys[:NEAR_ROWS]
-        found = pd.Series(-1, index=self.frame.index)
-        if len(mine) and len(held):
-            cut = [[text[:NEAR_CHARACTERS] for text in texts] for texts in (mine, held)]
-            found.iloc[: len(mine)] = first_near(cut[0], None if other is self else cut[1])
-        return found
+        """The number of the row in the other's frame (of its own: before it) that each row nearly is, or none."""
+        mine, held = ([text[:NEAR_CHARACTERS] for text in sieve.keys[:NEAR_ROWS]] for sieve in (self, other))
+        places = first_near(mine, None if other is self else held) if mine and held else []
+        rows = list(other.frame["row"])
+        found = [rows[place] if place >= 0 else math.nan for place in places]
+        return pd.Series(found, index=self.frame.index[: len(found)], dtype=float).reindex(self.frame.index)
 
 
 def _pieces(text: str) -> float:
@@ -511,62 +356,62 @@ def _pieces(text: str) -> float:
 
 def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
     """Check the classes of the labelled rows: how many there are, how often each, and if they are classes."""
-    frame, gathered, column = gold.classes, gold.gathered, gold.gathered.columns.output
+    frame, columns = gold.classes, gold.gathered.columns
     counts = frame["output"].value_counts()
     if not len(counts):
         return []
-    problems = []
+    united = [] if columns.separator else several([label for label in counts.index if label not in names])
+    found = [("several labels", united, {"shown": listed(map(shown_text, united))})] if united else []
+    found += list(_no_classes(counts, names)) or [*_class_sizes(counts), *_class_names(counts, names)]
+    return [gold.gathered.table.problem(check, columns.output, frame["row"][frame["output"].isin(list(having))], **values)
+            for check, having, values in found]
 
-    def note(severity: Literal["error", "warning"], name: str, having: Iterable[str], what: str, advice: str) -> None:
-        rows = frame["row"][frame["output"].isin(list(having))]
-        problems.append(_problem(gathered, name, column, rows, what, advice, severity=severity))
 
-    united = [] if gathered.columns.separator else several([label for label in counts.index if label not in names])
-    if united:
-        note("warning", "several labels", united, f"several labels in one cell, {listed(map(shown_text, united))}",
-             "They are read as one class: say 'label_separator:' in the task file if a row "
-             "may have several, or keep one.")
-    numbers = pd.to_numeric(pd.Series(counts.index).str.rstrip("%").str.replace(",", "."), errors="coerce")
-    if not names and numbers.notna().all() and (numbers % 1 != 0).any():
-        what = f"the labels are {len(counts):,} different numbers, {listed(counts.index[:3])} among them: a score, not a class"
-        note("error", "label is a number", [], what,
-             "Name another column with 'label:', or put the scores into a few classes such as low and high.")
-        return problems
-    if not names and len(frame) >= IDS_FROM and len(counts) >= 0.9 * len(frame):
-        note("error", "label is an id", [],
-             f"{len(counts):,} different labels in {len(frame):,} rows: an id, a date or a text, not a class",
-             "Name another column with 'label:', or with 'target:' if these are texts to be written.")
-        return problems
+Found = Iterator[tuple[str, Iterable[str], dict[str, Any]]]
+"""The name of a check, the labels of the rows that it is about, and what its sentences are filled in with."""
+
+
+def _numbers(counts: pd.Series) -> pd.Series:
+    return pd.to_numeric(pd.Series(counts.index).str.rstrip("%").str.replace(",", "."), errors="coerce")
+
+
+def _no_classes(counts: pd.Series, names: dict[str, str]) -> Found:
+    """Scores and ids, of which nothing else is to be said."""
+    numbers = _numbers(counts)
+    if names:
+        return
+    if numbers.notna().all() and (numbers % 1 != 0).any():
+        yield "label is a number", [], {"number": len(counts), "shown": listed(counts.index[:3])}
+    elif counts.sum() >= IDS_FROM and len(counts) >= 0.9 * counts.sum():
+        yield "label is an id", [], {"number": len(counts), "of": counts.sum()}
+
+
+def _class_sizes(counts: pd.Series) -> Found:
+    """Too few rows of a class, and too few or too many classes."""
     few = counts[counts < FEW]
     if len(counts) == 1:
-        note("error", "one class", counts.index, f"the only label is {shown_text(counts.index[0])}",
-             "Add rows of at least one other class.")
+        yield "one class", counts.index, {"shown": shown_text(counts.index[0])}
     elif len(few):
-        shown = listed([f"{shown_text(label)} ({number})" for label, number in few.items()])
-        classes = f"{len(few):,} classes have" if len(few) > 1 else "one class has"
-        note("warning", "few rows", few.index, f"{classes} fewer than {FEW} rows: {shown}",
-             "Label more rows of each, or join the class to another; results for it will mean little.")
+        yield "few rows", few.index, {
+            "classes": f"{len(few):,} classes have" if len(few) > 1 else "one class has", "fewest": FEW,
+            "shown": listed([f"{shown_text(label)} ({number})" for label, number in few.items()])}
     if len(counts) > MOST_CLASSES:
-        note("warning", "many classes", [], f"{len(counts):,} classes, more than the {MOST_CLASSES} this is made for",
-             "Expect low accuracy, or join classes.")
+        yield "many classes", [], {"number": len(counts), "most": MOST_CLASSES}
+
+
+def _class_names(counts: pd.Series, names: dict[str, str]) -> Found:
+    """Labels without a name and names without a label; where none has a name, labels that need one."""
     unnamed = [label for label in counts.index if label not in names]
     unused = [name for name in names if name not in counts.index]
-    if names and unnamed:
-        note("error", "label without a name", unnamed, f"label_names has no name for {listed(map(shown_text, unnamed))}",
-             "Add it to label_names in the task file.")
-    if unused:
-        note("warning", "name without a label", [],
-             f"no row has the label {listed(map(shown_text, unused))} that label_names names", "Nothing can be learnt about it.")
-    if not names and numbers.notna().all():
-        note("warning", "labels are numbers", [], f"the labels are the numbers {listed(counts.index, most=12)}",
-             "They are read as class names; say in words what they mean with 'label_names:', for the teacher reads the words. If "
-             "they are scores, put them into a few classes.")
     unsure = [label for label in unnamed if not names and alike(label) in _MAYBE_MISSING]
+    if names and unnamed:
+        yield "label without a name", unnamed, {"shown": listed(map(shown_text, unnamed))}
+    if unused:
+        yield "name without a label", [], {"shown": listed(map(shown_text, unused))}
+    if not names and _numbers(counts).notna().all():
+        yield "labels are numbers", [], {"shown": listed(counts.index, most=12)}
     if unsure:
-        note("warning", "class or missing", unsure,
-             f"the label {listed(map(shown_text, unsure))} stands for a missing value in many files",
-             "It is read as a class: empty these cells if it is none; name all classes in label_names if it is one.")
-    return problems
+        yield "class or missing", unsure, {"shown": listed(map(shown_text, unsure))}
 
 
 def unknown_labels(test: Sieve, gold: Sieve) -> list[Problem]:
@@ -575,18 +420,7 @@ def unknown_labels(test: Sieve, gold: Sieve) -> list[Problem]:
     unknown = tested[~tested["output"].isin(there)]
     if not len(unknown):
         return []
-    file, shown = gold.gathered.table.file, listed(map(shown_text, unknown["output"].unique()))
-    said = ("warning", "unknown label", f"a label that no row of {file} has, {shown}",
-            "No model can learn it: these rows will count as wrong. Add rows of that class, or correct it.")
-    if len(unknown) == len(tested):
-        known = listed(map(shown_text, there.unique()))
-        said = ("error", "unknown labels only", f"no label of the test file is one of {file}: {shown} there, {known} here",
-                "Write the labels of both files in the same way.")
-    severity, name, what, advice = said
-    return [_problem(test.gathered, name, test.gathered.columns.output, unknown["row"], what, advice, severity=severity)]
-
-
-def _problem(gathered: Gathered, name: str, column: str, rows: Iterable[int], what: str, advice: str, more: int = 0,
-             severity: Literal["error", "warning"] = "warning") -> Problem:
-    table = gathered.table
-    return Problem(severity, name, table.file, column, tuple(map(int, rows)), table.unit, what, advice, more)
+    return [test.gathered.table.problem(
+        "unknown label" if len(unknown) < len(tested) else "unknown labels only", test.gathered.columns.output, unknown["row"],
+        other=gold.gathered.table.file, shown=listed(map(shown_text, unknown["output"].unique())),
+        known=listed(map(shown_text, there.unique())))]

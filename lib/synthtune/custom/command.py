@@ -40,7 +40,7 @@ def run(task: str | None, check: bool = False, fix: bool = False, out: str | Non
         The task file or a setting cannot be used; the rows are too few; results or copies cannot be written.
     """
     if task is None:
-        raise SettingsError("--check, --fix and --out are about your own rows: name their task file with --task FILE.")
+        raise SettingsError("--check, --fix and --out are about your data: name their task file with --task FILE.")
     home = started_in()
     own = read(home / Path(task).expanduser())
     print(own.report, flush=True)

@@ -24,10 +24,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from synthtune import experiment, student
 from synthtune.analysis.metrics import classes_of, label_sets
+from synthtune.custom import record
 from synthtune.custom.rows import examples, pair_of
 from synthtune.custom.study import Outcome, depends_on
 from synthtune.errors import StageError
-from synthtune.files import atomic_path, digest, read_json, remove, write_json
+from synthtune.files import atomic_path, remove
 from synthtune.models import classifier, seq2seq
 from synthtune.models.language_model import by_length
 from synthtune.progress import progress
@@ -46,53 +47,40 @@ def save(outcome: Outcome, folder: Path) -> Path:
     """
     part, cell = outcome.whole, outcome.cell
     rows, _ = experiment.training_rows(part.context, cell)
-    record, made_from = part.settings.folder / "model.json", depends_on(part, cell, rows)
-    if record.exists():
-        stored = read_json(record)
-        if stored["made_from"] == made_from and all((folder / name).is_file() and digest(folder / name) == value
-                                                    for name, value in stored["files"].items()):
-            return folder
+    stored, made_from = part.settings.folder / "model.json", depends_on(part, cell, rows)
+    if record.unchanged(stored, made_from, folder):
+        return folder
     trainer = student.trainer(part.context)
     trained = trainer.train(rows, cell)
     # Neither kind of student reads token types, and a writer's `generate` would hand them on to its decoder.
     tokenizer = AutoTokenizer.from_pretrained(trainer.path, model_max_length=part.settings.students.max_tokens,
                                               model_input_names=["input_ids", "attention_mask"])
-    remove(record)
+    remove(stored)
     with atomic_path(folder) as temporary:
         trainer.whole(trained).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    write_json(record, {"made_from": made_from, "files": {file.name: digest(file) for file in sorted(folder.iterdir())}})
+    record.note(stored, made_from, folder, [folder])
     return folder
 
 
-class _Classifier(nn.Module):
-    """A classifier as ONNX has it: single texts, whose token types are all the same."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, **_types(self.model, input_ids)).logits
-
-
 class _Reader(nn.Module):
-    """The encoder of a model that writes."""
+    """What reads texts as ONNX has it: a classifier, or the encoder of a seq2seq model. Token types are all the same."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, output: str) -> None:
         super().__init__()
-        self.encoder = model.get_encoder()
+        self.model, self.output = model, output
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.encoder(input_ids=input_ids, attention_mask=attention_mask, **_types(self.encoder, input_ids)).last_hidden_state
+        found = self.model(input_ids=input_ids, attention_mask=attention_mask, **_types(self.model, input_ids))
+        return getattr(found, self.output)
 
 
-class _Writer(nn.Module):
-    """The decoder of a model that writes: the logits of the next word piece after each that it is given."""
+class _Decoder(nn.Module):
+    """The decoder of a seq2seq model: the logits of the next word piece after each that it is given."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.output = model, "logits"
 
     def forward(self, input_ids: torch.Tensor, encoder_hidden_states: torch.Tensor,
                 encoder_attention_mask: torch.Tensor) -> torch.Tensor:
@@ -137,26 +125,27 @@ def to_onnx(folder: Path, labels: Sequence[str]) -> list[Path]:
 
     if labels:
         pieces = free("pieces", getattr(model.config, "max_position_embeddings", None))
-        return [_export(_Classifier(model), read, dict.fromkeys(read, pieces), "logits", folder / "model.onnx")]
+        return [_export(_Reader(model, "logits"), read, dict.fromkeys(read, pieces), folder / "model.onnx")]
     halves = [getattr(half.config, "max_position_embeddings", None) for half in (model.get_encoder(), model.get_decoder())]
     pieces, written = free("pieces", halves[0]), free("written", halves[1])
+    encoder = _Reader(model.get_encoder(), "last_hidden_state").eval()
     with torch.inference_mode():
-        hidden = _Reader(model)(**read)
+        hidden = encoder(**read)
     given = {"input_ids": read["input_ids"][:, :3], "encoder_hidden_states": hidden.clone(),
              "encoder_attention_mask": read["attention_mask"]}
     sizes = {"input_ids": written, "encoder_hidden_states": pieces, "encoder_attention_mask": pieces}
-    return [_export(_Reader(model), read, dict.fromkeys(read, pieces), "last_hidden_state", folder / "encoder_model.onnx"),
-            _export(_Writer(model), given, sizes, "logits", folder / "decoder_model.onnx")]
+    return [_export(encoder, read, dict.fromkeys(read, pieces), folder / "encoder_model.onnx"),
+            _export(_Decoder(model), given, sizes, folder / "decoder_model.onnx")]
 
 
-def _export(network: nn.Module, inputs: dict[str, torch.Tensor], sizes: dict[str, dict[int, Any]], output: str, path: Path) -> Path:
+def _export(network: nn.Module, inputs: dict[str, torch.Tensor], sizes: dict[str, dict[int, Any]], path: Path) -> Path:
     quiet = logging.getLogger("torch.onnx")
     before = quiet.level
     quiet.setLevel(logging.ERROR)  # it names operators of packages that this one does not need
     try:
         with warnings.catch_warnings(action="ignore"):
             program = torch.onnx.export(network.eval(), (), kwargs=inputs, dynamo=True, verbose=False, input_names=list(inputs),
-                                        output_names=[output], dynamic_shapes=sizes)
+                                        output_names=[network.output], dynamic_shapes=sizes)
     finally:
         quiet.setLevel(before)
     for node in program.model.graph:
@@ -166,7 +155,8 @@ def _export(network: nn.Module, inputs: dict[str, torch.Tensor], sizes: dict[str
     return path
 
 
-def predict(folder: Path, texts: Sequence[str], labels: Sequence[str], separator: str = "") -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+def predict(folder: Path, texts: Sequence[str], labels: Sequence[str],
+            separator: str = "") -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
     """What a saved model says of texts, some thousand at a time.
 
     Yields

@@ -1,4 +1,4 @@
-"""How long a run on a user's rows will take, said before it starts.
+"""How long a run on custom data will take, said before it starts.
 
 The work of each kind is counted from the settings and multiplied by what a unit of it took on one core of a reference machine
 (a Xeon with AMX, the laptop's models). This machine is compared with that one by the rate at which it multiplies matrices. It
@@ -75,7 +75,7 @@ def _seconds(part: Part, reference: Reference) -> float:
     layers = assets.architecture(chosen.teacher.model).get("num_hidden_layers", 1)
     tokens, inputs = chosen.teacher.max_tokens, len(part.task.unlabelled(part.budget)[: chosen.annotate.inputs])
     annotates, generates = (section.source != "endpoint" for section in (chosen.annotate, chosen.generate))
-    mixed = mixture.wanted(part.task, chosen)
+    mixed = mixture.wanted(part.context)
     again = (mixture.FOLDS - 1) * mixed  # each fold's teacher learns from all of the rows but its own
     learned = (annotates + again + generates) * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
     read = annotates * (inputs + len(part.task.test) + chosen.generate.pairs) * tokens

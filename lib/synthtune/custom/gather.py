@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from synthtune.analysis.metrics import joined_labels
-from synthtune.custom.readers import LOOKED_AT, Table, as_text
+from synthtune.custom.readers import LOOKED_AT, Record, Table, as_text
 from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, shown_text
-from synthtune.custom.task_file import plain
+from synthtune.custom.task_file import TaskFile, plain
 from synthtune.errors import RowsError, nearest
 
 ROW_LIMIT = 200_000
@@ -24,47 +25,13 @@ CELL_LIMIT = 100_000
 CHARACTER_LIMIT = 500_000_000
 """Characters of all texts of a file that are kept."""
 
-TEXT_PAIRS = (
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("text1", "text2"),
-    ("text", "text_pair"),
-)
-TEXT_NAMES = (
-    "text",
-    "texts",
-    "sentence",
-    "review",
-    "message",
-    "comment",
-    "tweet",
-    "post",
-    "utterance",
-    "query",
-    "question",
-    "document",
-    "content",
-    "body",
-    "input",
-    "source",
-    "title",
-)
-LABEL_NAMES = (
-    "label",
-    "labels",
-    "class",
-    "category",
-    "sentiment",
-    "intent",
-    "topic",
-    "gold_label",
-    "tag",
-    "stars",
-    "rating",
-)
-TARGET_NAMES = ("target", "summary", "translation", "response", "completion", "paraphrase")
-OUTPUT_NAMES = ("output", "answer", "y")
+TEXT_PAIRS = [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
+              ("text", "text_pair")]
+TEXT_NAMES = ["text", "texts", "sentence", "review", "message", "comment", "tweet", "post", "utterance", "query", "question",
+              "document", "content", "body", "input", "source", "title"]
+LABEL_NAMES = ["label", "labels", "class", "category", "sentiment", "intent", "topic", "gold_label", "tag", "stars", "rating"]
+TARGET_NAMES = ["target", "summary", "translation", "response", "completion", "paraphrase"]
+OUTPUT_NAMES = ["output", "answer", "y"]
 """Names of columns that hold labels in some files and longer texts in others."""
 
 
@@ -92,9 +59,8 @@ class Columns:
     @property
     def roles(self) -> dict[str, str]:
         """The name of each used column in the tables, and its name in the file."""
-        return dict(zip(("text", "text_pair"), self.text, strict=False)) | (
-            {"output": self.output} if self.output else {}
-        )
+        texts = dict(zip(("text", "text_pair"), self.text, strict=False))
+        return texts | {"output": self.output} if self.output else texts
 
 
 @dataclass(frozen=True)
@@ -134,7 +100,8 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
     RowsError
         The file cannot be read on, or its texts are too much to keep; the message names file and row.
     """
-    places = [table.columns.index(name) for name in columns.roles.values()]
+    used = [(name, table.columns.index(name), columns.separator if role == "output" else "")
+            for role, name in columns.roles.items()]
     draw = random.Random(seed)
     kept: list[tuple] = []
     dropped: Counter[str] = Counter()
@@ -142,44 +109,42 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
     rows_in = readable = characters = 0
     for record in table.read():
         rows_in += 1
-        values, reason = [], record.reason
-        for name, place in zip(columns.roles.values(), places, strict=True):
-            if reason:
-                break
-            cell = record.cells[place]
-            text, instead = as_text(_united(cell, columns.separator) if columns.separator and name == columns.output else cell)
-            if instead:
-                reason = f"with no text in column '{name}' but {instead}"
-            elif len(text) > CELL_LIMIT:
-                reason = f"with more than {CELL_LIMIT:,} characters in column '{name}'"
-            values.append(text)
+        values, reason = _values(record, used)
         if reason:
             dropped[reason] += 1
-            rows = named.setdefault(reason, [])
-            if len(rows) < KEPT_ROWS:
-                rows.append(record.row)
+            if dropped[reason] <= KEPT_ROWS:
+                named.setdefault(reason, []).append(record.row)
             continue
         readable += 1
-        row = (record.row, *values, record.notes)
-        if len(kept) < ROW_LIMIT:
-            kept.append(row)
-        else:
-            place = draw.randrange(readable)
-            if place < ROW_LIMIT:
-                characters -= sum(map(len, kept[place][1:-1]))
-                row, kept[place] = kept[place], row
-            dropped[f"not in the random sample of {ROW_LIMIT:,}"] += 1
-            if row[0] == record.row:
-                continue
-        characters += sum(map(len, values))
+        place = len(kept) if len(kept) < ROW_LIMIT else draw.randrange(readable)
+        if place >= ROW_LIMIT:
+            continue
+        out = kept[place: place + 1]  # the row that this one takes the place of
+        kept[place: place + 1] = [(record.row, *values, record.notes)]
+        characters += sum(map(len, values)) - sum(len(text) for row in out for text in row[1:-1])
         if characters > CHARACTER_LIMIT:
-            raise RowsError(
-                f"{table.file}, {table.unit} {record.row}: more than {CHARACTER_LIMIT:,} characters of text "
-                "up to here; give a smaller file."
-            )
+            raise RowsError(f"{table.file}, {table.unit} {record.row}: more than {CHARACTER_LIMIT:,} characters of text up to "
+                            "here; give a smaller file.")
+    if readable > len(kept):
+        dropped[f"not in the random sample of {ROW_LIMIT:,}"] = readable - len(kept)
     frame = pd.DataFrame(sorted(kept, key=lambda row: row[0]), columns=["row", *columns.roles, "notes"])
     frame = frame.astype({"row": int} | dict.fromkeys(columns.roles, str))
     return Gathered(table, role, columns, frame, rows_in, dict(dropped), named)
+
+
+def _values(record: Record, used: list[tuple[str, int, str]]) -> tuple[list[str], str]:
+    """The texts of a row in the columns (name, place, separator of labels) that are used, or why it is left out."""
+    values: list[str] = []
+    if record.reason:
+        return values, record.reason
+    for name, place, separator in used:
+        text, instead = as_text(_united(record.cells[place], separator) if separator else record.cells[place])
+        if instead:
+            return values, f"with no text in column '{name}' but {instead}"
+        if len(text) > CELL_LIMIT:
+            return values, f"with more than {CELL_LIMIT:,} characters in column '{name}'"
+        values.append(text)
+    return values, ""
 
 
 def _united(cell: Any, separator: str) -> Any:
@@ -191,18 +156,8 @@ def _united(cell: Any, separator: str) -> Any:
     return joined_labels({plain(as_text(label)[0]) for label in each} - {""}, separator)
 
 
-def choose(
-    table: Table, text: list[str] | None, label: str | None, target: str | None, named: bool
-) -> tuple[Columns | None, list[Guess], list[Problem]]:
-    """Find the columns of the labelled rows: those the user names, and a guess for the others.
-
-    Parameters
-    ----------
-    table : Table
-    text, label, target : optional
-        From the task file.
-    named : bool
-        Labels have names in the task file, so this is classification.
+def choose(table: Table, task: TaskFile) -> tuple[Columns | None, list[Guess], list[Problem]]:
+    """Find the columns of the labelled rows: those the task file names, and a guess for the others.
 
     Returns
     -------
@@ -211,97 +166,70 @@ def choose(
     guesses : list of Guess
     problems : list of Problem
     """
-    output = label or target
+    text, output, named = task.text, task.label or task.target, bool(task.label_names)
     problems = missing(table, [*(text or []), *filter(None, [output])])
     if problems:
         return None, [], problems
     guesses, values = [], _first_values(table)
-    kind, why = ("nlg" if target else "classification" if label or named else ""), ""
+    kind = "nlg" if task.target else "classification" if task.label or named else ""
     if not output:
         output, guessed_kind, why = _guess_output(values, text or [], classification=named)
         if not output:
-            advice = "Name it in the task file with 'label:', or with 'target:' if it holds texts to be written. Columns: "
-            return None, [], [_ask(table, "which label", "which column holds the labels cannot be guessed",
-                                   advice + listed(table.columns, most=12))]
+            return None, [], [_of_header(table, "which label", columns=listed(table.columns, most=12))]
         kind = kind or guessed_kind
-        guesses.append(Guess(table.file, "label" if kind == "classification" else "target", output, why))
-        guesses.append(
-            Guess(
-                table.file,
-                "kind of task",
-                "classification" if kind == "classification" else "text-to-text generation",
-                "labels repeat and are short"
-                if kind == "classification"
-                else f"most values of '{output}' are different texts",
-            )
-        )
+        what, means, because = ("label", "classification", "labels repeat and are short") if kind == "classification" else (
+            "target", "text-to-text generation", f"most values of '{output}' are different texts")
+        guesses += [Guess(table.file, what, output, why), Guess(table.file, "kind of task", means, because)]
     if not text:
         text, why = _guess_text(values, output)
         if not text:
-            advice = f"Name it in the task file with 'text:'. Columns: {listed(table.columns, most=12)}"
-            return None, guesses, [_ask(table, "which text", "which column holds the texts cannot be guessed", advice)]
+            return None, guesses, [_of_header(table, "which text", columns=listed(table.columns, most=12))]
         guesses.append(Guess(table.file, "text", " and ".join(text), why))
     problems = missing(table, [*text, output])
     if output in values[output]:
-        advice = "Write a line with the names of the columns above it"
-        what = f"the file seems to begin with a row, for its column name {shown_text(output)} is also a value"
-        problems.append(_ask(table, "no header", what, advice))
-    return Columns(tuple(text), output, kind), guesses, problems
+        problems.append(_of_header(table, "no header", shown=shown_text(output)))
+    return Columns(tuple(text), output, kind, task.label_separator or ""), guesses, problems
 
 
-def choose_like(
-    first: Columns, table: Table, labelled: bool
-) -> tuple[Columns | None, list[Guess], list[Problem]]:
+def choose_like(first: Columns, table: Table, labelled: bool) -> tuple[Columns | None, list[Guess], list[Problem]]:
     """Find in a further file the columns that the labelled rows have."""
-    output = first.output if labelled else ""
-    if (
-        not labelled
-        and len(first.text) == 1
-        and len(table.columns) == 1
-        and first.text[0] not in table.columns
-    ):
-        columns = Columns((table.columns[0],), "", first.kind, first.separator)
-        return columns, [Guess(table.file, "text", table.columns[0], "the only column")], []
-    problems = missing(table, [*first.text, *filter(None, [output])])
-    return (None if problems else Columns(first.text, output, first.kind, first.separator)), [], problems
+    found, guesses = replace(first, output=first.output if labelled else ""), []
+    if not labelled and len(first.text) == len(table.columns) == 1 and first.text[0] not in table.columns:
+        found = replace(found, text=tuple(table.columns))
+        guesses.append(Guess(table.file, "text", table.columns[0], "the only column"))
+    problems = missing(table, list(found.roles.values()))
+    return (None if problems else found), guesses, problems
 
 
 def missing(table: Table, wanted: list[str]) -> list[Problem]:
     """Errors for columns that are not there, or there twice."""
-    rows, problems = ((table.header,) if table.header else ()), []
+    problems = []
     for name in wanted:
         found = table.columns.count(name)
         if not found:
             hint = nearest(name, dict.fromkeys(table.columns[:50]))
-            problems.append(Problem("error", "missing column", table.file, name, rows, table.unit, "no such column",
-                                    hint[:1].upper() + hint[1:]))
+            problems.append(_of_header(table, "missing column", name, hint=hint[:1].upper() + hint[1:]))
         elif found > 1:
-            problems.append(Problem("error", "column twice", table.file, name, rows, table.unit,
-                                    f"{found} columns have this name", "Rename all but the one that is meant."))
+            problems.append(_of_header(table, "column twice", name, number=found))
     return problems
 
 
-def _ask(table: Table, name: str, what: str, advice: str) -> Problem:
+def _of_header(table: Table, check: str, column: str = "", **values: Any) -> Problem:
     """An error about the header."""
-    rows = (table.header,) if table.header else ()
-    return Problem("error", name, table.file, "", rows, table.unit, what, advice + ".")
+    return table.problem(check, column, (table.header,) if table.header else (), **values)
 
 
 def _first_values(table: Table) -> dict[str, list[str]]:
     """The first values of every column, as texts, or what they are instead."""
     values: dict[str, list[str]] = {name: [] for name in table.columns}
-    for number, record in enumerate(table.read()):
-        if number == LOOKED_AT:
-            break
+    for record in itertools.islice(table.read(), LOOKED_AT):
         for name, cell in zip(table.columns, record.cells or (), strict=False):
             text, instead = as_text(cell)
             values[name].append(text.strip() or instead)
     return values
 
 
-def _guess_output(
-    values: dict[str, list[str]], text: list[str], classification: bool
-) -> tuple[str, str, str]:
+def _guess_output(values: dict[str, list[str]], text: list[str], classification: bool) -> tuple[str, str, str]:
     """Name the column of labels or targets, the kind of task, and the reason."""
     left = {name: found for name, found in values.items()
             if name not in text and (any(found) or name.lower() == "label")}  # never another column in its place

@@ -1,10 +1,10 @@
-"""report.html of a user's own rows: did synthetic data help, by how much, and what to do next."""
+"""report.html of a custom task: did synthetic data help, by how much, and what to do next."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,29 +101,33 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
     return report.rendered(
         "page.html.jinja",
         name=own.task.name, description=own.task.description or "", verdict=verdict(outcome), metric=metric_name(outcome),
-        held_out=outcome.held_out, winner=outcome.winner, confidence=f"{100 * outcome.settings.figures.confidence:g} %",
+        held_out=outcome.held_out, confidence=f"{100 * outcome.settings.figures.confidence:g} %",
         picture=_svg(scores_picture(outcome)), scores=_scores(outcome),
         labels=_labels(outcome) if classification else None,
         confusion=_svg(confusion_picture(outcome)) if classification and len(own.labels) <= SHOWN_LABELS else None,
         confused=_confused(outcome) if classification and len(own.labels) > SHOWN_LABELS else None,
         reliability=_reliability(outcome), calibrated=_calibrated(outcome.confidence),
-        surest=_tested(outcome, number, surest=True), least=_tested(outcome, number, surest=False),
-        annotator=annotator(outcome), counts=_counts(rows), synthetic=_synthetic(rows, number), dropped=_dropped(rows, number),
+        **{name: _shown(outcome.tested.sort_values("confidence", ascending=name == "least", kind="stable").head(number),
+                        "text", "truth", "predicted", "confidence") for name in ("surest", "least")},
+        annotator=annotator(outcome), counts=_counts(rows),
+        synthetic=_shown(_generated(rows, number), "text", "output", "asked for"),
+        dropped=_shown(rows[rows["dropped"] != ""].groupby(["source", "dropped"], sort=False).head(2).head(number),
+                       "source", "why", "text", "output"),
         advice=[*nothing_kept(rows), *advice(outcome.scores, outcome.winner)], optimism=f"{outcome.optimism:.1f}",
-        to_label=_shown(to_label) if len(to_label) else None, predicted=len(predicted),
+        to_label=_shown(to_label, "row", "text", "predicted", "confidence") if len(to_label) else None, predicted=len(predicted),
         problems=[str(problem) for problem in own.report.warnings], read=[str(count) for count in own.report.counts],
         guesses=[str(guess) for guess in own.report.guesses], cut=cut_in_words(own, outcome.settings), covered=covered(outcome),
         settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}),
-        version=__version__, examples=number)
+        version=__version__)
 
 
 def annotator(outcome: Outcome) -> str:
     """Who labelled the synthetic rows, where it is not the teacher alone; "" where there are none to label."""
     whole = outcome.whole
     labelled = len(outcome.annotated) or outcome.generated["relabelled"].notna().any()
-    if not labelled or not mixture.wanted(whole.task, whole.settings):
+    if not labelled or not mixture.wanted(whole.context):
         return ""
-    return mixture.sentence(mixture.weigh(whole.task, whole.budget, whole.settings))
+    return mixture.sentence(mixture.weigh(whole.context))
 
 
 def covered(outcome: Outcome) -> str:
@@ -135,20 +139,14 @@ def covered(outcome: Outcome) -> str:
     return f"The intervals are of a bootstrap over those rows{over}; what {' or '.join(fixed)} would give is not in them."
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    return [list(header), *map(list, rows)]
-
-
 def _scores(outcome: Outcome) -> list[list[Any]]:
-    classification = outcome.own.kind == "classification"
-    header = ["system", metric_name(outcome), "interval", *(["macro-F1"] if classification else []), "against gold alone",
-              "interval"]
-    rows = []
+    macro = ["macro-F1"] if outcome.own.kind == "classification" else []
+    table = [["system", metric_name(outcome), "interval", *macro, "against gold alone", "interval"]]
     for row in outcome.scores.itertuples():
         gain = ("", "") if np.isnan(row.gain) else (f"{row.gain:+.1f}", f"{row.gain_low:+.1f} to {row.gain_high:+.1f}")
-        rows.append([row.system, f"{row.value:.1f}", f"{row.low:.1f} to {row.high:.1f}",
-                     *([f"{row.macro_f1:.1f}"] if classification else []), *gain])
-    return _table(header, rows)
+        table.append([row.system, f"{row.value:.1f}", f"{row.low:.1f} to {row.high:.1f}", *(f"{row.macro_f1:.1f}" for _ in macro),
+                      *gain])
+    return table
 
 
 @contextmanager
@@ -213,16 +211,17 @@ def _labels(outcome: Outcome) -> list[list[Any]]:
     labels = metrics.classes_of(outcome.own.labels, mark)
     sets = {column: metrics.label_sets(tested[column], labels, mark) for column in ("truth", "predicted", "by_gold")}
     measured = {column: precision_recall_fscore_support(sets["truth"], sets[column], zero_division=0) for column in sets}
-    rows = [[label, outcome.own.report.labels[label], int(number), *(f"{100 * measured['predicted'][of][place]:.0f}" for of in range(3)),
-             f"{100 * measured['by_gold'][2][place]:.0f}"]
-            for place, (label, number) in enumerate(zip(labels, measured["predicted"][3], strict=True))]
-    return _table(["label", "labelled rows", "rows held out", "precision", "recall", "F1", "F1 of gold alone"], rows)
+    table = [["label", "labelled rows", "rows held out", "precision", "recall", "F1", "F1 of gold alone"]]
+    for place, (label, number) in enumerate(zip(labels, measured["predicted"][3], strict=True)):
+        shares = [measured["predicted"][of][place] for of in range(3)] + [measured["by_gold"][2][place]]
+        table.append([label, outcome.own.report.labels[label], int(number), *(f"{100 * share:.0f}" for share in shares)])
+    return table
 
 
 def _confused(outcome: Outcome) -> list[list[Any]]:
     wrong = outcome.tested[outcome.tested["truth"] != outcome.tested["predicted"]]
     counts = wrong[["truth", "predicted"]].value_counts().head(SHOWN_LABELS)
-    return _table(["true label", "predicted", "rows"], [[*pair, number] for pair, number in counts.items()])
+    return [["true label", "predicted", "rows"], *([*pair, number] for pair, number in counts.items())]
 
 
 def _calibrated(by: Confidence) -> str:
@@ -237,51 +236,40 @@ def _reliability(outcome: Outcome, bins: int = 5) -> list[list[Any]]:
     tested = outcome.tested
     bins = min(bins, len(tested))
     groups = tested.groupby(pd.qcut(tested["confidence"].rank(method="first"), bins, labels=False))
-    rows = [[len(group), f"{100 * group['confidence'].mean():.0f} %", f"{100 * group['quality'].mean():.0f} %"]
-            for _, group in groups]
-    return _table(["rows held out", "mean confidence", "right" if outcome.own.kind == "classification" else "mean chrF"], rows)
-
-
-def _tested(outcome: Outcome, number: int, surest: bool) -> list[list[Any]]:
-    rows = outcome.tested.sort_values("confidence", ascending=not surest, kind="stable").head(number)
-    return _table(["text", "truth", "predicted", "confidence"],
-                  [[_cut(row.text), _cut(row.truth), _cut(row.predicted), f"{100 * row.confidence:.0f} %"]
-                   for row in rows.itertuples()])
+    return [["rows held out", "mean confidence", "right" if outcome.own.kind == "classification" else "mean chrF"],
+            *([len(group), *(f"{100 * group[name].mean():.0f} %" for name in ("confidence", "quality"))] for _, group in groups)]
 
 
 def _counts(rows: pd.DataFrame) -> list[list[Any]]:
-    found = []
-    for source, group in rows.groupby("source", sort=False):
-        found.append([source, len(group), int((group["dropped"] == "").sum()), int(group["used"].sum()), _reasons(group)])
-    return _table(["source", "rows", "kept", "in the model", "dropped"], found)
+    return [["source", "rows", "kept", "in the model", "dropped"],
+            *([source, len(group), int((group["dropped"] == "").sum()), int(group["used"].sum()), _reasons(group)]
+              for source, group in rows.groupby("source", sort=False))]
 
 
 def _reasons(rows: pd.DataFrame) -> str:
     return "; ".join(f"{number:,} {reason}" for reason, number in rows.loc[rows["dropped"] != "", "dropped"].value_counts().items())
 
 
-def _synthetic(rows: pd.DataFrame, number: int) -> list[list[Any]]:
+def _generated(rows: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Some generated rows, of as many outputs as there are."""
     kept = rows[(rows["source"] == "generated") & (rows["dropped"] == "")]
     spread = kept.groupby("output", sort=False).cumcount().sort_values(kind="stable").index if len(kept) else kept.index
-    return _table(["text", "output", "asked for"],
-                  [[_text(row), _cut(row["output"]), _cut(row["asked_for"])] for _, row in kept.loc[spread].head(number).iterrows()])
+    return kept.loc[spread].head(number)
 
 
-def _dropped(rows: pd.DataFrame, number: int) -> list[list[Any]]:
-    gone = rows[rows["dropped"] != ""].groupby(["source", "dropped"], sort=False).head(2).head(number)
-    return _table(["source", "why", "text", "output"],
-                  [[row["source"], row["dropped"], _text(row), _cut(row["output"])] for _, row in gone.iterrows()])
+def _shown(rows: pd.DataFrame, *header: str) -> list[list[Any]]:
+    """Rows as a table with these columns; both texts of a pair are in one, and long ones are cut."""
+    return [list(header), *([_cell(row, name) for name in header] for _, row in rows.iterrows())]
 
 
-def _shown(to_label: pd.DataFrame) -> list[list[Any]]:
-    return _table(["row", "text", "predicted", "confidence"],
-                  [[int(row["row"]), _text(row), _cut(row["predicted"]), f"{100 * row['confidence']:.0f} %"]
-                   for _, row in to_label.iterrows()])
-
-
-def _text(row: pd.Series) -> str:
-    texts = [row[name] for name in ("text", "text_pair") if name in row and isinstance(row[name], str)]
-    return _cut(" | ".join(texts))
+def _cell(row: pd.Series, name: str) -> Any:
+    if name == "row":
+        return int(row[name])
+    if name == "confidence":
+        return f"{100 * row[name]:.0f} %"
+    if name == "text":
+        return _cut(" | ".join(row[each] for each in ("text", "text_pair") if isinstance(row.get(each), str)))
+    return _cut(row[{"why": "dropped", "asked for": "asked_for"}.get(name, name)])
 
 
 def _cut(text: Any, most: int = SHOWN_CHARACTERS) -> str:

@@ -1,4 +1,4 @@
-"""The tasks that a user's own rows make: one of all labelled rows and, where nothing else can test it, its folds."""
+"""The tasks that custom data make: one of all labelled rows and, where nothing else can test it, its folds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORK = "work"
 
 ONE_PROCESS = {"jobs": 1, "threads": 1, "teacher.processes": 1, "teacher.sharding": "replicated", "annotate.processes": 1,
                "generate.processes": 1, "students.processes": 1}
-"""Own rows are few: what is divided over processes is the parts (`study.measured`). Each computes with one thread, so that
+"""Custom data are few: what is divided over processes is the parts (`study.measured`). Each computes with one thread, so that
 results do not depend on how many cores there are."""
 
 LONG = 0.95
@@ -62,7 +62,7 @@ class Part:
 
 
 def settings_of(own: CustomData, run_dir: Any, overrides: Sequence[str] = ()) -> Settings:
-    """The settings for a user's rows: the profile's, the kind's, and those that follow from how many and how long they are.
+    """The settings for custom data: the profile's, the kind's, and those that follow from how many and how long they are.
 
     Raises
     ------

@@ -15,15 +15,14 @@ import itertools
 import json
 import math
 import re
-import stat
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, numbered
+from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, numbered, problem
 from synthtune.errors import RowsError, SynthtuneError
 
 LINE_LIMIT = 16 * 2**20
@@ -42,9 +41,10 @@ EXCEL_ROWS = 1_048_576
 EXCEL_BYTES = 2**30
 """Most rows of a sheet in the format's own definition; most bytes a workbook may unpack to here."""
 
-SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 ONE_COLUMN = "\x1f"
 """The separator of a file that has none: a character that is in no text."""
+
+SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 
 FORMATS = (
     "CSV (.csv), TSV (.tsv, .tab), JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), Excel "
@@ -137,16 +137,13 @@ class Table:
     warnings: list[Problem] = field(default_factory=list)
     encoding: str = "utf-8"
 
+    def problem(self, check: str, column: str = "", rows: Iterable[int] = (), more: int = 0, **values: Any) -> Problem:
+        """A problem of some rows of the file; see `report.problem`."""
+        return problem(check, self.file, column, rows, self.unit, more, **values)
 
-def open_table(
-    path: Path,
-    file: str,
-    *,
-    split: str = "train",
-    separator: str | None = None,
-    encoding: str | None = None,
-    sheet: str | None = None,
-) -> Table:
+
+def open_table(path: Path, file: str, *, split: str = "train", separator: str | None = None, encoding: str | None = None,
+               sheet: str | None = None) -> Table:
     """Recognise a file and find its columns.
 
     Parameters
@@ -165,60 +162,63 @@ def open_table(
         The file is missing, is of a kind that is not read, or is damaged; the message says what to do.
     """
     try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise RowsError(f"{file}: there is no such file in {path.parent}; correct the path.") from error
-    suffix = path.suffix.lower()
-    try:
-        if stat.S_ISDIR(mode):
+        kind = _kind(path, file)
+        if kind == "folder":
             return _datasets_folder(path, file, split)
-        if not stat.S_ISREG(mode):
-            raise RowsError(
-                f"{file}: neither a file nor a folder (a device or a pipe); copy its content to a file."
-            )
-        with open(path, "rb") as handle:
-            head = handle.read(4096)
-        if suffix in PICKLES or re.match(rb"\x80[\x02-\x05]|\x93NUMPY", head):
-            raise RowsError(
-                f"{file}: a pickle, or a file that may hold one. Reading one can run any code in it, so none "
-                f"is read here. Save the table as {FORMATS}."
-            )
-        if not head:
-            raise EmptyFile(f"{file}: empty; it needs a line of column names and rows.")
-        for first, what, advice in _CONTENTS:
-            if re.match(first, head, re.DOTALL):
-                raise RowsError(f"{file}: {what}, whatever its name says; {advice}.")
-        zipped = _zipped(path) if head.startswith(b"PK\3\4") else ""
-        if suffix in (".xlsx", ".xlsm") or zipped == "workbook":
+        if kind == "excel":
             return _excel(path, file, sheet)
-        if zipped:
-            raise RowsError(f"{file}: {zipped}.")
-        if suffix == ".parquet" or re.match(rb"PAR1[\0-\x1f]", head):
+        if kind == "parquet":
             return _parquet(path, file)
-        if suffix in (".jsonl", ".ndjson", ".json") or re.match(rb'(\xef\xbb\xbf)?\s*\[?\s*\{\s*"', head):
-            return _json_lines(path, file, encoding)
-        if suffix in (".csv", ".tsv", ".tab"):
-            return _delimited(path, file, separator, encoding)
+        return _json_lines(path, file, encoding) if kind == "jsonl" else _delimited(path, file, separator, encoding)
     except OSError as error:
         raise RowsError(f"{file}: cannot be read ({error.strerror or error}).") from error
-    raise RowsError(
-        f"{file}: files that end in '{suffix}' are not read; a text with a line of column names can be named .csv or "
-        f".tsv; else save it as {FORMATS}."
-    )
 
 
-def _zipped(path: Path) -> str:
-    """Say what a zip archive is: "workbook", or what to do with it."""
+def _kind(path: Path, file: str) -> str:
+    """What a file is, by its content where that tells, else by the ending of its name."""
+    if not path.exists():
+        raise RowsError(f"{file}: there is no such file in {path.parent}; correct the path.")
+    if path.is_dir():
+        return "folder"
+    if not path.is_file():
+        raise RowsError(f"{file}: neither a file nor a folder (a device or a pipe); copy its content to a file.")
+    suffix = path.suffix.lower()
+    with open(path, "rb") as handle:
+        head = handle.read(4096)
+    if suffix in PICKLES or re.match(rb"\x80[\x02-\x05]|\x93NUMPY", head):
+        raise RowsError(f"{file}: a pickle, or a file that may hold one. Reading one can run any code in it, so none "
+                        f"is read here. Save the table as {FORMATS}.")
+    if not head:
+        raise EmptyFile(f"{file}: empty; it needs a line of column names and rows.")
+    for first, what, advice in _CONTENTS:
+        if re.match(first, head, re.DOTALL):
+            raise RowsError(f"{file}: {what}, whatever its name says; {advice}.")
+    if suffix in (".xlsx", ".xlsm"):
+        return "excel"
+    if head.startswith(b"PK\3\4"):
+        return _zipped(path, file)
+    if suffix == ".parquet" or re.match(rb"PAR1[\0-\x1f]", head):
+        return "parquet"
+    if suffix in (".jsonl", ".ndjson", ".json") or re.match(rb'(\xef\xbb\xbf)?\s*\[?\s*\{\s*"', head):
+        return "jsonl"
+    if suffix in (".csv", ".tsv", ".tab"):
+        return "delimited"
+    raise RowsError(f"{file}: files that end in '{suffix}' are not read; a text with a line of column names can be named .csv or "
+                    f".tsv; else save it as {FORMATS}.")
+
+
+def _zipped(path: Path, file: str) -> str:
+    """"excel" for a zip archive that is a workbook; others are refused."""
     try:
         with zipfile.ZipFile(path) as packed:
             names = set(packed.namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return "a zip archive that is damaged; save the table anew"
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise RowsError(f"{file}: a zip archive that is damaged; save the table anew.") from error
     if "xl/workbook.xml" in names:
-        return "workbook"
+        return "excel"
     if names & {"[Content_Types].xml", "mimetype"}:
-        return "a document of an office program, and no .xlsx workbook; save its table as .xlsx or CSV"
-    return f"a zip archive; {_UNPACK}"
+        raise RowsError(f"{file}: a document of an office program, and no .xlsx workbook; save its table as .xlsx or CSV.")
+    raise RowsError(f"{file}: a zip archive; {_UNPACK}.")
 
 
 # -- text: encoding and lines ----------------------------------------------------------------------
@@ -235,115 +235,65 @@ _OTHER_SCRIPTS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "eu
 """Encodings that are told apart where most letters are not ASCII; they share few letters."""
 
 
-@dataclass(frozen=True)
-class _Encoding:
-    """The encoding of a text file, and what there is to say about it."""
-
-    name: str
-    guesses: list[Guess]
-    warnings: list[Problem]
-
-
-def _is_utf8(head: bytes) -> bool:
-    """Whether the start of a file, perhaps cut within a character, is UTF-8."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _encoding(path: Path, file: str, given: str | None) -> _Encoding:
+def _encoding(path: Path, file: str, given: str | None) -> tuple[str, list[Guess], list[Problem]]:
+    """The encoding of a text file, how it was guessed, and what is odd about it."""
     if given:
         try:
             "".encode(given)
         except (LookupError, ValueError) as error:
-            raise RowsError(
-                f"encoding: '{given}' is not one that Python knows; examples: utf-8, cp1252, latin-1, "
-                "shift_jis."
-            ) from error
-        return _Encoding(given, [], [])
+            raise RowsError(f"encoding: '{given}' is not one that Python knows; examples: utf-8, cp1252, latin-1, "
+                            "shift_jis.") from error
+        return given, [], []
     with open(path, "rb") as handle:
-        head = handle.read(4096)
-        for mark, name in _MARKS:
-            if head.startswith(mark):
-                marked = Problem("warning", "byte-order mark", file, "", (1,), "line", "starts with a byte-order mark",
-                                 "It is not part of the first column's name; --fix removes it.")
-                return _Encoding(name, [Guess(file, "encoding", name, "its byte-order mark")], [marked])
-        for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if len(head) >= 8 and head[first::2].count(0) > 0.4 * len(head):
-                return _Encoding(name, [Guess(file, "encoding", name, "every second byte is NUL")], [])
-        if len(_CONTROL & set(head)) > _KINDS_OF_CONTROL and not _is_utf8(head):
-            raise RowsError(
-                f"{file}: not text but binary, or text in an encoding that has to be named with 'encoding:'; save it as "
-                f"{FORMATS}."
-            )
-        handle.seek(0)
-        fits, others, other, sample = 0, 0, [], b""
-        for number in itertools.count(1):
-            line = handle.readline(LINE_LIMIT)
-            if not line:
-                break
-            if line.isascii():
-                continue
-            try:
-                line.decode("utf-8")
-                fits += 1
-            except UnicodeDecodeError:
-                others += 1
-                if len(other) < KEPT_ROWS:
-                    other.append(number)
-                sample += line[: 2**14 - len(sample)]
-    if not other:
-        return _Encoding("utf-8", [Guess(file, "encoding", "utf-8", "every line fits")], [])
+        name, why, warnings = _by_start(handle.read(4096), file) or _by_lines(handle, file)
+    return name, [Guess(file, "encoding", name, why)], warnings
+
+
+def _by_start(head: bytes, file: str) -> tuple[str, str, list[Problem]] | None:
+    """The encoding that the first bytes of a file tell, if they do; binary content is refused."""
+    for mark, name in _MARKS:
+        if head.startswith(mark):
+            return name, "its byte-order mark", [problem("byte-order mark", file, rows=[1], unit="line")]
+    for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(head) >= 8 and head[first::2].count(0) > 0.4 * len(head):
+            return name, "every second byte is NUL", []
+    if len(_CONTROL & set(head)) > _KINDS_OF_CONTROL:
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(head)  # perhaps cut within a character
+        except UnicodeDecodeError as error:
+            raise RowsError(f"{file}: not text but binary, or text in an encoding that has to be named with 'encoding:'; save it "
+                            f"as {FORMATS}.") from error
+    return None
+
+
+def _by_lines(handle: BinaryIO, file: str) -> tuple[str, str, list[Problem]]:
+    """UTF-8 if most lines with other than ASCII letters fit; else what the letters of the others tell."""
+    handle.seek(0)
+    fits, others, numbers, sample = 0, 0, [], b""
+    for number, line in enumerate(iter(lambda: handle.readline(LINE_LIMIT), b""), 1):
+        try:
+            line.decode("utf-8")
+            fits += not line.isascii()
+        except UnicodeDecodeError:
+            others += 1
+            if len(numbers) < KEPT_ROWS:
+                numbers.append(number)
+            sample += line[: 2**14 - len(sample)]
+    if not others:
+        return "utf-8", "every line fits", []
     if fits > others:  # those lines are read, and named, one by one
-        why = f"{fits:,} of {fits + others:,} lines with other than ASCII letters fit"
-        return _Encoding("utf-8", [Guess(file, "encoding", "utf-8", why)], [])
-    name, why = _by_letters(sample)
-    advice = ("Check the letters of these lines, and name the right 'encoding:' in the task file if they are wrong; --fix writes "
-              "UTF-8.")
-    wrong = Problem("warning", "wrong encoding", file, "", tuple(other), "line", f"not UTF-8; read as {name}", advice,
-                    others - len(other))
-    return _Encoding(name, [Guess(file, "encoding", name, why)], [wrong])
-
-
-def _by_letters(sample: bytes) -> tuple[str, str]:
-    """Name the encoding of bytes that are not UTF-8."""
-    ascii_letters = sum(byte < 128 and chr(byte).isalpha() for byte in sample)
-    if sum(byte >= 128 for byte in sample) > ascii_letters:
+        return "utf-8", f"{fits:,} of {fits + others:,} lines with other than ASCII letters fit", []
+    name, why = "cp1252", "not UTF-8, and most letters are ASCII: Western European"
+    if sum(byte >= 128 for byte in sample) > sum(byte < 128 and chr(byte).isalpha() for byte in sample):
         import charset_normalizer  # only for such files
 
-        best = charset_normalizer.from_bytes(sample, cp_isolation=_OTHER_SCRIPTS).best()
-        if best:
-            return best.encoding, "not UTF-8; the letters fit this one best"
-    return "cp1252", "not UTF-8, and most letters are ASCII: Western European"
+        if best := charset_normalizer.from_bytes(sample, cp_isolation=_OTHER_SCRIPTS).best():
+            name, why = best.encoding, "not UTF-8; the letters fit this one best"
+    return name, why, [problem("wrong encoding", file, "", numbers, "line", others - len(numbers), encoding=name)]
 
 
-def _lines(path: Path, file: str, encoding: str) -> Iterator[tuple[int, str, bool]]:
-    """Give line number, line, and whether bytes that are not UTF-8 were read as Windows-1252.
-
-    Bytes that fit no encoding become U+FFFD, which the checks report.
-    """
-    mostly_utf8 = encoding == "utf-8"
-    errors = "surrogateescape" if mostly_utf8 else "replace"
-    try:
-        with open(path, encoding=encoding, errors=errors, newline="") as handle:
-            for number in itertools.count(1):
-                line = handle.readline(LINE_LIMIT)
-                if not line:
-                    return
-                if len(line) == LINE_LIMIT and not line.endswith(("\n", "\r")):
-                    raise RowsError(
-                        f"{file}, line {number}: more than {LINE_LIMIT:,} characters without a line end; "
-                        "this is not a table of texts."
-                    )
-                decoded = mostly_utf8 and _NOT_UTF8.search(line) is not None
-                yield number, _NOT_UTF8.sub(_as_windows_1252, line) if decoded else line, decoded
-    except UnicodeError as error:
-        raise RowsError(
-            f"{file}: not {encoding} ({error}); correct 'encoding', or leave it out to have it guessed."
-        ) from error
-
+Line = tuple[int, str, bool]
+"""Number of a line, its text, and whether bytes that are not UTF-8 were read as Windows-1252."""
 
 _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
 
@@ -352,8 +302,22 @@ def _as_windows_1252(found: re.Match[str]) -> str:
     return found[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace")
 
 
-# -- delimited text --------------------------------------------------------------------------------
+def _lines(path: Path, file: str, encoding: str) -> Iterator[Line]:
+    """Give the lines of a file. Bytes that fit no encoding become U+FFFD, which the checks report."""
+    mostly_utf8 = encoding == "utf-8"
+    try:
+        with open(path, encoding=encoding, errors="surrogateescape" if mostly_utf8 else "replace", newline="") as handle:
+            for number, line in enumerate(iter(lambda: handle.readline(LINE_LIMIT), ""), 1):
+                if len(line) == LINE_LIMIT and not line.endswith(("\n", "\r")):
+                    raise RowsError(f"{file}, line {number}: more than {LINE_LIMIT:,} characters without a line end; this is not "
+                                    "a table of texts.")
+                decoded = mostly_utf8 and _NOT_UTF8.search(line) is not None
+                yield number, _NOT_UTF8.sub(_as_windows_1252, line) if decoded else line, decoded
+    except UnicodeError as error:
+        raise RowsError(f"{file}: not {encoding} ({error}); correct 'encoding', or leave it out to have it guessed.") from error
 
+
+# -- delimited text --------------------------------------------------------------------------------
 
 QUOTES = {
     "around cells": {"quoting": csv.QUOTE_MINIMAL},
@@ -366,63 +330,64 @@ _SPACED_QUOTE = re.compile(' +"')
 
 
 def _delimited(path: Path, file: str, separator: str | None, given: str | None) -> Table:
-    found = _encoding(path, file, given)
-    encoding, guesses = found.name, list(found.guesses)
+    """A CSV or TSV file.
+
+    pandas would not do: it numbers no lines, loses the rest of a file with a quote that is not closed, and reads one encoding.
+    """
+    encoding, guesses, warnings = _encoding(path, file, given)
     above, comments, declared = _above(_lines(path, file, encoding))
     if comments:
         guesses.append(Guess(file, "comments", numbered("line", comments), "above the column names, and begin with #"))
 
-    def lines() -> Iterator[tuple[int, str, bool]]:
+    def lines() -> Iterator[Line]:
         return itertools.islice(_lines(path, file, encoding), above, None)
 
     if separator is None:
         separator = declared or _separator(lines(), file)
-        why = "it is in no header"
-        if declared:
-            why = "a line above the column names says so"
-        elif separator != ONE_COLUMN:
-            why = "the header and most rows have the same number of cells"
-        name = SEPARATORS.get(separator, f"'{separator}'") if separator != ONE_COLUMN else "none: one column"
+        why = ("a line above the column names says so" if declared else "it is in no header" if separator == ONE_COLUMN
+               else "the header and most rows have the same number of cells")
+        name = "none: one column" if separator == ONE_COLUMN else _separator_name(separator)
         guesses.append(Guess(file, "separator", name, why))
     quotes = _quotes(lines, file, separator)
     if quotes != "around cells":
         guesses.append(Guess(file, "quotes", quotes, "taken for marks right around cells, they leave rows broken"))
+    uneven = f"with another number of cells than the header (a {_separator_name(separator)} " + (
+        "inside a text)" if quotes == "part of the text" else "or a line end inside a text needs quotes around the text)")
 
     def all_records() -> Iterator[Record]:
-        return (
-            record
-            for record in _split(lines(), file, separator, quotes)
-            if record.cells is None or any(cell.strip() for cell in record.cells)
-        )
+        return (record for record in _split(lines(), file, separator, quotes)
+                if record.cells is None or any(cell.strip() for cell in record.cells))
 
     first = next(all_records(), None)
     if first is None:
         raise EmptyFile(f"{file}: no line of column names.")
     if first.cells is None:
         raise RowsError(f"{file}, line {first.row}: {first.reason}: no line of column names.")
-    columns = [
-        as_text(cell)[0].replace("\0", "").strip() or f"column {number}"
-        for number, cell in enumerate(first.cells, 1)
-    ]
+    columns = _names([cell.replace("\0", "") for cell in first.cells])
 
     def read() -> Iterator[Record]:
         for record in itertools.islice(all_records(), 1, None):
             cells = record.cells
-            if cells is not None and len(cells) > len(columns) and not any(cells[len(columns) :]):
-                cells = cells[: len(columns)]
-            if cells is not None and len(cells) != len(columns):
-                yield Record(record.row, None, _uneven(separator, quotes))
+            if cells is not None and (len(cells) < len(columns) or any(cells[len(columns):])):
+                yield Record(record.row, None, uneven)
             elif cells is not None and comments and cells[0].startswith("# "):
                 yield Record(record.row, None, "that begins with # as the comments above the column names do")
             else:
-                yield Record(record.row, cells, record.reason, record.notes)
+                yield replace(record, cells=cells and cells[: len(columns)])
 
-    return Table(
-        file, "delimited", "line", columns, first.row, read, guesses, separator, found.warnings, encoding
-    )
+    return Table(file, "delimited", "line", columns, first.row, read, guesses, separator, warnings, encoding)
 
 
-def _above(lines: Iterator[tuple[int, str, bool]]) -> tuple[int, list[int], str | None]:
+def _separator_name(separator: str) -> str:
+    return SEPARATORS.get(separator, f"'{separator}'")
+
+
+def _names(cells: Sequence[Any]) -> list[str]:
+    """Names of columns from the cells of a header."""
+    return [as_text(cell)[0].strip() or f"column {number}" for number, cell in enumerate(cells, 1)]
+
+
+def _above(lines: Iterator[Line]) -> tuple[int, list[int], str | None]:
     """Count the lines above the column names; say which are comments, and the separator that one names as Excel does.
 
     A line of names that begins with # is none: names are words, and there is more than one.
@@ -439,22 +404,10 @@ def _above(lines: Iterator[tuple[int, str, bool]]) -> tuple[int, list[int], str 
     return above, comments, declared
 
 
-def _uneven(separator: str, quotes: str) -> str:
-    name = SEPARATORS.get(separator, f"'{separator}'")
-    return (
-        f"with another number of cells than the header (a {name} inside a text)"
-        if quotes == "part of the text"
-        else f"with another number of cells than the header (a {name} or a line end inside a text needs quotes "
-        "around the text)"
-    )
-
-
-def _split(
-    lines: Iterator[tuple[int, str, bool]], file: str, separator: str, quotes: str = "around cells"
-) -> Iterator[Record]:
+def _split(lines: Iterator[Line], file: str, separator: str, quotes: str = "around cells") -> Iterator[Record]:
     """Split lines into cells. A broken quote costs the line it is on, not what follows."""
-    held: list[tuple[int, str, bool]] = []  # the lines of the record under way
-    again: deque[tuple[int, str, bool]] = deque()
+    held: list[Line] = []  # the lines of the record under way
+    again: deque[Line] = deque()
     dialect = QUOTES[quotes]
     space = re.compile(rf'" +(?=[{re.escape(separator)}\r\n])') if "skipinitialspace" in dialect else None
 
@@ -465,37 +418,30 @@ def _split(
                 raise csv.Error("a cell of too many lines")
             yield space.sub('"', item[1]) if space else item[1]
 
-    def reader() -> Iterator[list[str]]:
-        return csv.reader(feed(), delimiter=separator, strict=True, **dialect)
-
-    rows, broken = reader(), 0
+    rows, broken = None, 0
     while True:
         held.clear()
+        rows = rows or csv.reader(feed(), delimiter=separator, strict=True, **dialect)
         limit = csv.field_size_limit(LINE_LIMIT)
         try:
             cells = next(rows, None)
         except csv.Error as error:
             broken += 1
             if broken > BROKEN_LIMIT:
-                raise RowsError(
-                    f"{file}, line {held[0][0]}: the {broken}th quote that is not closed or has letters "
-                    'right after it; write a quote inside a quoted text twice (""), then check again.'
-                ) from error
-            yield Record(
-                held[0][0], None, 'with a quote (") that is not closed, or has letters right after it'
-            )
+                raise RowsError(f"{file}, line {held[0][0]}: the {broken}th quote that is not closed or has letters right "
+                                'after it; write a quote inside a quoted text twice (""), then check again.') from error
+            yield Record(held[0][0], None, 'with a quote (") that is not closed, or has letters right after it')
             again.extendleft(reversed(held[1:]))
-            rows = reader()
+            rows = None
             continue
         finally:
             csv.field_size_limit(limit)
         if cells is None:
             return
-        notes = (DECODED,) if any(decoded for *_, decoded in held) else ()
-        yield Record(held[0][0], cells, notes=notes)
+        yield Record(held[0][0], cells, notes=(DECODED,) * any(decoded for *_, decoded in held))
 
 
-def _separator(lines: Iterator[tuple[int, str, bool]], file: str) -> str:
+def _separator(lines: Iterator[Line], file: str) -> str:
     """The separator that gives most of the first rows as many cells as the header has."""
     looked_at = list(itertools.islice(lines, LOOKED_AT // 10))
     best, found = (0.0, 0), ONE_COLUMN
@@ -503,27 +449,22 @@ def _separator(lines: Iterator[tuple[int, str, bool]], file: str) -> str:
         records = list(_split(iter(looked_at), file, separator))
         # The last record may be cut off, if there is more than the lines that are looked at.
         widths = [len(record.cells or ()) for record in records[:-1] or records if record.cells != []]
-        if widths and widths[0] > 1:
-            score = (widths.count(widths[0]) / len(widths), widths[0])
-            if score > best:
-                best, found = score, separator
+        score = (widths.count(widths[0]) / len(widths), widths[0]) if widths and widths[0] > 1 else best
+        if score > best:
+            best, found = score, separator
     return found
 
 
-def _quotes(lines: Callable[[], Iterator[tuple[int, str, bool]]], file: str, separator: str) -> str:
+def _quotes(lines: Callable[[], Iterator[Line]], file: str, separator: str) -> str:
     """Which of `QUOTES` leaves the fewest rows broken, uneven, or with a quote that a space keeps from being a mark."""
     wrong = {}
     for quotes in QUOTES:
-        widths, wrong[quotes] = None, 0
+        width, wrong[quotes] = 0, 0
         try:
             for record in _split(lines(), file, separator, quotes):
-                if record.cells:
-                    widths = widths or len(record.cells)
-                if record.cells is None or (
-                    record.cells
-                    and (len(record.cells) != widths or any(_SPACED_QUOTE.match(cell) for cell in record.cells))
-                ):
-                    wrong[quotes] += 1
+                cells = record.cells
+                width = width or len(cells or ())
+                wrong[quotes] += cells is None or (cells != [] and (len(cells) != width or any(map(_SPACED_QUOTE.match, cells))))
         except RowsError:
             wrong[quotes] = BROKEN_LIMIT
         if not wrong[quotes]:
@@ -535,37 +476,22 @@ def _quotes(lines: Callable[[], Iterator[tuple[int, str, bool]]], file: str, sep
 
 
 def _json_lines(path: Path, file: str, given: str | None) -> Table:
-    found = _encoding(path, file, given)
+    """A file of JSON objects. pandas would give up the whole file for one line that is none, and hide keys that are twice."""
+    encoding, guesses, warnings = _encoding(path, file, given)
 
-    def objects() -> Iterator[tuple[Record, dict[str, Any]]]:
-        for number, line, decoded in _lines(path, file, found.name):
-            if not line.strip("\ufeff\0 \t\r\n"):
-                continue
-            notes = (DECODED,) if decoded else ()
-            try:
-                value = json.loads(line.strip("\ufeff\0 \t\r\n"), object_pairs_hook=_each_key_once)
-            except _Twice:
-                yield Record(number, None, "with a key that is there twice"), {}
-                continue
-            except (ValueError, RecursionError):
-                yield Record(number, None, "not valid JSON"), {}
-                continue
-            if isinstance(value, dict):
-                yield Record(number, [], notes=notes), value
-            else:
-                yield Record(number, None, "not a JSON object ({...})"), {}
+    def objects() -> Iterator[Record]:
+        for number, line, decoded in _lines(path, file, encoding):
+            if line := line.strip("\ufeff\0 \t\r\n"):
+                value, reason = _object(line)
+                yield Record(number, None if reason else [value], reason, (DECODED,) * decoded)
 
-    keys: dict[str, None] = {}
-    for _, value in itertools.islice(objects(), LOOKED_AT):
-        keys.update(dict.fromkeys(value))
-    if next(objects(), None) is None:
-        raise EmptyFile(f"{file}: no rows.")
+    found = (record.cells[0] for record in itertools.islice(objects(), LOOKED_AT) if record.cells)
+    keys = list(dict.fromkeys(itertools.chain.from_iterable(found)))
     if not keys:
-        raise RowsError(
-            f'{file}: none of the first lines is a JSON object; write one object ({{"text": …}}) a line, not '
-            "one list over all lines."
-        )
-
+        if next(objects(), None) is None:
+            raise EmptyFile(f"{file}: no rows.")
+        raise RowsError(f'{file}: none of the first lines is a JSON object; write one object ({{"text": …}}) a line, not one '
+                        "list over all lines.")
     names: list[str] = []
     for key in keys:
         name = as_text(key)[0]
@@ -574,21 +500,27 @@ def _json_lines(path: Path, file: str, given: str | None) -> Table:
         names.append(name)
 
     def read() -> Iterator[Record]:
-        for record, value in objects():
-            cells = None if record.cells is None else [value.get(key) for key in keys]
-            yield Record(record.row, cells, record.reason, record.notes)
+        return (replace(record, cells=record.cells and [record.cells[0].get(key) for key in keys]) for record in objects())
 
-    return Table(file, "jsonl", "line", names, 0, read, found.guesses, warnings=found.warnings, encoding=found.name)
+    return Table(file, "jsonl", "line", names, 0, read, guesses, warnings=warnings, encoding=encoding)
 
 
-class _Twice(ValueError):
-    """A JSON object has a key twice; Python would keep the last value and lose the first."""
+def _object(line: str) -> tuple[dict[str, Any], str]:
+    """The object of a line, or why it has none."""
+    try:
+        value = json.loads(line, object_pairs_hook=_each_key_once)
+    except KeyError:
+        return {}, "with a key that is there twice"
+    except (ValueError, RecursionError):
+        return {}, "not valid JSON"
+    return (value, "") if isinstance(value, dict) else ({}, "not a JSON object ({...})")
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's pairs; Python would keep the last value of a key and lose the first."""
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise _Twice
+        raise KeyError
     return value
 
 
@@ -604,12 +536,11 @@ def _damaged(file: str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise RowsError(
-            f"{file}: cannot be read as {kind} ({said[:200]}); write it anew, or save it as CSV."
-        ) from error
+        raise RowsError(f"{file}: cannot be read as {kind} ({said[:200]}); write it anew, or save it as CSV.") from error
 
 
 def _parquet(path: Path, file: str) -> Table:
+    """A Parquet file, in batches: pandas would hold all of it, and make floats of whole numbers where one is missing."""
     import pyarrow.parquet
 
     with _damaged(file, "Parquet"), pyarrow.parquet.ParquetFile(path) as opened:
@@ -624,25 +555,18 @@ def _parquet(path: Path, file: str) -> Table:
 
 def _arrow_records(batches: Iterator[Any], names: dict[int, list[str]]) -> Iterator[Record]:
     """Rows of Arrow batches; `names` holds the label names of columns that store their numbers."""
-    row = 0
+    numbers = itertools.count(1)
     for batch in batches:
         columns = [column.to_pylist() for column in batch.columns]
         for place, known in names.items():
-            columns[place] = [
-                known[value] if value is not None and 0 <= value < len(known) else None
-                for value in columns[place]
-            ]
-        for cells in zip(*columns, strict=True):
-            row += 1
-            yield Record(row, list(cells))
+            columns[place] = [known[value] if value is not None and 0 <= value < len(known) else None for value in columns[place]]
+        yield from (Record(next(numbers), list(cells)) for cells in zip(*columns, strict=True))
 
 
 def _datasets_folder(path: Path, file: str, split: str) -> Table:
     if not any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        raise RowsError(
-            f"{file}: a folder that datasets' save_to_disk did not write (no dataset_dict.json or "
-            "state.json in it); give a file, or such a folder."
-        )
+        raise RowsError(f"{file}: a folder that datasets' save_to_disk did not write (no dataset_dict.json or state.json in it); "
+                        "give a file, or such a folder.")
     import datasets
 
     guesses = []
@@ -651,10 +575,8 @@ def _datasets_folder(path: Path, file: str, split: str) -> Table:
         if isinstance(loaded, datasets.DatasetDict):
             chosen = split if split in loaded or len(loaded) > 1 else next(iter(loaded))
             if chosen not in loaded:
-                raise RowsError(
-                    f"{file}: has the splits {listed(sorted(loaded))} and no '{split}'; name one of them, as "
-                    f"in {Path(file) / min(loaded)}."
-                )
+                raise RowsError(f"{file}: has the splits {listed(sorted(loaded))} and no '{split}'; name one of them, as in "
+                                f"{Path(file) / min(loaded)}.")
             guesses.append(Guess(file, "split", chosen, f"of {listed(sorted(loaded))}"))
             loaded = loaded[chosen]
     return of_dataset(loaded, file, guesses)
@@ -697,84 +619,78 @@ def _book(path: Path, computed: bool = True) -> Iterator[Any]:
 
 
 def _excel(path: Path, file: str, sheet: str | None) -> Table:
+    """A sheet of a workbook.
+
+    pandas would not do: it reads a formula without a stored value, and a cell that is merged with another, as an empty cell, reads
+    hidden sheets as others, and holds the whole sheet.
+    """
     guesses = []
     with _damaged(file, "an Excel workbook"):
-        if not zipfile.is_zipfile(path):
-            raise RowsError(
-                f"{file}: not an .xlsx workbook, or one with a password; save it anew as .xlsx without one."
-            )
-        with zipfile.ZipFile(path) as packed:
-            if sum(member.file_size for member in packed.infolist()) > EXCEL_BYTES:
-                raise RowsError(
-                    f"{file}: unpacks to more than {EXCEL_BYTES // 2**20:,} MiB; save the sheet as CSV."
-                )
-        with _book(path) as book:
-            sheets = [each.title for each in book.worksheets]
-            shown = (each.title for each in book.worksheets if each.sheet_state == "visible" and _has_cells(each))
-            first_shown = next(shown, None) if sheet is None else None
-    if sheet is None:
-        if not sheets:
-            raise RowsError(f"{file}: has no sheet with cells.")
-        sheet = first_shown or sheets[0]
-        why = f"the first of {listed(sheets)} that is shown and has cells" if sheets[1:] else "the only one"
-        guesses.append(Guess(file, "sheet", sheet, why))
-    elif sheet not in sheets:
-        raise RowsError(f"{file}: has no sheet '{sheet}'; it has {listed(sheets, most=10)}.")
-
-    def all_records() -> Iterator[Record]:
-        with _damaged(file, "an Excel workbook"), contextlib.ExitStack() as stack:
-            # The same rows twice: as typed in, which tells formulas, and with the values computed from them.
-            pages = []
-            for values in (False, True):
-                page = stack.enter_context(_book(path, values))[sheet]
-                page.reset_dimensions()  # a wrong note of the sheet's size would hide rows
-                pages.append(page.iter_rows())
-            for number, (typed, computed) in enumerate(zip(*pages, strict=True), 1):
-                if number > EXCEL_ROWS:
-                    raise RowsError(
-                        f"{file}, row {number}: more rows than a sheet can have; save the sheet as CSV."
-                    )
-                cells = [
-                    # A formula that gives an empty text is of type "str"; one whose value was never stored is of none.
-                    UNSTORED if cell.data_type == "f" and value.value is None and value.data_type != "str"
-                    else None if value.data_type == "e" else value.value
-                    for cell, value in zip(typed, computed, strict=True)
-                ]
-                formulas = tuple(
-                    f"formula:{place}" for place, cell in enumerate(typed) if cell.data_type == "f"
-                )
-                if formulas or any(str(cell).strip() for cell in cells if cell is not None):
-                    yield Record(number, cells, notes=formulas)
-
-    first = next(all_records(), None)
-    if first is None:
-        raise EmptyFile(f"{file}: sheet '{sheet}' has no cells; name another with 'sheet:'.")
-    columns = [as_text(cell)[0].strip() or f"column {number}" for number, cell in enumerate(first.cells, 1)]
-
-    with _damaged(file, "an Excel workbook"):
-        merged = _merged(path, sheet)
+        sheets, shown = _sheets(path, file)
+        if sheet is None and sheets:
+            sheet = shown or sheets[0]
+            why = f"the first of {listed(sheets)} that is shown and has cells" if sheets[1:] else "the only one"
+            guesses.append(Guess(file, "sheet", sheet, why))
+        if sheet not in sheets:
+            raise RowsError(f"{file}: has no sheet '{sheet}'; it has {listed(sheets, most=10)}." if sheets
+                            else f"{file}: has no sheet with cells.")
+        first = next(_sheet_records(path, file, sheet), None)
+        if first is None:
+            raise EmptyFile(f"{file}: sheet '{sheet}' has no cells; name another with 'sheet:'.")
+        columns, merged = _names(first.cells), _merged(path, sheet)
 
     def read() -> Iterator[Record]:
-        ahead, here = list(merged), []
-        for record in itertools.islice(all_records(), 1, None):
-            cells = (record.cells + [None] * len(columns))[: len(columns)]
-            while ahead and ahead[-1][1] <= record.row:
-                here.append(ahead.pop())
-            here = [each for each in here if each[3] >= record.row]
-            for left, _, right, _ in here:  # the value of merged cells is in the first of them alone
-                for place in range(left - 1, min(right, len(columns))):
-                    cells[place] = MERGED if cells[place] is None else cells[place]
-            if any(cell is not None for cell in record.cells[len(columns) :]):
-                yield Record(record.row, None, "with cells beyond the last column that has a name")
-            else:
-                yield Record(record.row, cells, notes=record.notes)
+        with _damaged(file, "an Excel workbook"):
+            ahead, here = list(merged), []
+            for record in itertools.islice(_sheet_records(path, file, sheet), 1, None):
+                cells = (record.cells + [None] * len(columns))[: len(columns)]
+                while ahead and ahead[-1][1] <= record.row:
+                    here.append(ahead.pop())
+                here = [each for each in here if each[3] >= record.row]
+                for left, _, right, _ in here:  # the value of merged cells is in the first of them alone
+                    for place in range(left - 1, min(right, len(columns))):
+                        cells[place] = MERGED if cells[place] is None else cells[place]
+                beyond = any(cell is not None for cell in record.cells[len(columns):])
+                yield (Record(record.row, None, "with cells beyond the last column that has a name") if beyond
+                       else replace(record, cells=cells))
 
     return Table(file, "excel", "row", columns, first.row, read, guesses)
 
 
-def _has_cells(page: Any) -> bool:
-    page.reset_dimensions()
-    return any(cell is not None for row in page.iter_rows(values_only=True) for cell in row)
+def _sheets(path: Path, file: str) -> tuple[list[str], str | None]:
+    """Names of the sheets of a workbook, and the first that is shown and has cells."""
+    if not zipfile.is_zipfile(path):
+        raise RowsError(f"{file}: not an .xlsx workbook, or one with a password; save it anew as .xlsx without one.")
+    with zipfile.ZipFile(path) as packed:
+        if sum(member.file_size for member in packed.infolist()) > EXCEL_BYTES:
+            raise RowsError(f"{file}: unpacks to more than {EXCEL_BYTES // 2**20:,} MiB; save the sheet as CSV.")
+    with _book(path) as book:
+        shown = (page.title for page in book.worksheets if page.sheet_state == "visible"
+                 and any(cell is not None for row in _all_rows(page, values_only=True) for cell in row))
+        return [page.title for page in book.worksheets], next(shown, None)
+
+
+def _all_rows(page: Any, **how: bool) -> Iterator[tuple]:
+    page.reset_dimensions()  # a wrong note of the sheet's size would hide rows
+    return page.iter_rows(**how)
+
+
+def _sheet_records(path: Path, file: str, sheet: str) -> Iterator[Record]:
+    """All rows of a sheet that have cells: read as typed in, which tells formulas, and with the values computed from them."""
+    with _book(path, computed=False) as typed_in, _book(path) as computed:
+        pages = [_all_rows(book[sheet]) for book in (typed_in, computed)]
+        for number, row in enumerate(zip(*pages, strict=True), 1):
+            if number > EXCEL_ROWS:
+                raise RowsError(f"{file}, row {number}: more rows than a sheet can have; save the sheet as CSV.")
+            cells, formulas = [], []
+            for place, (cell, value) in enumerate(zip(*row, strict=True)):
+                if cell.data_type == "f":
+                    formulas.append(f"formula:{place}")
+                # A formula that gives an empty text is of type "str"; one whose value was never stored is of none.
+                unstored = cell.data_type == "f" and value.value is None and value.data_type != "str"
+                cells.append(UNSTORED if unstored else None if value.data_type == "e" else value.value)
+            if formulas or any(str(cell).strip() for cell in cells if cell is not None):
+                yield Record(number, cells, notes=tuple(formulas))
 
 
 def _merged(path: Path, sheet: str) -> list[tuple[int, int, int, int]]:
@@ -821,23 +737,27 @@ def as_text(value: Any) -> tuple[str, str]:
     """
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if value is None or value == [] or (isinstance(value, float) and math.isnan(value)):
-        return "", ""
-    if isinstance(value, str):
-        return _HALF.sub("\ufffd", value), ""
-    if isinstance(value, bool):
-        return str(value).lower(), ""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value)), ""
-    if isinstance(value, int):
-        return (str(value), "") if value.bit_length() < 2048 else ("", "a number of more than 600 digits")
-    if isinstance(value, (float, decimal.Decimal)):
-        return str(value), ""
-    if isinstance(value, datetime.datetime):
-        return (value.date() if value.time() == datetime.time() else value).isoformat(), ""
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat(), ""
-    if isinstance(value, Instead):
-        return "", value.what
-    names = {list: "a list of several (keep the one that is meant)", dict: "an object", bytes: "bytes"}
-    return "", names.get(type(value), f"a {type(value).__name__}")
+    match value:
+        case str():
+            return _HALF.sub("\ufffd", value), ""
+        case None | []:
+            return "", ""
+        case bool():
+            return str(value).lower(), ""
+        case int():
+            return (str(value), "") if value.bit_length() < 2048 else ("", "a number of more than 600 digits")
+        case float() if math.isnan(value):
+            return "", ""
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return str(int(value)), ""
+        case float() | decimal.Decimal():
+            return str(value), ""
+        case datetime.datetime():
+            return (value.date() if value.time() == datetime.time() else value).isoformat(), ""
+        case datetime.date() | datetime.time():
+            return value.isoformat(), ""
+        case Instead():
+            return "", value.what
+        case list():
+            return "", "a list of several (keep the one that is meant)"
+    return "", {dict: "an object", bytes: "bytes"}.get(type(value), f"a {type(value).__name__}")

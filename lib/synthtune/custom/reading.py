@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,7 @@ from synthtune import settings
 from synthtune.analysis.metrics import joined_labels, split_labels
 from synthtune.custom import checks, gather, hub, readers, task_file
 from synthtune.custom.gather import Columns, Gathered
-from synthtune.custom.report import Count, Guess, Problem, Report
+from synthtune.custom.report import Count, Guess, Problem, Report, problem
 from synthtune.custom.rows import CustomData, held_out, wording_of
 from synthtune.custom.task_file import TaskFile
 from synthtune.errors import RowsError
@@ -37,41 +36,27 @@ def read(path: str | Path) -> CustomData:
     chosen = settings.load(task.profile)
     report = Report(f"{task.name}: {task.description or 'no description'}")
     gathered: dict[str, Gathered] = {}
-    columns = None
     for role, file in _files(task, report.guesses).items():
         try:
             table = hub.open_table(task, role, file) if task.hub else readers.open_table(
-                task.located(file),
-                file,
-                split="test" if role == "test" else "train",
-                separator=task.separator,
-                encoding=task.encoding,
-                sheet=task.sheet,
-            )
+                task.located(file), file, split="test" if role == "test" else "train", separator=task.separator,
+                encoding=task.encoding, sheet=task.sheet)
             report.guesses.extend(table.guesses)
             if role == "rows":
-                found, guesses, problems = gather.choose(
-                    table, task.text, task.label, task.target, bool(task.label_names)
-                )
-                found = columns = found and replace(found, separator=task.label_separator or "")
-            elif columns is None:
-                continue  # nothing says which columns to read
+                columns, guesses, problems = gather.choose(table, task)
+            elif "rows" in gathered:
+                columns, guesses, problems = gather.choose_like(gathered["rows"].columns, table, labelled=role == "test")
             else:
-                found, guesses, problems = gather.choose_like(columns, table, labelled=role == "test")
+                continue  # nothing says which columns to read
             report.guesses.extend(guesses)
             report.problems.extend(problems)
-            if found and not problems:
-                gathered[role] = gather.gather(table, role, found, chosen.seed)
+            if columns and not problems:
+                gathered[role] = gather.gather(table, role, columns, chosen.seed)
         except RowsError as error:
             said = _without(str(error), file)
-            report.problems.append(
-                _no_rows(role, file, said)
-                if isinstance(error, readers.EmptyFile) and role != "rows"
-                else Problem("error", "file", file, "", (), "row", said, "")
-            )
-        if role == "rows" and role not in gathered:
-            columns = None
-    own = _checked(task, chosen, report, gathered, columns)
+            report.problems.append(_no_rows(role, file, said) if isinstance(error, readers.EmptyFile) and role != "rows"
+                                   else problem("file", file, said=said))
+    own = _checked(task, chosen, report, gathered)
     _left_out(own)
     _not_testable(own, chosen)
     return own
@@ -96,8 +81,7 @@ def _not_testable(own: CustomData, chosen: settings.Settings) -> None:
         held_out(own, chosen)
     except RowsError as error:
         file = own.task.rows
-        said = _without(str(error), file)
-        own.report.problems.append(Problem("error", "not testable", file, "", (), "row", said, ""))
+        own.report.problems.append(problem("not testable", file, said=_without(str(error), file)))
 
 
 def _files(task: TaskFile, guesses: list[Guess]) -> dict[str, str]:
@@ -111,44 +95,18 @@ def _files(task: TaskFile, guesses: list[Guess]) -> dict[str, str]:
 
 def _no_rows(role: str, file: str, what: str) -> Problem:
     """A file that has no rows; only the labelled ones cannot be done without."""
-    if role == "rows":
-        return Problem("error", "no rows", file, "", (), "row", what, "Add labelled rows.")
-    advice = f"Nothing is read of it; add rows, or leave '{role}:' out of the task file."
-    return Problem("warning", "no rows", file, "", (), "row", what, advice)
+    return problem("no rows" if role == "rows" else "nothing read", file, said=what, role=role)
 
 
 def _without(sentence: str, file: str) -> str:
     return sentence.removeprefix(file).removeprefix(",").removeprefix(":").strip().rstrip(".")
 
 
-def _checked(
-    task: TaskFile,
-    chosen: settings.Settings,
-    report: Report,
-    gathered: dict[str, Gathered],
-    columns: Columns | None,
-) -> CustomData:
+def _checked(task: TaskFile, chosen: settings.Settings, report: Report, gathered: dict[str, Gathered]) -> CustomData:
     """Check cells, then rows against each other, and count where each row went."""
+    columns = gathered["rows"].columns if "rows" in gathered else None
     kind = columns.kind if columns else ""
-    spelling = checks.spellings(gathered, task.label_names) if kind == "classification" else {}
-    sieves = {}
-    for role, each in gathered.items():
-        report.problems.extend(checks.cells(each))
-        if spelling and each.columns.output:
-            report.problems.extend(checks.label_spelling(each, spelling))
-        sieves[role] = sieve = checks.Sieve(each, checks.cleaned(each, spelling))
-        sieve.without_empty()
-        sieve.without_duplicates()
-        if spelling and each.columns.output:
-            sieve.without_contradictions()
-    # In the order of what is worth most: test rows stay as they are, gold rows are not also unlabelled.
-    for role, other, advice in (
-        ("rows", "test", "It is used for testing only."),
-        ("unlabelled", "test", "It is used for testing only."),
-        ("unlabelled", "rows", "It is used with its label only."),
-    ):
-        if role in sieves and other in sieves:
-            sieves[role].without_known(sieves[other], advice)
+    sieves = _sieved(task, report, gathered, kind)
     if "rows" in sieves:
         sieves["rows"].check_near()
         if kind == "classification":
@@ -163,26 +121,35 @@ def _checked(
         if not count.rows_in:
             report.problems.append(_no_rows(role, count.file, "no rows below the names of the columns"))
         elif not count.used:
-            what, advice = "no row can be used", "The warnings say why; correct the file."
-            report.problems.append(Problem("error", "no rows", count.file, "", (), "row", what, advice))
-    gold, unlabelled, test = (
-        _table(sieves[role].frame if role in sieves else None, columns, task.label_names)
-        for role in ("rows", "unlabelled", "test")
-    )
+            report.problems.append(problem("no row used", count.file))
+    gold, unlabelled, test = (_table(sieves[role].frame if role in sieves else None, columns, task.label_names)
+                              for role in ("rows", "unlabelled", "test"))
     if kind == "classification":
         each = gold["output"].map(lambda output: split_labels(output, columns.separator)).explode()
         report.labels.update(each.value_counts().astype(int).to_dict())
-    return CustomData(
-        task,
-        kind,
-        tuple(sorted(gold["output"].unique())) if report.labels else (),
-        gold,
-        unlabelled.drop(columns="output", errors="ignore"),
-        test,
-        report,
-        columns,
-        gathered,
-    )
+    labels = tuple(sorted(gold["output"].unique())) if report.labels else ()
+    unlabelled = unlabelled.drop(columns="output", errors="ignore")
+    return CustomData(task, kind, labels, gold, unlabelled, test, report, columns, gathered)
+
+
+def _sieved(task: TaskFile, report: Report, gathered: dict[str, Gathered], kind: str) -> dict[str, checks.Sieve]:
+    """The rows of each file without those that cannot be used, or are also in a file where they are worth more."""
+    spelling = checks.spellings(gathered, task.label_names) if kind == "classification" else {}
+    sieves = {}
+    for role, each in gathered.items():
+        report.problems.extend(checks.cells(each))
+        if spelling and each.columns.output:
+            report.problems.extend(checks.label_spelling(each, spelling))
+        sieves[role] = sieve = checks.Sieve(each, checks.cleaned(each, spelling))
+        sieve.without_empty()
+        sieve.without_duplicates()
+        if spelling and each.columns.output:
+            sieve.without_contradictions()
+    # In the order of what is worth most: test rows stay as they are, gold rows are not also unlabelled.
+    for role, other in (("rows", "test"), ("unlabelled", "test"), ("unlabelled", "rows")):
+        if role in sieves and other in sieves:
+            sieves[role].without_known(sieves[other])
+    return sieves
 
 
 def _table(frame: pd.DataFrame | None, columns: Columns | None, names: dict[str, str]) -> pd.DataFrame:

@@ -80,9 +80,20 @@ def made_from(own: CustomData, settings: Settings) -> dict[str, str]:
 
 def is_whole(own: CustomData, settings: Settings, folder: Path) -> bool:
     """Whether the results are those of these rows and settings, every file as it was written."""
-    before = _read(settings)
-    return before.get("made_from") == made_from(own, settings) and "files" in before and all(
+    return unchanged(settings.folder / RECORD, made_from(own, settings), folder)
+
+
+def unchanged(record: Path, now: Any, folder: Path) -> bool:
+    """Whether the files that a record names were made from this, and are in the folder as they were written."""
+    before = read_json(record) if record.exists() else {}
+    return before.get("made_from") == now and "files" in before and all(
         (folder / name).is_file() and digest(folder / name) == value for name, value in before["files"].items())
+
+
+def note(record: Path, now: Any, folder: Path, written: Iterable[Path]) -> None:
+    """Write a record of what files and folders were made from, and of how they are now."""
+    files = [file for path in written for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
+    write_json(record, {"made_from": now, "files": {str(file.relative_to(folder)): digest(file) for file in files}})
 
 
 def begin(own: CustomData, settings: Settings) -> bool:
@@ -144,9 +155,7 @@ def check(own: CustomData, settings: Settings, folder: Path) -> None:
 
 def finish(own: CustomData, settings: Settings, written: Iterable[Path], folder: Path) -> None:
     """Note that the results are whole, and every file of them as it is now."""
-    files = [file for path in written for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
-    write_json(settings.folder / RECORD, {"made_from": made_from(own, settings),
-                                          "files": {str(file.relative_to(folder)): digest(file) for file in files}})
+    note(settings.folder / RECORD, made_from(own, settings), folder, written)
 
 
 def _read(settings: Settings) -> dict[str, Any]:

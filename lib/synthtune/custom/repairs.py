@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,33 +49,23 @@ def fix(own: CustomData) -> list[Path]:
     if own.task.hub:
         raise RowsError(f"{own.task.hub}: a dataset on the hub is not repaired; download it and give its files, or train without.")
     if "rows" not in own.gathered:
-        raise RowsError(
-            f"{own.task.rows}: nothing is repaired, for the labelled rows cannot be read; solve the errors "
-            "above first."
-        )
-    names = own.task.label_names
-    spelling = checks.spellings(own.gathered, names) if own.kind == "classification" else {}
+        raise RowsError(f"{own.task.rows}: nothing is repaired, for the labelled rows cannot be read; solve the errors above "
+                        "first.")
+    spelling = checks.spellings(own.gathered, own.task.label_names) if own.kind == "classification" else {}
     repairs = {role: _Repair(own, role, spelling) for role in own.gathered}
     if not any(repair.needed for repair in repairs.values()):
         return []
     folder, name = own.task.path.parent, own.task.name
-    record = folder / f"{name}.fixed.json"
-    task_file = folder / f"{name}.fixed.yaml"
-    written = [repair.path for repair in repairs.values()]
-    _refuse_to_replace([task_file, *written], record)
+    task_file, record = folder / f"{name}.fixed.yaml", folder / f"{name}.fixed.json"
+    written = [task_file, *(repair.path for repair in repairs.values())]
+    _refuse_to_replace(written, record)
     for repair in repairs.values():
         repair.write()
     with atomic_path(task_file) as temporary:
         temporary.write_text(_task_file(own, repairs), "utf-8")
-    write_json(
-        record,
-        {
-            "task": own.task.path.name,
-            "files": {role: repair.record() for role, repair in repairs.items()},
-            "written": {str(path): digest(path) for path in [task_file, *written]},
-        },
-    )
-    return [task_file, record, *written]
+    write_json(record, {"task": own.task.path.name, "files": {role: repair.record() for role, repair in repairs.items()},
+                        "written": {str(path): digest(path) for path in written}})
+    return [task_file, record, *written[1:]]
 
 
 class _Repair:
@@ -85,31 +75,27 @@ class _Repair:
         self.gathered: Gathered = own.gathered[role]
         self.table, self.role = self.gathered.table, role
         if self.gathered.rows_in > ROW_LIMIT:
-            raise RowsError(
-                f"{self.table.file}: {self.gathered.rows_in:,} rows, more than the {ROW_LIMIT:,} that are "
-                "read; --fix repairs only files that are read whole. Give a smaller file."
-            )
+            raise RowsError(f"{self.table.file}: {self.gathered.rows_in:,} rows, more than the {ROW_LIMIT:,} that are read; --fix "
+                            "repairs only files that are read whole. Give a smaller file.")
         self.source = own.task.located(self.table.file)
-        roles = self.gathered.columns.roles
-        self.places = {self.table.columns.index(name): role for role, name in roles.items()}
+        self.places = {self.table.columns.index(name): role for role, name in self.gathered.columns.roles.items()}
         self.path = self._beside()
-        self.separator = own.task.separator or (
-            "," if self.table.separator == ONE_COLUMN else self.table.separator
-        )
+        self.separator = own.task.separator or ("," if self.table.separator == ONE_COLUMN else self.table.separator)
         sieve = checks.Sieve(self.gathered, checks.cleaned(self.gathered, spelling))
         sieve.without_empty()
         sieve.without_duplicates()
         self.kept, self.named = sieve.frame.set_index("row"), sieve.named
-        self.changes = list(self._changes())
+        before = self.gathered.frame.set_index("row")
+        self.changes = [{"row": row, "column": column, "before": before.at[row, role], "after": self._written(cell)}
+                        for role, column in self.gathered.columns.roles.items() for row, cell in self.kept[role].items()
+                        if self._written(cell) != before.at[row, role]]
 
     @property
     def needed(self) -> bool:
         """Whether a copy would differ from the file in more than its form."""
-        decoded = (
-            self.table.encoding not in PLAIN
-            or self.gathered.frame["notes"].map(lambda notes: DECODED in notes).any()
-        )
-        return bool(self.changes or decoded or len(self.kept) < len(self.gathered.frame))
+        notes = self.gathered.frame["notes"]
+        decoded = self.table.encoding not in PLAIN or any(DECODED in each for each in notes)
+        return bool(self.changes or decoded or len(self.kept) < len(notes))
 
     def _beside(self) -> Path:
         kind, source = self.table.kind, self.source
@@ -120,52 +106,32 @@ class _Repair:
             return source.with_name(f"{source.name}.fixed.csv")
         return source.with_name(f"{source.stem}.fixed{source.suffix}")
 
-    def _changes(self) -> Iterator[dict[str, Any]]:
-        before = self.gathered.frame.set_index("row")
-        for role, column in self.gathered.columns.roles.items():
-            for row, cell in self.kept[role].items():
-                after = self._written(cell)
-                if after != before.at[row, role]:
-                    yield {"row": row, "column": column, "before": before.at[row, role], "after": after}
-
     def _written(self, cell: str) -> str:
         """A cell as it stands in the copy: escaped in CSV if a spreadsheet would run it."""
         return "'" + cell if checks.runs(cell) and self.table.kind in ("delimited", "excel") else cell
 
-    def _rows(self) -> Iterator[list[Any]]:
-        """The rows of the copy: repaired in the columns that are used, as they are in the others."""
+    def _rows(self, other: Callable[[Any], Any] = lambda cell: cell) -> Iterator[list[Any]]:
+        """The rows of the copy: repaired in the columns that are used, as `other` makes them in the others."""
         for record in self.table.read():
             if record.row in self.kept.index:
-                yield [
-                    self._written(self.kept.at[record.row, self.places[place]]) if place in self.places else cell
-                    for place, cell in enumerate(record.cells)
-                ]
+                yield [self._written(self.kept.at[record.row, self.places[place]]) if place in self.places else other(cell)
+                       for place, cell in enumerate(record.cells)]
 
     def write(self) -> None:
         """Write the copy."""
         with atomic_path(self.path) as temporary:
             if self.table.kind == "arrow":
-                pd.DataFrame(list(self._rows()), columns=self.table.columns).to_parquet(
-                    temporary, index=False
-                )
+                pd.DataFrame(list(self._rows()), columns=self.table.columns).to_parquet(temporary, index=False)
                 return
             # Half a letter, which only JSON can name, is written as JSON names it.
             with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as handle:
                 if self.table.kind == "jsonl":
                     objects = (dict(zip(self.table.columns, row, strict=True)) for row in self._rows())
                     handle.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in objects)
-                    return
-                writer = csv.writer(handle, delimiter=self.separator, lineterminator="\n")
-                writer.writerow(self.table.columns)
-                for row in self._rows():
-                    writer.writerow(
-                        [
-                            self._written(checks.STRAY.sub("", as_text(cell)[0]))
-                            if place not in self.places
-                            else cell
-                            for place, cell in enumerate(row)
-                        ]
-                    )
+                else:
+                    writer = csv.writer(handle, delimiter=self.separator, lineterminator="\n")
+                    writer.writerow(self.table.columns)
+                    writer.writerows(self._rows(lambda cell: self._written(checks.STRAY.sub("", as_text(cell)[0]))))
 
     def record(self) -> dict[str, Any]:
         """What was done, with every row number."""
@@ -190,23 +156,16 @@ def _refuse_to_replace(paths: list[Path], record: Path) -> None:
             raise RowsError(f"{record}: not a record that --fix wrote; rename or remove it.") from error
     changed = [path for path in paths if path.exists() and known.get(str(path)) != digest(path)]
     if changed:
-        raise RowsError(
-            f"{listed(map(str, changed))}: there already, and not as --fix wrote it; rename or remove "
-            "it, then run again."
-        )
+        raise RowsError(f"{listed(map(str, changed))}: there already, and not as --fix wrote it; rename or remove it, then run "
+                        "again.")
 
 
 def _task_file(own: CustomData, repairs: dict[str, _Repair]) -> str:
     """The task file that names the copies, and the columns that were guessed."""
     task, columns = own.task, own.columns
-    values = task.model_dump(exclude_defaults=True, exclude={"encoding", "sheet"})
-    values |= {
-        "text": list(columns.text),
-        "label" if own.kind == "classification" else "target": columns.output,
-    }
-    for role, repair in repairs.items():
-        given = Path(repair.table.file)
-        values[role] = str(given.with_name(repair.path.name))
-    order = [name for name in type(task).model_fields if name in values]
+    values = task.model_dump(exclude_defaults=True, exclude={"encoding", "sheet"}) | {
+        "text": list(columns.text), "label" if own.kind == "classification" else "target": columns.output,
+        **{role: str(Path(repair.table.file).with_name(repair.path.name)) for role, repair in repairs.items()}}
+    ordered = {name: values[name] for name in type(task).model_fields if name in values}
     head = f"# Written by --fix from {task.path.name}; {task.name}.fixed.json says what was changed.\n"
-    return head + yaml.safe_dump({name: values[name] for name in order}, sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)

@@ -1,13 +1,17 @@
-"""What was found in a user's files: guesses that were made, rows that were counted, problems to act on."""
+"""What was found in custom data: guesses that were made, rows that were counted, problems to act on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import islice
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
+import yaml
+
+SENTENCES = yaml.safe_load(Path(__file__).with_name("problems.yaml").read_text("utf-8"))
 
 SHOWN_ROWS = 5
 """Row numbers that a sentence names before it says how many more there are."""
@@ -77,6 +81,14 @@ class Problem:
         return printable(f"{', '.join(place)}: {self.what}. {self.advice}".rstrip())
 
 
+def problem(check: str, file: str, column: str = "", rows: Iterable[int] = (), unit: str = "row", more: int = 0,
+            **values: Any) -> Problem:
+    """A problem with the sentences that `problems.yaml` has for a check; `values` fill them in."""
+    said = SENTENCES[check]
+    return Problem(said.get("severity", "warning"), said.get("name", check), file, column, tuple(map(int, rows)), unit,
+                   said["what"].format(**values), said["advice"].format(**values), more)
+
+
 @dataclass(frozen=True)
 class Count:
     """Where the rows of a file went.
@@ -97,9 +109,12 @@ class Count:
     used: int
     dropped: dict[str, int]
 
+    @property
+    def reasons(self) -> str:
+        return "; ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
+
     def __str__(self) -> str:
-        reasons = "; ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
-        out = f", {self.rows_in - self.used:,} dropped ({reasons})" if self.dropped else ""
+        out = f", {self.rows_in - self.used:,} dropped ({self.reasons})" if self.dropped else ""
         return printable(f"{self.role}: {self.file}: {self.rows_in:,} rows in, {self.used:,} used{out}")
 
 
@@ -152,20 +167,19 @@ class Report:
 
     def _repr_html_(self) -> str:
         """The report in a notebook; whatever texts and labels hold is shown and not run as HTML."""
-        guesses = [map(printable, astuple(guess)) for guess in self.guesses]
-        counts = [(printable(count.file), count.role, count.rows_in, count.used,
-                   printable("; ".join(f"{number:,} {reason}" for reason, number in count.dropped.items())))
-                  for count in self.counts]
-        rows = [(problem.severity, str(problem)) for problem in self.errors + self.warnings]
-        shown = [pd.DataFrame(guesses, columns=["file", "what", "value", "why"]),
-                 pd.DataFrame(counts, columns=["file", "role", "rows_in", "used", "dropped"]),
-                 pd.DataFrame([(printable(label), number) for label, number in self.labels.items()], columns=["label", "rows"]),
-                 pd.DataFrame(rows, columns=["", "problem"])]
+        rows = {
+            ("file", "what", "value", "why"): map(astuple, self.guesses),
+            ("file", "role", "rows_in", "used", "dropped"): (
+                (count.file, count.role, count.rows_in, count.used, count.reasons) for count in self.counts),
+            ("label", "rows"): self.labels.items(),
+            ("", "problem"): ((problem.severity, str(problem)) for problem in self.errors + self.warnings),
+        }
+        tables = [pd.DataFrame(each, columns=list(header)).map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
+                  for header, each in rows.items()]
         with pd.option_context("display.max_colwidth", None):
-            tables = [table.to_html(index=False, escape=True, justify="left") for table in shown if len(table)]
+            shown = [table.to_html(index=False, escape=True, justify="left") for table in tables if len(table)]
         # Viewers put cells on the right unless told otherwise; what cells hold is escaped, so this is no cell's text.
-        tables = [table.replace("<td>", '<td style="text-align: left">') for table in tables]
-        return "\n".join(tables)
+        return "\n".join(table.replace("<td>", '<td style="text-align: left">') for table in shown)
 
 
 def numbered(unit: str, rows: Sequence[int], more: int = 0) -> str:

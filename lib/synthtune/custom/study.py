@@ -1,4 +1,4 @@
-"""The paper's recipe on a user's own rows: teachers, synthetic examples, students, and what each is worth on rows held out.
+"""The paper's recipe on custom data: teachers, synthetic examples, students, and what each is worth on rows held out.
 
     outcome = study.run(custom.read("my_task.yaml"), "my_task.results")
 
@@ -46,7 +46,7 @@ Verdict = Literal["helps", "does not help", "not decided"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a user's rows.
+    """What came of custom data.
 
     Attributes
     ----------
@@ -56,8 +56,8 @@ class Outcome:
         All labelled rows, with the settings that its stages ran with.
     scores : DataFrame
         One row a system, in the order of trying: system, value, low, high (accuracy or BLEU in percent, and its interval),
-        macro_f1 (classification), gain, gain_low, gain_high (points over the student of gold alone; NaN for itself), lead and
-        lead_low (points over the winner and the interval's lower end; NaN for itself).
+        macro_f1 (classification), gain, gain_low, gain_high (points over the student of gold alone; NaN for itself), lead,
+        lead_low and lead_high (points over the winner; NaN for itself).
     winner : str
         The condition whose student is the one to take away: the best on average.
     optimism : float
@@ -337,12 +337,12 @@ def _scores(answers: pd.DataFrame, held: list[Example], part: Part, settings: Se
     optimism = max(0.0, gained - statistics.of_the_best(students, GOLD, chosen.resamples, settings.seed))
     rows = []
     for system, scores in found.items():
-        value = statistics.estimate(drawn[system], chosen.confidence)
-        gain, lead = (None if system == other else statistics.estimate(drawn[system] - drawn[other], chosen.confidence)
-                      for other in (GOLD, winner))
-        rows.append({"system": system, "seeds": len(scores), "value": value.value, "low": value.low, "high": value.high,
-                     **({"macro_f1": float(np.mean([each["macro_f1"] for each in scores]))} if metric == "accuracy" else {}),
-                     "gain": gain.value if gain else np.nan, "gain_low": gain.low if gain else np.nan,
-                     "gain_high": gain.high if gain else np.nan,
-                     "lead": lead.value if lead else np.nan, "lead_low": lead.low if lead else np.nan})
+        row: dict[str, Any] = {"system": system, "seeds": len(scores)}
+        if metric == "accuracy":
+            row["macro_f1"] = float(np.mean([each["macro_f1"] for each in scores]))
+        for name, prefix, over in (("value", "", None), ("gain", "gain_", GOLD), ("lead", "lead_", winner)):
+            if system != over:
+                interval = statistics.estimate(drawn[system] - drawn[over] if over else drawn[system], chosen.confidence)
+                row |= {name: interval.value, f"{prefix}low": interval.low, f"{prefix}high": interval.high}
+        rows.append(row)
     return pd.DataFrame(rows), winner, optimism

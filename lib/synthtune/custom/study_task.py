@@ -1,4 +1,4 @@
-"""Custom tasks: a user's own benchmark, read from the labelled rows that a task file names."""
+"""Custom tasks: a user's benchmark, read from the labelled rows that a task file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task file: a few lines of YAML that say where a user's own rows are and which columns matter."""
+"""The task file of custom data: a few lines of YAML that say where the rows are and which columns matter."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ class TaskFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path = Field(description="the task file itself; paths in it start from its folder", exclude=True)
-    rows: str = Field(
-        min_length=1, description="labelled rows: CSV, TSV, JSONL, Parquet, .xlsx, or a datasets folder"
-    )
+    rows: str = Field(min_length=1, description="labelled rows: CSV, TSV, JSONL, Parquet, .xlsx, or a datasets folder")
     hub: str | None = Field(
         None, pattern=r"^[\w.-]+(/[\w.-]+)?$", description="in place of files: a dataset on the Hugging Face hub, as owner/name"
     )
@@ -74,9 +72,7 @@ class TaskFile(BaseModel):
     splits: dict[Literal[ROLES], str] = Field(
         {"rows": "train"}, description="hub: the splits of the labelled rows, and of others: {rows: train, test: validation}"
     )
-    text: list[str] | None = Field(
-        None, min_length=1, max_length=2, description="text column, or a pair of them"
-    )
+    text: list[str] | None = Field(None, min_length=1, max_length=2, description="text column, or a pair of them")
     label: str | None = Field(None, description="classification: the column of labels")
     label_separator: str | None = Field(
         None, min_length=1, max_length=1, description="a row may have several labels: a list, or a cell with this between them"
@@ -87,9 +83,7 @@ class TaskFile(BaseModel):
     label_names: dict[str, str] = Field({}, description="labels in words, by label as it is in the files")
     description: str | None = Field(None, max_length=300, description="what the task is, in one sentence")
     profile: str = Field("laptop", description="a file of workflow/profiles, without .yaml")
-    separator: str | None = Field(
-        None, min_length=1, max_length=1, description="of columns in CSV and TSV files"
-    )
+    separator: str | None = Field(None, min_length=1, max_length=1, description="of columns in CSV and TSV files")
     encoding: str | None = Field(None, description="of CSV, TSV and JSONL files, such as utf-8 or cp1252")
     sheet: str | None = Field(None, description="sheet of Excel files")
 
@@ -129,7 +123,8 @@ class TaskFile(BaseModel):
     @classmethod
     def _a_path(cls, value: str | None) -> str | None:
         if value and ("://" in value or value.startswith(("hf:", "s3:", "gs:"))):
-            raise ValueError("is an address; download it and give the path: nothing is fetched here but datasets on the Hugging Face hub (hub: owner/name)")
+            raise ValueError("is an address; download it and give the path: nothing is fetched here but datasets on the Hugging Face "
+                             "hub (hub: owner/name)")
         if value and "\0" in value:
             raise ValueError("is no path: it has a NUL byte")
         return value
@@ -180,32 +175,22 @@ def load(path: str | Path) -> TaskFile:
         used; every such problem at once, with its line.
     """
     path = Path(path).expanduser().absolute()
-    lines, values = _read(path)
-    problems = []
-    for key, line in lines:
+    keys, values = _read(path)
+    problems, seen, task = [], {}, None
+    for key, line in keys:
         if key not in KEYS:
             problems.append((line, f"unknown key '{reprlib.repr(key)[1:-1]}'; {nearest(key, KEYS)}"))
-    seen: dict[str, int] = {}
-    for key, line in lines:
         if key in seen:
             problems.append((line, f"'{key}' is also on line {seen[key]}; keep one of the two."))
         seen[key] = line
     try:
-        return _no_problems(
-            path, problems, TaskFile(path=path, **{key: values[key] for key in values if key in KEYS})
-        )
+        task = TaskFile(path=path, **{key: value for key, value in values.items() if key in KEYS})
     except ValidationError as error:
         for problem in error.errors():
             key = str(problem["loc"][0]) if problem["loc"] else ""
             said = problem["msg"].removeprefix("Value error, ").replace("Field required", "is missing")
-            given = (
-                "" if problem["type"] == "missing" or not key else f", not {reprlib.repr(problem['input'])}"
-            )
+            given = "" if problem["type"] == "missing" or not key else f", not {reprlib.repr(problem['input'])}"
             problems.append((seen.get(key, 1), f"{key + ': ' if key else ''}{said}{given}."))
-    return _no_problems(path, problems, None)
-
-
-def _no_problems(path: Path, problems: list[tuple[int, str]], task: TaskFile | None) -> TaskFile:
     if problems or task is None:
         raise SettingsError("\n".join(f"{path.name}, line {line}: {said}" for line, said in sorted(problems)))
     return task
@@ -223,10 +208,8 @@ def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
         text = content.decode("utf-8-sig")
         node = yaml.compose(text, Loader=yaml.BaseLoader)
         if not isinstance(node, yaml.MappingNode):
-            raise SettingsError(
-                f"{path.name}: no 'key: value' lines; the least it needs is 'rows: my_file.csv'."
-            )
-        values = yaml.load(text, Loader=yaml.BaseLoader)  # builds only str, list and dict
+            raise SettingsError(f"{path.name}: no 'key: value' lines; the least it needs is 'rows: my_file.csv'.")
+        values = yaml.load(text, Loader=yaml.BaseLoader)
         for token in yaml.scan(text, Loader=yaml.BaseLoader):
             if isinstance(token, yaml.ScalarToken):
                 token.value.encode()
@@ -240,11 +223,9 @@ def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise SettingsError(
-            f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', error)}."
-        ) from error
+        raise SettingsError(f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', error)}.") from error
     except (RecursionError, ValueError, TypeError) as error:
         raise SettingsError(f"{path.name}: not 'key: value' lines as a task file needs them.") from error
-    lines = [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
     # A key with nothing after it is as good as left out.
-    return lines, {str(key): value for key, value in values.items() if value != ""}
+    return ([(str(key.value), key.start_mark.line + 1) for key, _ in node.value],
+            {str(key): value for key, value in values.items() if value != ""})
