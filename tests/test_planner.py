@@ -140,7 +140,7 @@ def with_lora(model):
     [
         ("gpt-neox-20b", "teacher", 20_554_567_680),
         ("roberta-large", "classifier", 355_361_794),
-        ("bart-large", "writer", 406_291_456),
+        ("bart-large", "seq2seq student", 406_291_456),
         ("smollm2-135m-instruct", "teacher", 134_515_008),
         ("minilm-l6-v2", "classifier", 22_713_216 + 2 * 385),
     ],

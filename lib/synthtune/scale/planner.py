@@ -26,17 +26,14 @@ COUNTS = tuple(2**power for power in range(11))
 ANSWERING = ("evaluate", "annotate", "generate")
 """Stages in which a teacher is not trained: its layers are then laid out over the GPUs of a job, see `synthtune.models.placement`."""
 
-# Columns of the terminal: heading, width, and the column of the plan's table with its format.
-MEMORY = (
-    ("weights", 8, "memory_weights"), ("grads", 7, "memory_gradients"), ("optim.", 7, "memory_optimizer"),
-    ("activ.", 7, "activations_kept"), ("checkp.", 8, "activations_checkpointed"), ("cache", 7, "memory_cache"),
-    ("logits", 7, "memory_logits"), ("gather", 7, "memory_gathered"), ("total", 7, "memory_total"),
-)
-SUMS = (
-    ("jobs", 6, "jobs", "{:.0f}"), ("tokens", 10, "tokens", "short"), ("FLOP", 10, "flops", "short"),
-    ("GPU hours", 11, "gpu_hours", "{:.2f}"), ("hours", 9, "hours", "{:.2f}"), ("disk", 10, "disk_bytes", "bytes"),
-    ("dollars", 10, "dollars", "{:.2f}"),
-)
+MEMORY = {
+    "weights": "memory_weights", "grads": "memory_gradients", "optim.": "memory_optimizer", "activ.": "activations_kept",
+    "checkp.": "activations_checkpointed", "cache": "memory_cache", "logits": "memory_logits", "gather": "memory_gathered",
+    "total": "memory_total",
+}
+SUMS = {"jobs": "jobs", "tokens": "tokens", "FLOP": "flops", "GPU hours": "gpu_hours", "hours": "hours", "disk": "disk_bytes",
+        "dollars": "dollars"}
+"""Columns of the terminal, by their headings, and those of the plan's table."""
 
 ASKED = ("requests", "tokens_sent", "tokens_received", "endpoint_dollars")
 """Columns of the table on what an endpoint is asked."""
@@ -139,8 +136,7 @@ class Plan:
         table, machine = self.table, self.machine
         each = f"{machine.memory:,.0f} GiB, {machine.tflops:,.4g} TFLOP/s, {machine.bandwidth:,.0f} GB/s"
         models = table[table["parameters"] > 0].sort_values("trained", ascending=False).drop_duplicates("model")
-        way, by_stage = self.settings.teacher.activations, table.groupby("stage", sort=False)
-        memory = [self._memory(stage, rows) for stage, rows in by_stage if rows["parameters"].any()]
+        models = table[table["parameters"] > 0].sort_values("trained", ascending=False).drop_duplicates("model")
         lines = [
             f"Profile {self.settings.profile} on {self.gpus} × {machine.name} ({each}), ${self.price:.2f} an hour each",
             "",
@@ -149,34 +145,34 @@ class Plan:
               f" {self.downloads[row.model] / 1e9:6.2f} GB to download" for row in models.itertuples()),
             "",
             "Memory in GiB on each GPU, for the task that needs most; GPUs a job needs; texts in a pass",
-            " " * 21 + "".join(f"{head:>{width}}" for head, width, _ in MEMORY) + " GPUs    batch",
-            *memory,
-            f"activ., checkp.: activations kept, or checkpointed (total: {way}). batch: set/most that fit",
+            self._memory(),
+            f"activ., checkp.: activations kept, or checkpointed (total: {self.settings.teacher.activations}). batch: set/most that fit",
             "",
-            f"{'Work':<21}" + "".join(f"{head:>{width}}" for head, width, *_ in SUMS),
-            *(self._work(stage, rows) for stage, rows in by_stage),
-            self._work("all", table),
-            "",
-            f"{'By task':<21}",
-            *(self._work(task, rows) for task, rows in table.groupby("task", sort=False)),
+            "Work by stage, in all, and by task",
+            self._work(),
             "",
             f"Download: {sum(self.downloads.values()) / 1e9:.1f} GB of weights; the corpora are not counted.",
+            *(textwrap.fill(sentence, 100, subsequent_indent="  ") for sentence in self._sentences()),
         ]
-        return "\n".join([*lines, *(textwrap.fill(sentence, 100, subsequent_indent="  ") for sentence in self._sentences())])
+        return "\n".join(lines)
 
-    @staticmethod
-    def _memory(stage: str, rows: pd.DataFrame) -> str:
-        row = rows.sort_values(["gpus_needed", "memory_total"]).iloc[-1]
-        cells = "".join(f"{'' if pd.isna(row[name]) else f'{row[name]:.2f}':>{width}}" for _, width, name in MEMORY)
-        gpus = "none" if pd.isna(row["gpus_needed"]) else f"{int(row['gpus_needed'])}"
-        return f"{stage:<21}{cells}{gpus:>5}{row['batch']:>4.0f}/{row['largest_batch']:<4.0f}"
+    def _memory(self) -> str:
+        """Of each stage that loads a model, the task that needs most."""
+        loading = self.table[self.table["parameters"] > 0]
+        rows = loading.sort_values(["gpus_needed", "memory_total"]).groupby("stage").tail(1).set_index("stage")
+        rows = rows.loc[loading["stage"].unique()].rename_axis(None)
+        batch = rows["batch"].map("{:.0f}/".format) + rows["largest_batch"].map("{:.0f}".format)
+        gpus = rows["gpus_needed"].map(lambda count: "none" if pd.isna(count) else f"{count:.0f}")
+        shown = rows[list(MEMORY.values())].set_axis(list(MEMORY), axis=1).assign(GPUs=gpus, batch=batch)
+        return shown.to_string(float_format="{:.2f}".format, na_rep="")
 
-    @staticmethod
-    def _work(name: str, rows: pd.DataFrame) -> str:
-        def said(value: float, form: str) -> str:
-            return form.format(value) if "{" in form else _short(value) + ("B" if form == "bytes" else "")
-
-        return f"{name:<21}" + "".join(f"{said(rows[column].sum(), form):>{width}}" for _, width, column, form in SUMS)
+    def _work(self) -> str:
+        """Sums by stage, of all, and by task."""
+        columns = list(SUMS.values())
+        by_stage, by_task = (self.table.groupby(name, sort=False)[columns].sum() for name in ("stage", "task"))
+        sums = pd.concat([by_stage, self.table[columns].sum().to_frame("all").T, by_task]).set_axis(list(SUMS), axis=1)
+        short = {"jobs": "{:.0f}".format, "tokens": _short, "FLOP": _short, "disk": lambda number: f"{_short(number)}B"}
+        return sums.to_string(float_format="{:.2f}".format, formatters=short)
 
     def _sentences(self) -> list[str]:
         """What an endpoint is asked, and the advice."""
@@ -239,14 +235,11 @@ def _row(stage: Stage, needed: int | None, gpus: int, price: float, limit: float
     hours = stage.seconds(used) / 3600
     asked = stage.asked
     server = stage.settings.endpoint
-    paid = (asked.read * (server.input_price or 0) + asked.written * (server.output_price or 0)) / 1e6 if server else 0
+    paid = (asked.tokens_sent * (server.input_price or 0) + asked.tokens_received * (server.output_price or 0)) / 1e6 if server else 0
     return {
         "task": stage.task,
         "stage": stage.name,
-        "model": stage.model,
-        "jobs": stage.jobs,
-        "parameters": stage.parameters,
-        "trained": stage.trained,
+        **{name: getattr(stage, name) for name in ("model", "jobs", "parameters", "trained", "tokens", "flops")},
         "gpus_needed": needed,
         "gpus_used": used,
         "batch": shape.batch,
@@ -256,15 +249,11 @@ def _row(stage: Stage, needed: int | None, gpus: int, price: float, limit: float
         "activations_kept": kept,
         "activations_checkpointed": again if stage.tunes else math.nan,
         "fits": fits,
-        "tokens": stage.tokens,
-        "flops": stage.flops,
         "gpu_hours": hours * used,
         "hours": hours / (min(gpus // used, max(stage.jobs, 1)) if fits else 1),
         "disk_bytes": stage.disk,
         "dollars": hours * used * price + paid,
-        "requests": asked.requests,
-        "tokens_sent": asked.read,
-        "tokens_received": asked.written,
+        **asdict(asked),
         "endpoint_dollars": paid,
     }
 

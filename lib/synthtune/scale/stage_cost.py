@@ -96,14 +96,14 @@ class Asked:
     """Requests to an endpoint, and the tokens that it reads and, at most, writes."""
 
     requests: int = 0
-    read: int = 0
-    written: int = 0
+    tokens_sent: int = 0
+    tokens_received: int = 0
 
-    def add(self, requests: int, read: int, written: int) -> None:
+    def add(self, requests: int, sent: int, received: int) -> None:
         """Add requests of so many tokens each."""
         self.requests += requests
-        self.read += requests * read
-        self.written += requests * written
+        self.tokens_sent += requests * sent
+        self.tokens_received += requests * received
 
 
 class Stage(abc.ABC):
@@ -132,17 +132,7 @@ class Stage(abc.ABC):
         Of an endpoint.
     """
 
-    name: str
-    model: str
-    jobs: int
-    shape: Shape
-    batch_setting: str
-    length_setting: str
-    parameters: float = 0
-    trained: float = 0
-    tokens: float = 0
-    flops: float = 0
-    disk: float = 0
+    parameters = trained = tokens = flops = disk = 0.0
     divided = tunes = False
 
     def __init__(self, task: str, settings: Settings, machine: Device, texts: Texts) -> None:
@@ -323,6 +313,7 @@ class Inference(Stage):
         self.add(number * new, stack.forward(number * new, context) + head * number * new, moved)
 
     def add(self, tokens: float, flops: float, moved: float = 0.0) -> None:
+        """Tokens that are read or written, with their FLOPs and the bytes that are moved."""
         self.tokens, self.flops = self.tokens + tokens, self.flops + flops
         self.work.append((flops, moved))
 
@@ -451,7 +442,7 @@ class Students(Stage):
         if not self.whole and model_type != "bert":
             raise AssetError(f"students.model: {chosen.model} ({model_type}) does not write texts, and {self.task} needs a student that "
                              "does: name a seq2seq model (BART, T5, mBART, Pegasus) or a BERT encoder.")
-        return model_of(chosen.model, "writer", 2, chosen.encoder_layers, chosen.decoder_layers)
+        return model_of(chosen.model, "seq2seq student", 2, chosen.encoder_layers, chosen.decoder_layers)
 
     def count_work(self) -> None:
         """Jobs, tokens, FLOPs and disk of all cells."""
