@@ -160,11 +160,13 @@ class Plan:
         """Of each stage that loads a model, the task that needs most."""
         loading = self.table[self.table["parameters"] > 0]
         rows = loading.sort_values(["gpus_needed", "memory_total"]).groupby("stage").tail(1).set_index("stage")
-        rows = rows.loc[loading["stage"].unique()].rename_axis(None)
+        rows = rows.loc[loading["stage"].unique()]
         batch = rows["batch"].map("{:.0f}/".format) + rows["largest_batch"].map("{:.0f}".format)
         gpus = rows["gpus_needed"].map(lambda count: "none" if pd.isna(count) else f"{count:.0f}")
-        shown = rows[list(MEMORY.values())].set_axis(list(MEMORY), axis=1).assign(GPUs=gpus, batch=batch)
-        return shown.to_string(float_format="{:.2f}".format, na_rep="")
+        # Numbers and an index would cost a space in each column.
+        shown = rows[list(MEMORY.values())].set_axis(list(MEMORY), axis=1).map(lambda value: "" if pd.isna(value) else f"{value:.2f}")
+        shown.insert(0, "", shown.index.str.ljust(20))
+        return shown.assign(GPUs=gpus, batch=batch).to_string(index=False)
 
     def _work(self) -> str:
         """Sums by stage, of all, and by task."""
