@@ -10,10 +10,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from synthtune import settings, student
 from synthtune.errors import AssetError, SettingsError
+from synthtune.models.fine_tuning import TargetLoss, linear_names
 from synthtune.run import reproduce
 from synthtune.scale import model_cost, planner
 from synthtune.task_list import SPECS
-from synthtune.teacher import _TargetLoss, linear_names
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
@@ -349,7 +349,7 @@ def test_bytes_of_logits(at_once):
     model.get_output_embeddings().requires_grad_(False)  # as with LoRA
     decoder = model.get_decoder()
     below = kept_bytes(model, lambda: decoder(input_ids=ids(), use_cache=False).last_hidden_state)
-    found = kept_bytes(model, lambda: _TargetLoss(model, at_once)(ids(), ids()))
+    found = kept_bytes(model, lambda: TargetLoss(model, at_once)(ids(), ids()))
     tokens = BATCH * (LENGTH - 1)
     assert found - below == pytest.approx(tokens * (64 if at_once else 120) * 4, rel=WITHIN)
 
@@ -551,7 +551,7 @@ def test_a_student_that_cannot_generate_text_is_refused_in_the_plan_as_it_is_lat
     monkeypatch.setattr(student.assets, "model_path", lambda name: name)
     monkeypatch.setattr(student.AutoConfig, "from_pretrained", lambda name: RobertaConfig())
     with pytest.raises(AssetError) as later:
-        student.Bench.of(SimpleNamespace(kind="nlg", name="sgd"), chosen)
+        student.trainer(SimpleNamespace(settings=chosen, task=SimpleNamespace(kind="nlg", name="sgd")))
     assert str(planned.value) == str(later.value)
     assert planner.plan(settings.load("laptop", ["tasks=[tweets]", "students.model=roberta-large"])).table["fits"].all()
 
