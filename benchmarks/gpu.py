@@ -38,9 +38,9 @@ import pandas as pd
 import torch
 from synthtune import settings
 from synthtune.files import atomic_path
-from synthtune.models import assets, decoding, fine_tuning, scoring, vllm_engine
+from synthtune.models import assets, decoding, fine_tuning, vllm_engine
 from synthtune.models.language_model import LanguageModel
-from synthtune.scale import model_cost, planner
+from synthtune.scale import model_cost, planner, stage_cost
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from torch.nn import functional
@@ -229,10 +229,14 @@ def the_teacher(bench: Bench) -> None:
     size, device = bench.size, bench.device
     config = config_of("gpt-neox-20b", size)
     shape = sizes_of(AutoModelForCausalLM, config)
-    chosen = settings.load("paper")
-    stages = planner._Stages("rte", chosen, bench.chip)  # of the task nothing is used: texts are as long as they are here
-    stages.teacher, stages.size = shape, bench.bytes
+    chosen = settings.load("paper", {"generate.batch_size": size.prompts})
     peak = bench.chip.tflops * 1e12
+
+    def planned() -> stage_cost.Inference:
+        """A stage that does nothing yet. Of the task nothing is used: texts are as long as they are here."""
+        stage = stage_cost.Inference("rte", chosen, bench.chip, stage_cost.Texts(1, 1, 1))
+        stage.teacher, stage.size = shape, bench.bytes
+        return stage
 
     @functools.cache
     def made() -> PreTrainedModel:
@@ -249,7 +253,9 @@ def the_teacher(bench: Bench) -> None:
     asked, tail = "x" * (size.length - 8), sum(map(len, labels))
     read = size.prompts * (len(asked) + tail)
     flops = shape.decoder.forward(read, len(asked) + tail) + 2 * shape.head * size.prompts * (tail + 1)
-    needed = stages.inference("annotate", size.batch, len(asked), tail, tail + 1)
+    scoring = planned()
+    scoring.add(read, flops)
+    scoring.holds(stage_cost.Shape(1, size.batch, len(asked)), tail, tail + 1)
 
     def scored() -> tuple[float, float]:
         def score(prompts: int) -> None:
@@ -260,16 +266,14 @@ def the_teacher(bench: Bench) -> None:
         return read / seconds, flops / seconds / peak
 
     bench.measure(Row("teacher, scoring labels", f"{size.prompts} prompts, {size.labels} labels side by side",
-                      predicted_rate=read / stages.timed([(flops, 0.0)], 0)(1), limit_rate=read * peak / flops,
-                      predicted_gib=needed.memory(needed.shape).total / GIB), scored)
+                      predicted_rate=read / scoring.seconds(1), limit_rate=read * peak / flops,
+                      predicted_gib=scoring.memory(scoring.shape).total / GIB), scored)
 
     begin, new = "some text: ", size.prompts * size.new_tokens
-    context = len(begin) + size.new_tokens / 2
-    work = stages.writing(size.prompts, size.new_tokens, context,
-                          shape.decoder.forward(size.prompts * len(begin), len(begin)),
-                          shape.decoder.forward(new, context) + 2 * shape.head * new, size.prompts)
+    decoding = planned()
+    decoding.decode(size.prompts, len(begin), 0, size.new_tokens, shape.vocabulary)
+    decoding.holds(stage_cost.Shape(1, size.prompts, size.new_tokens), len(begin), 1, len(begin))
     limit = new / (size.new_tokens * shape.parameters * bench.bytes / (bench.chip.bandwidth * 1e9))
-    needed = stages.inference("generate", size.prompts, size.new_tokens, len(begin), 1, len(begin))
 
     def ours(engine: decoding.Engine, tokens: int) -> None:
         decoding.decode(lm(Endless), [begin] * size.prompts, tokens, batch_size=size.prompts, temperature=1.0, top_p=0.95,
@@ -289,8 +293,8 @@ def the_teacher(bench: Bench) -> None:
 
     def sampling(how: str, note: str = "") -> Row:
         return Row("teacher, sampling", f"{how}, {size.prompts} texts of {size.new_tokens} tokens",
-                   predicted_rate=new / stages.timed(work, 0)(1), limit_rate=limit,
-                   predicted_gib=needed.memory(needed.shape).total / GIB, note=note)
+                   predicted_rate=new / decoding.seconds(1), limit_rate=limit,
+                   predicted_gib=decoding.memory(decoding.shape).total / GIB, note=note)
 
     for how, write in (("our write, batches", functools.partial(ours, "batches")),
                        ("our write, continuous batching", functools.partial(ours, "continuous")), ("plain generate", plain)):

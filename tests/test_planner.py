@@ -2,17 +2,18 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from synthtune import settings
-from synthtune.errors import SettingsError
+from synthtune import settings, student
+from synthtune.errors import AssetError, SettingsError
+from synthtune.models.fine_tuning import TargetLoss, linear_names
 from synthtune.run import reproduce
 from synthtune.scale import model_cost, planner
 from synthtune.task_list import SPECS
-from synthtune.teacher import _TargetLoss, linear_names
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
@@ -139,7 +140,7 @@ def with_lora(model):
     [
         ("gpt-neox-20b", "teacher", 20_554_567_680),
         ("roberta-large", "classifier", 355_361_794),
-        ("bart-large", "writer", 406_291_456),
+        ("bart-large", "seq2seq student", 406_291_456),
         ("smollm2-135m-instruct", "teacher", 134_515_008),
         ("minilm-l6-v2", "classifier", 22_713_216 + 2 * 385),
     ],
@@ -348,7 +349,7 @@ def test_bytes_of_logits(at_once):
     model.get_output_embeddings().requires_grad_(False)  # as with LoRA
     decoder = model.get_decoder()
     below = kept_bytes(model, lambda: decoder(input_ids=ids(), use_cache=False).last_hidden_state)
-    found = kept_bytes(model, lambda: _TargetLoss(model, at_once)(ids(), ids()))
+    found = kept_bytes(model, lambda: TargetLoss(model, at_once)(ids(), ids()))
     tokens = BATCH * (LENGTH - 1)
     assert found - below == pytest.approx(tokens * (64 if at_once else 120) * 4, rel=WITHIN)
 
@@ -374,7 +375,7 @@ def test_what_is_trained_of_a_student():
     for frozen in (0, 3):
         chosen = settings.load("paper", ["tasks=[rte, webnlg]", f"students.frozen_layers={frozen}"])
         label, text = (
-            planner._Stages(task, chosen, planner.device(chosen)).students() for task in chosen.tasks
+            planner.stages(task, chosen, planner.device(chosen))[-1] for task in chosen.tasks
         )
         sizes = model_cost.model_of("roberta-large", "classifier")
         assert label.parameters - label.trained == sizes.below + frozen * sizes.encoder.parameters
@@ -432,7 +433,7 @@ def test_the_smallest_number_of_gpus_and_the_largest_batch_are_just_that():
     chosen = settings.load("paper", ["teacher.method=full", "tasks=[boolq]"])
     machine = planner.device(chosen)
     most = machine.memory * 2**30 * 0.9
-    row = planner._Stages("boolq", chosen, machine).rows()[0]
+    row = planner.stages("boolq", chosen, machine)[0]
     fewest = planner.smallest_gpus(row, most)
     assert fewest > 4  # 16 bytes for each of 20.6·10⁹ parameters
     assert row.memory(row.at(fewest)).total <= most < row.memory(row.at(fewest // 2)).total
@@ -490,8 +491,8 @@ def test_sharding_needs_less_memory_on_each_gpu_and_costs_time(paper):
 
 def test_logits_of_checkpointed_activations_do_not_grow_with_the_vocabulary_times_the_batch():
     chosen = settings.load("paper", ["tasks=[webnlg]", "teacher.activations=checkpointed"])
-    row = planner._Stages("webnlg", chosen, planner.device(chosen)).rows()[1]
-    assert row.stage == "fine-tune, generate"
+    row = planner.stages("webnlg", chosen, planner.device(chosen))[1]
+    assert row.name == "fine-tune, generate"
     kept, checkpointed = (row.memory(planner.replace(row.shape, activations=way, batch=64)).logits
                           for way in ("kept", "checkpointed"))
     predicted = 64 * row.shape.length
@@ -503,11 +504,56 @@ def test_training_on_several_gpus_takes_no_less_than_sending_the_weights():
     chosen = settings.load("paper", ["tasks=[rte]", "plan.read_rate=1e6"])
     machine = planner.device(chosen)
     fast, slow = (
-        planner._Stages("rte", chosen, planner.replace(machine, link=link)).rows()[0] for link in (1e9, 1)
+        planner.stages("rte", chosen, planner.replace(machine, link=link))[0] for link in (1e9, 1)
     )
     assert fast.seconds(1) == slow.seconds(1) == pytest.approx(8 * fast.seconds(8), rel=1e-3)
     steps = 5 * sum(-(-budget // 16) for budget in chosen.for_task("rte").budgets)
     assert slow.seconds(8) == pytest.approx(steps * 2 * 2 * 20.62 * 7 / 8, rel=0.02)
+
+
+ENDPOINT = ["endpoint={name: my-llm, base_url: 'http://127.0.0.1:9/v1', model: some-model, shots: [5]}",
+            "endpoint.input_price=1", "endpoint.output_price=2", "tasks=[tweets, sgd]", "budgets=[125, 250]"]
+
+
+def test_what_an_endpoint_does_takes_its_money_and_no_hours_here():
+    sources = {"annotate": "annotate.source=endpoint", "generate": "generate.source=endpoint"}
+    asked = {sources: planner.plan(settings.load("laptop", [*ENDPOINT, *sources])).table.set_index(["stage", "task"])
+             for sources in ((), tuple(sources.values())[:1], tuple(sources.values())[1:], tuple(sources.values()))}
+    none, annotates, generates, both = asked.values()
+    assert not none.loc[["annotate", "generate"], "requests"].any() and none.loc["evaluate", "requests"].all()
+    assert not annotates.loc["annotate", "gpu_hours"].any() and not both.loc[["annotate", "generate"], "gpu_hours"].any()
+    assert (annotates.loc["generate", "gpu_hours"] < none.loc["generate", "gpu_hours"]).all()  # it labels the pairs
+    assert (generates.loc["generate", "gpu_hours"] < none.loc["generate", "gpu_hours"]).all() and generates.loc["generate", "flops"].all()
+    assert (generates.loc["annotate", "gpu_hours"] == none.loc["annotate", "gpu_hours"]).all()
+    chosen = settings.load("laptop", ENDPOINT).for_task("tweets")
+    inputs = sum(min(chosen.annotate.inputs or chosen.pool_size, chosen.pool_size - budget) for budget in chosen.budgets)
+    assert both.loc[("annotate", "tweets"), "requests"] == inputs
+    assert both.loc[("annotate", "tweets"), "tokens_received"] <= inputs * 64
+    paid = (both["tokens_sent"] + 2 * both["tokens_received"]) / 1e6
+    assert both["endpoint_dollars"].to_numpy() == pytest.approx(paid.to_numpy()) and (both["dollars"] >= paid).all()
+
+
+def test_the_plan_says_what_an_endpoint_is_asked():
+    plan = planner.plan(settings.load("laptop", [*ENDPOINT, "annotate.source=endpoint", "generate.source=endpoint"]))
+    sums = plan.table[["requests", "endpoint_dollars"]].sum()
+    said = " ".join(plan.text().split())
+    assert f"Endpoint my-llm: {sums['requests']:,.0f} requests (evaluate " in said
+    assert f"written, at most ${sums['endpoint_dollars']:,.2f}." in said
+    assert "some-model" not in plan.downloads and max(map(len, plan.text().splitlines())) <= 100
+    free = planner.plan(settings.load("laptop", [*ENDPOINT[:1], "tasks=[tweets]", "annotate.source=endpoint"]))
+    assert "Endpoint my-llm" in free.text() and "written." in free.text()
+
+
+def test_a_student_that_cannot_generate_text_is_refused_in_the_plan_as_it_is_later(monkeypatch):
+    chosen = settings.load("laptop", ["tasks=[sgd]", "students.model=roberta-large"])
+    with pytest.raises(AssetError, match="roberta-large .roberta. does not write texts") as planned:
+        planner.plan(chosen)
+    monkeypatch.setattr(student.assets, "model_path", lambda name: name)
+    monkeypatch.setattr(student.AutoConfig, "from_pretrained", lambda name: RobertaConfig())
+    with pytest.raises(AssetError) as later:
+        student.trainer(SimpleNamespace(settings=chosen, task=SimpleNamespace(kind="nlg", name="sgd")))
+    assert str(planned.value) == str(later.value)
+    assert planner.plan(settings.load("laptop", ["tasks=[tweets]", "students.model=roberta-large"])).table["fits"].all()
 
 
 @pytest.mark.parametrize("profile", settings.profiles())
