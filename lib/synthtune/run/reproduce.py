@@ -138,12 +138,12 @@ def _from_hub(chosen: argparse.Namespace) -> bool:
     """Whether a task file takes rows from the hub, or its profile models. What is wrong with either is said later."""
     from synthtune import settings as settings_module
     from synthtune.custom import task_file
-    from synthtune.models import assets
+    from synthtune.models import names
 
     with contextlib.suppress(SynthtuneError):
         task = task_file.load(started_in() / Path(chosen.task or "").expanduser())
         models = settings_module.read(task.profile, chosen.overrides).named_models().values()
-        return bool(task.hub or any(map(assets.from_hub, models)))
+        return bool(task.hub or any(map(names.from_hub, models)))
     return False
 
 
@@ -393,7 +393,7 @@ class Run:
                 tasks.load(task, self.settings)  # rows that are too few as well
         corpora = {spec.asset for spec in self.specs.values() if spec.asset}
         models = self.settings.models()
-        for name in sorted(corpora | models.keys()):
+        for name in sorted(corpora.union(models)):
             if name in models:
                 assets.model_path(name)
             else:
