@@ -27,6 +27,7 @@ from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
 from synthtune.models import assets, fine_tuning, language_model, students
 from synthtune.models import hub as hub_module
+from synthtune.places import ROOT
 from synthtune.tasks import webnlg
 from tokenizers import ByteLevelBPETokenizer
 from toy_corpora import facts

@@ -136,6 +136,25 @@ def locked(folder: str | Path, name: str = ".lock") -> Iterator[None]:
         lock.release()
 
 
+def made_once(folder: Path, there: Callable[[], bool], make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills if it is not `there`: by one process while others wait, whole or not at all.
+
+    Raises
+    ------
+    StageError
+        If it cannot be written.
+    """
+    if there():
+        return folder
+    with locked(folder.parent, f".{folder.name}.lock"):
+        if not there():  # another process may have made it while this one waited
+            remove_left_over(folder)
+            with atomic_path(folder) as temporary:
+                temporary.mkdir()
+                make(temporary)
+    return folder
+
+
 @contextlib.contextmanager
 def claimed(folder: str | Path, advice: str) -> Iterator[None]:
     """Keep every other run out of a folder. The system frees the claim of a process that was killed.

@@ -84,7 +84,7 @@ class TeacherSettings(_Section):
     batch_size: int = Field(8, ge=1, description="examples per optimizer step, over all processes")
     max_tokens: int = Field(64, ge=8, description="longest sequence the teacher reads, in tokens")
     vocabulary: int | None = Field(
-        None, ge=1, description="commonest tokens that the P(X,Y) teacher writes, besides those of gold; all if null")
+        None, ge=1, description="commonest tokens that the P(X,Y) teacher generates, besides those of gold; all if null")
     processes: int | None = Field(
         1, ge=1, description="data-parallel training processes; as many as there are GPUs if null")
     sharding: Literal["replicated", "sharded"] = Field(
@@ -108,9 +108,9 @@ class AnnotateSettings(_Section):
     batch_size: int = Field(32, ge=1, description="inputs per forward pass")
     processes: int | None = PROCESSES
     shard_size: int = Field(512, ge=1, description="inputs per shard: what processes share, and a killed run loses at most")
-    max_new_tokens: int = Field(48, ge=1, description="longest text the teacher writes (NLG)")
+    max_new_tokens: int = Field(48, ge=1, description="longest text the teacher generates (NLG)")
     outputs: Literal["all", "complete"] = Field(
-        "all", description="keep every text the teacher writes, or those that mention all values of their input (NLG)")
+        "all", description="keep every text the teacher generates, or those that mention all values of their input (NLG)")
 
 
 class GenerateSettings(_Section):
@@ -122,7 +122,7 @@ class GenerateSettings(_Section):
         "all", description="budgets at which pairs are generated: all, the smallest and the largest, or the smallest alone")
     temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: sample among the likeliest tokens of this mass")
-    batch_size: int = Field(160, ge=1, description="sequences written side by side")
+    batch_size: int = Field(160, ge=1, description="sequences decoded side by side")
     engine: Literal["batches", "continuous", "vllm"] = Field(
         "batches", description="one batch after another, or, for GPUs, transformers' continuous batching or vLLM")
     processes: int | None = PROCESSES
@@ -161,7 +161,7 @@ class StudentSettings(_Section):
         "written", description="NLG: values of an input are written like other words, or stand as placeholders and are put back")
     encoder_layers: int = Field(3, ge=1, description="NLG: encoder layers taken from the pretrained model")
     decoder_layers: int = Field(3, ge=1, description="NLG: decoder layers taken from the pretrained model")
-    max_new_tokens: int = Field(48, ge=1, description="NLG: longest text the student writes, in word pieces")
+    max_new_tokens: int = Field(48, ge=1, description="NLG: longest text the student generates, in word pieces")
 
 
 class EndpointSettings(_Section):
@@ -192,7 +192,7 @@ class PlanSettings(_Section):
     mfu: float = Field(0.4, gt=0, le=1, description="share of the peak FLOP/s that training the teacher reaches")
     student_mfu: float = Field(0.4, gt=0, le=1, description="the same for students")
     prefill_mfu: float = Field(0.4, gt=0, le=1, description="the same for reading texts without training")
-    bandwidth_share: float = Field(0.6, gt=0, le=1, description="share of the memory bandwidth that writing reaches")
+    bandwidth_share: float = Field(0.6, gt=0, le=1, description="share of the memory bandwidth that decoding reaches")
     read_rate: float = Field(1.0, gt=0, description="10⁹ bytes of weights read from disk a second")
     cpu_tflops: float | None = Field(
         None, gt=0, description="peak 10¹² FLOP/s of gpu=cpu; what two cores reached in the number format if null")
@@ -211,7 +211,7 @@ class ClusterSettings(_Section):
 
 
 class CustomDataSettings(_Section):
-    """A user's own rows (`--task FILE`, `06_your_task`)."""
+    """Custom data (`--task FILE`, `06_your_task`)."""
 
     folds: int = Field(4, ge=2, description="parts of the labelled rows, each held out once, where there is no test file")
     max_tokens: int = Field(128, ge=32, description="longest text that is read or written, in tokens; less if texts are short")
@@ -246,7 +246,7 @@ class Settings(_Section):
     nlg_test_size: int = Field(300, ge=10, description="test inputs of an NLG task")
     max_characters: int = Field(300, ge=40, description="texts are cut at the last word before this length")
     data_root: Path | None = Field(
-        None, description="folder with real webnlg/ and sgd/ corpora in place of our own, and with public ones: rte/ …; "
+        None, description="folder with real webnlg/ and sgd/ corpora in place of the toy ones, and with public ones: rte/ …; "
                           "official: they are fetched from where they are published")
     number_format: NumberFormat | Literal["auto"] = Field(
         "auto", description="of matrix products: float32, bfloat16, or what the processor or GPU has instructions for")
@@ -258,7 +258,7 @@ class Settings(_Section):
     students: StudentSettings = StudentSettings()
     endpoint: EndpointSettings | None = None
     custom: CustomDataSettings = CustomDataSettings()
-    custom_task: str | None = Field(None, description="name of a task of the user's own rows; set by what reads them")
+    custom_task: str | None = Field(None, description="name of a task of custom data; set by what reads it")
     figures: FigureSettings = FigureSettings()
     plan: PlanSettings = PlanSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -434,7 +434,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield ("endpoint.max_dollars: what a token costs is not known; set endpoint.input_price and endpoint.output_price, in US "
                "dollars for a million tokens.")
     if settings.generate.engine != "batches" and settings.teacher.vocabulary is not None:
-        yield (f"generate.engine: {settings.generate.engine} writes with all of the teacher's tokens; set teacher.vocabulary=null, or "
+        yield (f"generate.engine: {settings.generate.engine} generates with all of the teacher's tokens; set teacher.vocabulary=null, or "
                "generate.engine=batches.")
 
 
@@ -572,8 +572,8 @@ def read(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
 
 
 def for_custom_data(profile: str, kind: str, labels: int, measured: dict[str, Any], overrides: list[str] | dict[str, Any] | None,
-                 run_dir: str | Path) -> Settings:
-    """A profile as it is for a user's own rows.
+                    run_dir: str | Path) -> Settings:
+    """A profile as it is for custom data.
 
     Parameters
     ----------

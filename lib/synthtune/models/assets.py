@@ -260,20 +260,16 @@ def _verified(folder: Path, digests: dict[str, str] | None) -> bool:
 
 
 def _make_once(name: str, folder: Path, make: Callable[[Path], None], digests: dict[str, str] | None = None) -> Path:
-    """A folder of the cache, which `make` fills if it is not there: under a lock, whole or not at all."""
-    if _verified(folder, digests):
-        return folder
+    """A folder of the cache, which `make` fills if it does not hold what it should."""
+
+    def verified(temporary: Path) -> None:
+        make(temporary)
+        files.write_json(temporary / "verified.json", _contents(sorted(temporary.iterdir()), {}))
+
     try:
-        with files.locked(folder.parent, f".{folder.name}.lock"):
-            if not _verified(folder, digests):  # by another process while this one waited
-                files.remove_left_over(folder)
-                with files.atomic_path(folder) as temporary:
-                    temporary.mkdir()
-                    make(temporary)
-                    files.write_json(temporary / "verified.json", _contents(sorted(temporary.iterdir()), {}))
+        return files.made_once(folder, lambda: _verified(folder, digests), verified)
     except StageError as error:
         raise _unwritable(name, error) from error
-    return folder
 
 
 def _unwritable(name: str, error: BaseException) -> AssetError:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from synthtune import __version__
 from synthtune.errors import AssetError
-from synthtune.files import atomic_path, digest, locked, read_json, write_json
+from synthtune.files import digest, made_once, read_json, write_json
 from synthtune.progress import Bar
 from synthtune.settings import official_corpora
 
@@ -93,18 +93,14 @@ def fetch(name: str) -> Path:
     def there() -> bool:
         return done.exists() and read_json(done)["made_from"] == wanted
 
-    if there():
-        return folder
-    with locked(official_corpora()):
-        if not there():  # another process may have fetched it while this one waited
-            with atomic_path(folder) as temporary:
-                temporary.mkdir()
-                if source.repository is not None:
-                    _checkout(name, source.repository, temporary)
-                for file in source.files:
-                    _take(name, file, temporary)
-                write_json(temporary / done.name, {"made_from": wanted, "licence": source.licence, "citation": source.citation})
-    return folder
+    def make(temporary: Path) -> None:
+        if source.repository is not None:
+            _checkout(name, source.repository, temporary)
+        for file in source.files:
+            _take(name, file, temporary)
+        write_json(temporary / done.name, {"made_from": wanted, "licence": source.licence, "citation": source.citation})
+
+    return made_once(folder, there, make)
 
 
 def _cannot(name: str, problem: str) -> AssetError:
