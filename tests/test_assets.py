@@ -16,8 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from synthtune import places
 from synthtune.errors import AssetError
-from synthtune.models import assets
+from synthtune.models import assets, names
 
 WEIGHTS = os.urandom(400_000)
 RATINGS = b"1\t2.3\tA small delight.\n"
@@ -127,61 +128,39 @@ def index(monkeypatch, tmp_path):
         "SYNTHTUNE_CACHE": str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(assets, "PAUSE_SECONDS", 0.0)
     server.witness = tmp_path / "executed"
     model, corpus = wheel({"tiny_model/weights.bin": WEIGHTS}), source_distribution(server.witness)
     server.archives = {"tiny_model-1.0-py3-none-any.whl": model, "tinyCorpus-0.5.zip": corpus}
-    server.declared = {
-        "tiny-model": assets.Asset(
-            kind="model",
-            project="tiny-model",
-            version="1.0",
-            archive="tiny_model-1.0-py3-none-any.whl",
-            bytes=len(model),
-            sha256=sha256(model),
-            licence="none",
-            citation="none",
-            members=[{"file": "weights.bin", "path": "tiny_model/weights.bin", "sha256": sha256(WEIGHTS)}],
-        ),
-        "tiny-corpus": assets.Asset(
-            kind="corpus",
-            project="tinyCorpus",
-            version="0.5",
-            archive="tinyCorpus-0.5.zip",
-            bytes=len(corpus),
-            sha256=sha256(corpus),
-            licence="none",
-            citation="none",
-            members=[
-                {
-                    "file": "ratings.txt",
-                    "path": "tinyCorpus-0.5/extra/corpus.tar.gz!inner/ratings.txt",
-                    "sha256": sha256(RATINGS),
-                }
-            ],
-        ),
-    }
-    monkeypatch.setattr(assets, "declared", lambda: server.declared)
+    common = {"licence": "none", "citation": "none"}
+    declared = {
+        "tiny-model": {"kind": "model", "project": "tiny-model", "version": "1.0", "archive": "tiny_model-1.0-py3-none-any.whl",
+                       "members": [{"file": "weights.bin", "path": "tiny_model/weights.bin", "sha256": sha256(WEIGHTS)}]},
+        "tiny-corpus": {"kind": "corpus", "project": "tinyCorpus", "version": "0.5", "archive": "tinyCorpus-0.5.zip",
+                        "members": [{"file": "ratings.txt", "path": "tinyCorpus-0.5/extra/corpus.tar.gz!inner/ratings.txt",
+                                     "sha256": sha256(RATINGS)}]}}
+    for name, entry in declared.items():
+        content = server.archives[entry["archive"]]
+        monkeypatch.setitem(names.entries(), name, names.Asset(**entry, **common, bytes=len(content), sha256=sha256(content)))
     yield server
     server.shutdown()
     server.server_close()
 
 
-def declare(index, name, **changes):
-    index.declared[name] = index.declared[name].model_copy(update=changes)
+def declare(name, **changes):
+    names.entries()[name] = names.entries()[name].model_copy(update=changes)
 
 
 def left_in_cache() -> list[str]:
     return [
         str(path)
-        for path in assets.cache_folder().rglob("*")
+        for path in places.cache_folder().rglob("*")
         if path.is_file() and not path.name.endswith(".lock")
     ]
 
 
 def refused(name) -> str:
     with pytest.raises(AssetError) as caught:
-        assets.fetch(name, progress=False)
+        assets.fetch(name)
     assert left_in_cache() == []
     return str(caught.value)
 
@@ -198,7 +177,7 @@ def test_members_are_fetched_once_and_nothing_of_an_archive_is_executed(index):
 
 def test_a_transfer_that_breaks_off_is_resumed(index):
     index.cut = [150_000]
-    assert (assets.fetch("tiny-model", progress=False) / "weights.bin").read_bytes() == WEIGHTS
+    assert (assets.fetch("tiny-model") / "weights.bin").read_bytes() == WEIGHTS
     assert any(
         wanted and wanted.startswith("bytes=") and not wanted.startswith("bytes=0-")
         for _, wanted in index.asked
@@ -206,19 +185,19 @@ def test_a_transfer_that_breaks_off_is_resumed(index):
 
 
 def test_an_archive_that_is_not_the_declared_one_is_refused(index):
-    declare(index, "tiny-model", sha256="0" * 64)
+    declare("tiny-model", sha256="0" * 64)
     said = refused("tiny-model")
     assert sha256(index.archives["tiny_model-1.0-py3-none-any.whl"]) in said and "0" * 64 in said
 
 
 def test_a_missing_member_and_a_wrong_member_are_named(index):
-    member = index.declared["tiny-model"].members[0]
-    declare(index, "tiny-model", members=(member.model_copy(update={"path": "tiny_model/other.bin"}),))
+    member = names.entries()["tiny-model"].members[0]
+    declare("tiny-model", members=(member.model_copy(update={"path": "tiny_model/other.bin"}),))
     assert "no member tiny_model/other.bin" in refused("tiny-model")
-    declare(index, "tiny-model", members=(member.model_copy(update={"sha256": "f" * 64}),))
+    declare("tiny-model", members=(member.model_copy(update={"sha256": "f" * 64}),))
     assert "weights.bin" in refused("tiny-model")
-    nested = index.declared["tiny-corpus"].members[0]
-    declare(index, "tiny-corpus", members=(nested.model_copy(update={"path": nested.path + "x"}),))
+    nested = names.entries()["tiny-corpus"].members[0]
+    declare("tiny-corpus", members=(nested.model_copy(update={"path": nested.path + "x"}),))
     assert "ratings.txtx" in refused("tiny-corpus")
 
 
@@ -227,12 +206,12 @@ def test_a_truncated_archive_is_refused(index):
     index.archives["tiny_model-1.0-py3-none-any.whl"] = whole[:1000]
     assert "refused" in refused("tiny-model")
     # The same bytes, declared so: then the archive itself is found to be damaged.
-    declare(index, "tiny-model", sha256=sha256(whole[:1000]), bytes=1000)
+    declare("tiny-model", sha256=sha256(whole[:1000]), bytes=1000)
     assert "tiny-model" in refused("tiny-model")
 
 
 def test_no_network_and_no_such_release(index, monkeypatch):
-    declare(index, "tiny-corpus", version="0.6")
+    declare("tiny-corpus", version="0.6")
     assert "has no tinyCorpus 0.6" in refused("tiny-corpus")
     index.shutdown()
     index.server_close()
@@ -243,22 +222,22 @@ def test_no_network_and_no_such_release(index, monkeypatch):
 
 
 def test_a_copied_cache_needs_no_network_and_damage_is_repaired(index, monkeypatch, tmp_path):
-    folder = assets.fetch("tiny-model", progress=False)
+    folder = assets.fetch("tiny-model")
     shutil.copytree(tmp_path / "cache", tmp_path / "copy")
     (folder / "weights.bin").write_bytes(WEIGHTS[:1000])
-    assert (assets.fetch("tiny-model", progress=False) / "weights.bin").read_bytes() == WEIGHTS
+    assert (assets.fetch("tiny-model") / "weights.bin").read_bytes() == WEIGHTS
     monkeypatch.setenv("SYNTHTUNE_CACHE", str(tmp_path / "copy"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    copied = assets.fetch("tiny-model", progress=False)
+    copied = assets.fetch("tiny-model")
     assert copied.is_relative_to(tmp_path / "copy") and (copied / "weights.bin").read_bytes() == WEIGHTS
     (copied / "verified.json").write_text("{half")
-    assert assets.fetch("tiny-model", progress=False) == copied
+    assert assets.fetch("tiny-model") == copied
     assert json.loads((copied / "verified.json").read_text())["weights.bin"]["bytes"] == len(WEIGHTS)
 
 
 def test_many_ask_at_once_and_one_downloads(index):
     with ThreadPoolExecutor(6) as pool:
-        folders = set(pool.map(lambda _: assets.fetch("tiny-model", progress=False), range(6)))
+        folders = set(pool.map(lambda _: assets.fetch("tiny-model"), range(6)))
     assert len(folders) == 1
     assert sum(path.startswith("/files/") for path, _ in index.asked) == 1
 
@@ -277,8 +256,8 @@ def test_a_full_disk_is_one_sentence(index, monkeypatch, tmp_path, content):
     try:
         archive = wheel({"tiny_model/weights.bin": content})
         index.archives["tiny_model-1.0-py3-none-any.whl"] = archive
-        member = index.declared["tiny-model"].members[0].model_copy(update={"sha256": sha256(content)})
-        declare(index, "tiny-model", sha256=sha256(archive), bytes=len(archive), members=(member,))
+        member = names.entries()["tiny-model"].members[0].model_copy(update={"sha256": sha256(content)})
+        declare("tiny-model", sha256=sha256(archive), bytes=len(archive), members=(member,))
         monkeypatch.setenv("SYNTHTUNE_CACHE", str(small / "cache"))
         said = refused("tiny-model")
         assert "the disk is full" in said and str(small) in said
@@ -294,6 +273,7 @@ def test_an_unknown_name_gets_the_nearest():
 
 
 def test_the_declaration_is_complete():
-    for name, asset in assets.declared().items():
+    for name, asset in names.entries().items():
         assert asset.licence and asset.citation and re.fullmatch("[0-9a-f]{64}", assets.digest(name))
-        assert len({member.file for member in asset.members}) == len(asset.members)
+        if isinstance(asset, names.Asset):
+            assert len({member.file for member in asset.members}) == len(asset.members)

@@ -26,6 +26,8 @@ from synthtune.custom import deployed
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
 from synthtune.models import assets, fine_tuning, language_model, students
+from synthtune.models import hub as hub_module
+from synthtune.places import ROOT
 from synthtune.tasks import webnlg
 from tokenizers import ByteLevelBPETokenizer
 from toy_corpora import facts
@@ -42,7 +44,7 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
-LIB = Path(assets.__file__).parents[1]
+LIB = ROOT / "lib"
 WORDS = ["What a fine day, thank you all!", "Facts and texts: Porto is in Portugal; it has a river.", "The train left at 8:30."]
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 
@@ -320,9 +322,9 @@ def test_without_variables_the_models_are_where_run_all_puts_them(monkeypatch):
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"):
         monkeypatch.delenv(name, raising=False)
     assert "$root/.cache/huggingface" in (LIB.parent / "run_all.sh").read_text()
-    assert assets.hub_cache() == LIB.parent / ".cache" / "huggingface" / "hub"
+    assert hub_module.cache() == LIB.parent / ".cache" / "huggingface" / "hub"
     monkeypatch.setenv("HF_HOME", "/elsewhere")  # which the client has read when it was imported
-    assert assets.hub_cache() == Path(constants.HF_HUB_CACHE)
+    assert hub_module.cache() == Path(constants.HF_HUB_CACHE)
 
 
 def test_pickles_are_not_taken(cached):
@@ -367,7 +369,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         revision = assets.models()["bart-large"].revision
-        if self.path.startswith("/api/models/") and re.search(f"/revision/({revision}|main)", self.path) and not hub.gone:
+        if self.path.startswith("/api/models/") and re.search(f"/bart-large(/revision/{revision})?$", self.path) and not hub.gone:
             files = [{"rfilename": path.name} for path in hub.folder.iterdir()] + [{"rfilename": "pytorch_model.bin"}]
             return self.answer(200, json.dumps({"id": "facebook/bart-large", "sha": revision, "siblings": files}).encode(),
                                Content_Type="application/json")
@@ -450,11 +452,11 @@ def test_wrong_bytes_are_refused(hub, tmp_path):
 
 
 @pytest.mark.parametrize(("gone", "advice"), [
-    ((404, "RevisionNotFound"), "it has no such revision. Correct its entry in assets.yaml."),
-    ((404, "RepoNotFound"), "Correct its name in assets.yaml if it was renamed, or put an access token of yours into the"),
-    ((401, "RepoNotFound"), "Correct its name in assets.yaml if it was renamed, or put an access token of yours into the"),
-    ((401, "GatedRepo"), "Ask for access on its page, https://huggingface.co/facebook/bart-large, put an access token"),
-    ((403, "GatedRepo"), "Ask for access on its page, https://huggingface.co/facebook/bart-large, put an access token")])
+    ((404, "RevisionNotFound"), "it has no such revision: correct its entry in assets.yaml."),
+    ((404, "RepoNotFound"), "correct its name in assets.yaml if it was renamed, or put an access token of yours into the"),
+    ((401, "RepoNotFound"), "correct its name in assets.yaml if it was renamed, or put an access token of yours into the"),
+    ((401, "GatedRepo"), "ask for access on its page, https://huggingface.co/facebook/bart-large, put an access token"),
+    ((403, "GatedRepo"), "ask for access on its page, https://huggingface.co/facebook/bart-large, put an access token")])
 def test_a_model_that_the_hub_does_not_give_is_explained(hub, tmp_path, gone, advice):
     hub.gone = gone
     said = ask(hub, tmp_path)
@@ -472,9 +474,9 @@ def test_the_commit_of_a_branch_is_looked_up_once_for_a_run(hub, tmp_path):
     assert ask(hub, tmp_path, named("run")) == wanted
     assert ask(hub, tmp_path, named("other")).startswith("ERROR Cannot download facebook/bart-large on the Hugging Face hub")
     hub.silent, hub.gone = False, (401, "GatedRepo")
-    assert "its authors say who may have it. Ask for access on its page" in ask(hub, tmp_path, named("gated"))
+    assert "its authors say who may have it: ask for access on its page" in ask(hub, tmp_path, named("gated"))
     hub.gone = (404, "RepoNotFound")
-    assert "it has no such repository, or hides it. Correct its name (there is no such folder here" in ask(hub, tmp_path, named("gone"))
+    assert "it has no such repository, or hides it: correct its name (there is no such folder here" in ask(hub, tmp_path, named("gone"))
     hub.gone = None
     # Sizes for a plan: config.json and nothing else.
     hub.asked.clear()

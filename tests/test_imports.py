@@ -2,6 +2,8 @@
 
 import ast
 import graphlib
+import subprocess
+import sys
 from pathlib import Path
 
 import synthtune
@@ -36,3 +38,18 @@ def test_no_module_imports_what_imports_it():
     graph = {name: set(imports(path, known)) for name, path in known.items()}
     assert graph["synthtune.scale.worker"] >= {"synthtune.annotate", "synthtune.scale.workers"}, "the imports are found"
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+def test_settings_import_no_downloader_and_load_none():
+    """They may ask the hub which commit a name means; what fetches files stands above them."""
+    known, reached, left = modules(), set(), ["synthtune.settings"]
+    while left:
+        name = left.pop()
+        more = set(imports(known[name], known)) - reached
+        reached |= more
+        left += more
+    assert "synthtune.models.names" in reached
+    assert not reached & {"synthtune.models.assets", "synthtune.tasks.official", "synthtune.custom.hub"}
+    heavy = {"torch", "transformers", "huggingface_hub", "datasets", "openai", "urllib.request"}
+    subprocess.run([sys.executable, "-c", f"import sys, synthtune.settings\nassert not {heavy} & sys.modules.keys()"],
+                   env={"PYTHONPATH": str(PACKAGE.parent)}, check=True)

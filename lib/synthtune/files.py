@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -63,7 +64,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def _of_the_system(error: Exception) -> OSError | None:
+def _of_the_system(error: BaseException) -> OSError | None:
     """The operating system's refusal in an error; None if it is another.
 
     Libraries written in Rust (safetensors, tokenizers) raise errors of their own that only spell its number.
@@ -72,6 +73,15 @@ def _of_the_system(error: Exception) -> OSError | None:
         return error
     spelt = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(spelt[1]), os.strerror(int(spelt[1]))) if spelt else None
+
+
+def refusal(error: BaseException) -> str | None:
+    """Why the system did not write a file, in words; None if an error is of another kind."""
+    refused = _of_the_system(error)
+    number = refused and refused.errno
+    if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):  # Xet spells the words alone
+        return "the disk is full"
+    return os.strerror(number).lower() if number else None
 
 
 def _cannot(do: str, path: Path, error: OSError) -> StageError:
@@ -105,8 +115,8 @@ def remove_left_over(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Let one process at a time fill a folder; others wait. The system frees the lock of a process that was killed.
+def locked(folder: str | Path, name: str = ".lock") -> Iterator[None]:
+    """Let one process at a time fill a folder, or what a name in it stands for; others wait. The system frees the lock of a process that was killed.
 
     Raises
     ------
@@ -116,7 +126,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
+        lock = FileLock(folder / name)
         lock.acquire()
     except OSError as error:
         raise _cannot("write to", folder, error) from error
@@ -124,6 +134,25 @@ def locked(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def made_once(folder: Path, there: Callable[[], bool], make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills if it is not `there`: by one process while others wait, whole or not at all.
+
+    Raises
+    ------
+    StageError
+        If it cannot be written.
+    """
+    if there():
+        return folder
+    with locked(folder.parent, f".{folder.name}.lock"):
+        if not there():  # another process may have made it while this one waited
+            remove_left_over(folder)
+            with atomic_path(folder) as temporary:
+                temporary.mkdir()
+                make(temporary)
+    return folder
 
 
 @contextlib.contextmanager

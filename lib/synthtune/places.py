@@ -23,3 +23,9 @@ def as_typed(path: Path) -> str:
 def profiles() -> list[str]:
     """Names of the profiles in workflow/profiles."""
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def cache_folder() -> Path:
+    """The folder of downloads: ``$SYNTHTUNE_CACHE``, or ``.cache/synthtune`` in the clone."""
+    chosen = os.environ.get("SYNTHTUNE_CACHE")
+    return Path(chosen).expanduser().absolute() if chosen else ROOT / ".cache" / "synthtune"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import re
 import zlib
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from synthtune import number_format
 from synthtune.errors import SettingsError, nearest
-from synthtune.files import digest, read_json, write_json
-from synthtune.models import assets
+from synthtune.files import digest, read_json
+from synthtune.models import names as model_names
 from synthtune.number_format import NumberFormat
-from synthtune.places import PROFILES, ROOT, profiles, started_in
+from synthtune.places import PROFILES, ROOT, cache_folder, profiles, started_in
 from synthtune.task_list import SPECS, is_own_corpus, register
 
 TASKS = tuple(name for name, spec in SPECS.items() if not spec.public)
@@ -50,6 +52,17 @@ HOW = {"processes", "sharding", "activations", "checkpoint_steps", "api_key_env"
        "input_price", "output_price", "max_dollars"}
 """Settings that say how work is done and what it costs, on which no result depends."""
 
+SHARED = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads", "data_root")
+"""Settings on which every stage of a task depends."""
+
+READS = {
+    "teacher": ("teacher", "endpoint"),
+    "annotate": ("teacher", "annotate"),
+    "generate": ("teacher", "annotate", "generate"),
+    "students": ("teacher", "annotate", "generate", "students", "budgets"),
+}
+"""What each stage depends on besides."""
+
 SOURCE = Field(None, description="the fine-tuned teacher if null; endpoint: the prompted model of the section endpoint")
 
 PROCESSES = Field(None, ge=1, description="processes that share the work; if null one for each GPU, or the cores that are spare")
@@ -71,7 +84,7 @@ class TeacherSettings(_Section):
     batch_size: int = Field(8, ge=1, description="examples per optimizer step, over all processes")
     max_tokens: int = Field(64, ge=8, description="longest sequence the teacher reads, in tokens")
     vocabulary: int | None = Field(
-        None, ge=1, description="commonest tokens that the P(X,Y) teacher writes, besides those of gold; all if null")
+        None, ge=1, description="commonest tokens that the P(X,Y) teacher generates, besides those of gold; all if null")
     processes: int | None = Field(
         1, ge=1, description="data-parallel training processes; as many as there are GPUs if null")
     sharding: Literal["replicated", "sharded"] = Field(
@@ -97,9 +110,9 @@ class AnnotateSettings(_Section):
     batch_size: int = Field(32, ge=1, description="inputs per forward pass")
     processes: int | None = PROCESSES
     shard_size: int = Field(512, ge=1, description="inputs per shard: what processes share, and a killed run loses at most")
-    max_new_tokens: int = Field(48, ge=1, description="longest text the teacher writes (NLG)")
+    max_new_tokens: int = Field(48, ge=1, description="longest text the teacher generates (NLG)")
     outputs: Literal["all", "complete"] = Field(
-        "all", description="keep every text the teacher writes, or those that mention all values of their input (NLG)")
+        "all", description="keep every text the teacher generates, or those that mention all values of their input (NLG)")
 
 
 class GenerateSettings(_Section):
@@ -111,7 +124,7 @@ class GenerateSettings(_Section):
         "all", description="budgets at which pairs are generated: all, the smallest and the largest, or the smallest alone")
     temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: sample among the likeliest tokens of this mass")
-    batch_size: int = Field(160, ge=1, description="sequences written side by side")
+    batch_size: int = Field(160, ge=1, description="sequences decoded side by side")
     engine: Literal["batches", "continuous", "vllm"] = Field(
         "batches", description="one batch after another, or, for GPUs, transformers' continuous batching or vLLM")
     processes: int | None = PROCESSES
@@ -150,7 +163,7 @@ class StudentSettings(_Section):
         "written", description="NLG: values of an input are written like other words, or stand as placeholders and are put back")
     encoder_layers: int = Field(3, ge=1, description="NLG: encoder layers taken from the pretrained model")
     decoder_layers: int = Field(3, ge=1, description="NLG: decoder layers taken from the pretrained model")
-    max_new_tokens: int = Field(48, ge=1, description="NLG: longest text the student writes, in word pieces")
+    max_new_tokens: int = Field(48, ge=1, description="NLG: longest text the student generates, in word pieces")
 
 
 class EndpointSettings(_Section):
@@ -181,7 +194,7 @@ class PlanSettings(_Section):
     mfu: float = Field(0.4, gt=0, le=1, description="share of the peak FLOP/s that training the teacher reaches")
     student_mfu: float = Field(0.4, gt=0, le=1, description="the same for students")
     prefill_mfu: float = Field(0.4, gt=0, le=1, description="the same for reading texts without training")
-    bandwidth_share: float = Field(0.6, gt=0, le=1, description="share of the memory bandwidth that writing reaches")
+    bandwidth_share: float = Field(0.6, gt=0, le=1, description="share of the memory bandwidth that decoding reaches")
     read_rate: float = Field(1.0, gt=0, description="10⁹ bytes of weights read from disk a second")
     cpu_tflops: float | None = Field(
         None, gt=0, description="peak 10¹² FLOP/s of gpu=cpu; what two cores reached in the number format if null")
@@ -235,7 +248,7 @@ class Settings(_Section):
     nlg_test_size: int = Field(300, ge=10, description="test inputs of an NLG task")
     max_characters: int = Field(300, ge=40, description="texts are cut at the last word before this length")
     data_root: Path | None = Field(
-        None, description="folder with real webnlg/ and sgd/ corpora in place of our own, and with public ones: rte/ …; "
+        None, description="folder with real webnlg/ and sgd/ corpora in place of the toy ones, and with public ones: rte/ …; "
                           "official: they are fetched from where they are published")
     number_format: NumberFormat | Literal["auto"] = Field(
         "auto", description="of matrix products: float32, bfloat16, or what the processor or GPU has instructions for")
@@ -247,7 +260,7 @@ class Settings(_Section):
     students: StudentSettings = StudentSettings()
     endpoint: EndpointSettings | None = None
     custom: CustomDataSettings = CustomDataSettings()
-    custom_task: str | None = Field(None, description="name of a task of custom data; set by what reads them")
+    custom_task: str | None = Field(None, description="name of a task of custom data; set by what reads it")
     figures: FigureSettings = FigureSettings()
     plan: PlanSettings = PlanSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -271,28 +284,8 @@ class Settings(_Section):
     def model_post_init(self, _context: Any) -> None:
         for path in set(filter(_is_python, self.task_files.values())):  # other processes are given settings alone
             register(path)
-        known = {*SPECS, *self.task_files}
-        for setting, names_of_tasks in (("tasks", self.tasks), ("per_task", self.per_task)):
-            if unknown := [task for task in names_of_tasks if task not in known]:
-                raise SettingsError(f"{setting}: unknown task '{unknown[0]}'; {nearest(unknown[0], known)}")
-        if self.budgets[-1] > self.pool_size:
-            raise SettingsError(f"budgets: {self.budgets[-1]} labelled examples are more than the pool of "
-                                f"{self.pool_size}; lower the budget or raise pool_size.")
-        alone = [task for task, changes in self.per_task.items() if "budgets" in changes]
-        if alone:
-            raise SettingsError(f"per_task.{alone[0]}: budgets are the same for all tasks of a run; a task that has a few examples "
-                                "less than the largest uses all it has. Set budgets outside per_task.")
-        for name, section in (("annotate", self.annotate), ("generate", self.generate)):
-            if section.source == "endpoint" and self.endpoint is None:
-                raise SettingsError(f"{name}.source: endpoint, but no endpoint is named; set endpoint.name, endpoint.base_url and "
-                                    "endpoint.model.")
-        if self.endpoint and self.endpoint.max_dollars is not None and None in (self.endpoint.input_price,
-                                                                                self.endpoint.output_price):
-            raise SettingsError("endpoint.max_dollars: what a token costs is not known; set endpoint.input_price and "
-                                "endpoint.output_price, in US dollars for a million tokens.")
-        if self.generate.engine != "batches" and self.teacher.vocabulary is not None:
-            raise SettingsError(f"generate.engine: {self.generate.engine} writes with all of the teacher's tokens; set "
-                                "teacher.vocabulary=null, or generate.engine=batches.")
+        for problem in _contradictions(self):
+            raise SettingsError(problem)
 
     @property
     def folder(self) -> Path:
@@ -309,11 +302,8 @@ class Settings(_Section):
             return []
         return [task for task in self.tasks if (task in PUBLIC or is_own_corpus(task, None)) and not (self.data_root / task).is_dir()]
 
-    def models(self) -> dict[str, assets.Asset | assets.HubModel | assets.FolderModel]:
-        """The models that the tasks of this run use, by name."""
-        return {name: assets.find(name) for name in self._used_models()}
-
-    def _used_models(self) -> list[str]:
+    def models(self) -> list[str]:
+        """Names of the models that the tasks of this run use."""
         each = [self.for_task(task) for task in self.tasks]
         return list(dict.fromkeys(model for mine in each for model in (mine.teacher.model, mine.students.model)))
 
@@ -325,7 +315,7 @@ class Settings(_Section):
 
     def hub_models(self) -> list[str]:
         """Those of them that come from the Hugging Face hub."""
-        return list(filter(assets.from_hub, self._used_models()))
+        return list(filter(model_names.from_hub, self.models()))
 
     def hub_datasets(self) -> list[str]:
         """The custom tasks whose rows come from there."""
@@ -388,36 +378,7 @@ class Settings(_Section):
         task : str, optional
             The task; needed for every stage but "figures".
         """
-        if stage == "figures":
-            left_out = ("run_dir", "jobs", "number_format", "plan", "cluster", "custom", "custom_task", "task_files")
-            relevant = self.model_dump(mode="json", exclude_none=True, exclude={**dict.fromkeys(left_out, True), "endpoint": HOW})
-            return {"figures": relevant}
-        # A setting that is null says nothing: one that a later version adds, null at first, voids no results.
-        mine = self.for_task(task).model_dump(mode="json", exclude_none=True)
-        shared = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads",
-                  "data_root")
-        # The other budgets a run compares do not change what one budget's teacher is; the smallest decides how the
-        # pool is ordered and which number of epochs a budget gets.
-        relevant = {"task": task, "smallest_budget": mine["budgets"][0], "number_format": self.for_task(task).format}
-        relevant |= {name: mine[name] for name in shared if name in mine}
-        chain = {"teacher": ("teacher", "endpoint"), "annotate": ("teacher", "annotate"),
-                 "generate": ("teacher", "annotate", "generate"),
-                 "students": ("teacher", "annotate", "generate", "students", "budgets")}
-        if stage not in chain:
-            raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, chain)}")
-        sections = chain[stage]
-        if mine["annotate"].get("annotator") == "mixture" and stage in ("annotate", "generate"):
-            sections += ("students",)
-        if any(mine[name].get("source") == "endpoint" for name in ("annotate", "generate") if name in sections):
-            sections += ("endpoint",)
-        without = {name: {key: value for key, value in mine[name].items() if key not in HOW}
-                   if isinstance(mine[name], dict) else mine[name] for name in sections if name in mine}
-        if task is not None and task == self.custom_task:
-            # Of custom data the pool is as large as they are many, and the annotated inputs have a digest of their own:
-            # more unlabelled rows, or more of them annotated, change no pair that is generated.
-            del relevant["pool_size"]
-            without.get("annotate", {}).pop("inputs", None)
-        return relevant | without
+        return _figures_depend_on(self) if stage == "figures" else _depends_on(self.for_task(task), stage, task)
 
     def stage_digest(self, stage: str, task: str, budget: int) -> str:
         """SHA-256 of what a stage's result depends on."""
@@ -453,6 +414,63 @@ class Settings(_Section):
                 raise SettingsError(f"budget: {budget} labelled examples, but the pool of {task} has at most "
                                     f"{self.pool_size}; choose a number from 1 to {self.pool_size}.")
         return self.for_task(task).resolved()
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """What is wrong with settings that are right one by one."""
+    endpoint, known = settings.endpoint, {*SPECS, *settings.task_files}
+    for setting, named in (("tasks", settings.tasks), ("per_task", settings.per_task)):
+        for task in named:
+            if task not in known:
+                yield f"{setting}: unknown task '{task}'; {nearest(task, known)}"
+    if settings.budgets[-1] > settings.pool_size:
+        yield (f"budgets: {settings.budgets[-1]} labelled examples are more than the pool of {settings.pool_size}; lower the budget or "
+               "raise pool_size.")
+    for task, changes in settings.per_task.items():
+        if "budgets" in changes:
+            yield (f"per_task.{task}: budgets are the same for all tasks of a run; a task that has a few examples less than the "
+                   "largest uses all it has. Set budgets outside per_task.")
+    for name in ("annotate", "generate"):
+        if getattr(settings, name).source == "endpoint" and endpoint is None:
+            yield (f"{name}.source: endpoint, but no endpoint is named; set endpoint.name, endpoint.base_url and "
+                   "endpoint.model.")
+    if endpoint and endpoint.max_dollars is not None and None in (endpoint.input_price, endpoint.output_price):
+        yield ("endpoint.max_dollars: what a token costs is not known; set endpoint.input_price and endpoint.output_price, in US "
+               "dollars for a million tokens.")
+    if settings.generate.engine != "batches" and settings.teacher.vocabulary is not None:
+        yield (f"generate.engine: {settings.generate.engine} generates with all of the teacher's tokens; set teacher.vocabulary=null, or "
+               "generate.engine=batches.")
+
+
+def _figures_depend_on(settings: Settings) -> dict[str, Any]:
+    without = ("run_dir", "jobs", "number_format", "plan", "cluster", "custom", "custom_task", "task_files")
+    return {"figures": settings.model_dump(mode="json", exclude_none=True, exclude={**dict.fromkeys(without, True), "endpoint": HOW})}
+
+
+def _depends_on(settings: Settings, stage: str, task: str | None) -> dict[str, Any]:
+    """What a stage of a task depends on; see `Settings.for_stage`. The settings are those of the task."""
+    if stage not in READS:
+        raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, READS)}")
+    # A setting that is null says nothing: one that a later version adds, null at first, voids no results.
+    mine = settings.model_dump(mode="json", exclude_none=True)
+    sections = list(READS[stage])
+    if mine["annotate"].get("annotator") == "mixture" and stage in ("annotate", "generate"):
+        sections.append("students")
+    if any(mine[name].get("source") == "endpoint" for name in ("annotate", "generate") if name in sections):
+        sections.append("endpoint")
+    # The other budgets a run compares do not change what one budget's teacher is; the smallest decides how the
+    # pool is ordered and which number of epochs a budget gets.
+    found = {"task": task, "smallest_budget": mine["budgets"][0], "number_format": settings.format}
+    for name in (*SHARED, *sections):
+        if name in mine:
+            chosen = mine[name]
+            found[name] = {key: each for key, each in chosen.items() if key not in HOW} if isinstance(chosen, dict) else chosen
+    if task is not None and task == settings.custom_task:
+        # Custom data's pool is as large as the rows are many, and the annotated inputs have a digest of their own: more unlabelled
+        # rows, or more of them annotated, change no pair that is generated.
+        del found["pool_size"]
+        found.get("annotate", {}).pop("inputs", None)
+    return found
 
 
 def seed_for(settings: Settings, *parts: object) -> int:
@@ -516,7 +534,7 @@ def _checked_task_file(path: Path) -> Any:
 
 def official_corpora() -> Path:
     """Folder of the cache that public corpora are fetched into: what `data_root: official` stands for."""
-    return assets.cache_folder() / "corpora"
+    return cache_folder() / "corpora"
 
 
 def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None = None,
@@ -547,14 +565,8 @@ def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
 
 def _with_models(settings: Settings) -> Settings:
     """The same settings with every model's name settled."""
-    record = settings.folder / "models.json"
-    began = read_json(record) if record.exists() else {}
     named = settings.named_models()
-    now = {name: began.get(name) or assets.settled(name) for name in dict.fromkeys(named.values())}
-    looked_up = {name: commit for name, commit in now.items()
-                 if "@" in commit and not Path(commit).is_absolute() and commit not in (name, began.get(name))}
-    if looked_up:
-        write_json(record, began | looked_up)
+    now = {name: model_names.settled(name, settings.folder / "models.json") for name in named.values()}
     changed = {setting: now[name] for setting, name in named.items() if now[name] != name}
     return _build(_changed(settings.model_dump(mode="python"), changed, where="models")) if changed else settings
 
@@ -581,7 +593,7 @@ def read(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
 
 
 def for_custom_data(profile: str, kind: str, labels: int, measured: dict[str, Any], overrides: list[str] | dict[str, Any] | None,
-                 run_dir: str | Path) -> Settings:
+                    run_dir: str | Path) -> Settings:
     """A profile as it is for custom data.
 
     Parameters
@@ -633,22 +645,22 @@ def names() -> list[str]:
 
 
 def _changed(values: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
-    values = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
-    known = set(names())
+    values = deepcopy(values)
     for key, value in changes.items():
         first, _, rest = key.partition(".")
         if first == "per_task" and rest:
             task, _, setting = rest.partition(".")
-            values.setdefault("per_task", {})
-            values["per_task"] = dict(values["per_task"])
-            values["per_task"][task] = {**values["per_task"].get(task, {}), setting: value}
-        elif key not in known and key != "endpoint":
-            raise SettingsError(f"{where}: unknown setting '{key}'; {_nearest_setting(key)}")
-        elif rest:
-            values[first] = {**(values.get(first) or {}), rest: value}
-        else:
-            values[first] = value
+            values.setdefault("per_task", {}).setdefault(task, {})[setting] = value
+            continue
+        if key != "endpoint":
+            _refuse_unknown(where, [key])
+        values[first] = {**(values.get(first) or {}), rest: value} if rest else value
     return values
+
+
+def _refuse_unknown(where: str, keys: Iterable[str]) -> None:
+    for key in set(keys).difference(names()):
+        raise SettingsError(f"{where}: unknown setting '{key}'; {_nearest_setting(key)}")
 
 
 def _nearest_setting(key: str) -> str:
@@ -668,11 +680,8 @@ def _build(values: dict[str, Any]) -> Settings:
             else:
                 problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r}")
         raise SettingsError(f"Profile '{values.get('profile')}': " + "; ".join(problems)) from error
-    known = set(names())
-    for where, changes in {**{f"per_task.{task}": changes for task, changes in settings.per_task.items()},
-                           "custom.many_labels": settings.custom.many_labels,
-                           "custom.nlg": settings.custom.nlg}.items():
-        for key in changes:
-            if key not in known:
-                raise SettingsError(f"{where}: unknown setting '{key}'; {_nearest_setting(key)}")
+    for task, changes in settings.per_task.items():
+        _refuse_unknown(f"per_task.{task}", changes)
+    _refuse_unknown("custom.many_labels", settings.custom.many_labels)
+    _refuse_unknown("custom.nlg", settings.custom.nlg)
     return settings

@@ -6,6 +6,7 @@ second run needs no server at all. What is sent is said before it is sent, and w
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -214,15 +215,14 @@ def answer(prompts: Sequence[list[Message]], endpoint: EndpointSettings, cache_d
         If the endpoint cannot be reached, refuses, or sends something that is not a chat completion; or if the next request
         could pass `endpoint.max_dollars`.
     """
-    base_url = endpoint.base_url.rstrip("/")
-    if not re.match(r"https?://[^/\s]+", base_url):
+    endpoint = endpoint.model_copy(update={"base_url": endpoint.base_url.rstrip("/")})
+    if not re.match(r"https?://[^/\s]+", endpoint.base_url):
         raise SettingsError(f"endpoint.base_url is '{endpoint.base_url}', which is not a URL: write it like "
                             "http://127.0.0.1:8000/v1.")
-    seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
     parameters = {"temperature": temperature, "max_tokens": max_tokens, **({"response_format": form} if form else {})}
-    requests = [{"base_url": base_url, "model": endpoint.model, "messages": messages, "parameters": {**parameters, "seed": one}}
-                for messages, one in zip(prompts, seeds, strict=True)]
-    said = _answers(requests, endpoint, base_url, cache_dir)
+    requests = [{"base_url": endpoint.base_url, "model": endpoint.model, "messages": messages, "parameters": {**parameters, "seed": one}}
+                for messages, one in zip(prompts, [seed] * len(prompts) if isinstance(seed, int) else seed, strict=True)]
+    said = _answers(requests, endpoint, cache_dir)
     if read is None:
         return said
     found = [read(text) for text in said]
@@ -230,8 +230,7 @@ def answer(prompts: Sequence[list[Message]], endpoint: EndpointSettings, cache_d
         again = [place for place, value in enumerate(found) if not value]
         for place in again:
             requests[place] = _once_more(requests[place], said[place])
-        texts = _answers([requests[place] for place in again], endpoint, base_url, cache_dir)
-        for place, text in zip(again, texts, strict=True):
+        for place, text in zip(again, _answers([requests[place] for place in again], endpoint, cache_dir), strict=True):
             said[place], found[place] = text, read(text)
     if unread := sum(not value for value in found):
         print(f"{unread:,} of {len(found):,} answers could not be read, after {TRIES} tries.", flush=True)
@@ -245,7 +244,7 @@ def _once_more(request: dict, said: str) -> dict:
                                     {"role": "user", "content": asked}]}
 
 
-def _answers(requests: Sequence[dict], endpoint: EndpointSettings, base_url: str, cache_dir: str | Path) -> list[str]:
+def _answers(requests: Sequence[dict], endpoint: EndpointSettings, cache_dir: str | Path) -> list[str]:
     """The answer to each request, from the cache or else from the endpoint."""
     keys = [digest(request) for request in requests]
     wanted = dict(zip(keys, requests, strict=True))
@@ -253,7 +252,9 @@ def _answers(requests: Sequence[dict], endpoint: EndpointSettings, base_url: str
     if len(known) < len(wanted):
         # Notebooks and folds run side by side: what may be under way at once, and be spent, holds for all of them.
         with locked(cache_dir):
-            _ask(wanted, endpoint, base_url, cache_dir)
+            known = _known(wanted, cache_dir)
+            if waiting := {key: request for key, request in wanted.items() if key not in known}:
+                _Round(waiting, endpoint, Path(cache_dir), len(known)).ask()
         known = _known(wanted, cache_dir)
     return [known[key]["answer"] for key in keys]
 
@@ -415,11 +416,8 @@ def _to_read(request: dict) -> int:
 
 def _used(entries: Iterable[dict]) -> tuple[int, int]:
     """Tokens read and written for answers: as the server counted them, or estimated if it did not."""
-    read = written = 0
-    for entry in entries:
-        counted = entry.get("usage") or (_to_read(entry["request"]), _tokens(entry["answer"]))
-        read, written = read + counted[0], written + counted[1]
-    return read, written
+    counts = [entry.get("usage") or (_to_read(entry["request"]), _tokens(entry["answer"])) for entry in entries]
+    return sum(read for read, _ in counts), sum(written for _, written in counts)
 
 
 def _dollars(endpoint: EndpointSettings, read: int, written: int) -> float:
@@ -432,81 +430,145 @@ def _in_words(endpoint: EndpointSettings, read: int, written: int, at_most: str 
     return f"{read:,} tokens read, {at_most}{written:,} written{dollars}"
 
 
-def _ask(wanted: dict[str, dict], endpoint: EndpointSettings, base_url: str, cache_dir: str | Path) -> None:
-    """Send the requests that the cache has no answer to, `max_concurrency` at a time; each answer is on disk when it is there."""
-    known = _known(wanted, cache_dir)
-    waiting = {key: request for key, request in wanted.items() if key not in known}
-    if not waiting:
-        return
-    api_key = _api_key(endpoint)
-    client = _client(endpoint, base_url, api_key)
-    plain = threading.Event()
-    limit = math.inf if endpoint.max_dollars is None else endpoint.max_dollars
-    spent = 0.0
-    if endpoint.max_dollars is not None:
-        spent = _dollars(endpoint, *_used(filter(None, map(_read, Path(cache_dir).glob("??/*.json")))))
-    # A token has at least one byte, of the text or of what the server puts around it.
-    most = {key: _dollars(endpoint, sum(len(message["content"].encode()) + 16 for message in request["messages"]),
-                          request["parameters"]["max_tokens"]) for key, request in waiting.items()}
-    estimate = _in_words(endpoint, sum(map(_to_read, waiting.values())),
-                         sum(request["parameters"]["max_tokens"] for request in waiting.values()), "at most ")
+class _Round:
+    """Requests that are sent, `max_concurrency` at a time; each answer is on disk when it is there."""
 
-    def ask_one(key: str) -> dict:
-        request = waiting[key]
-        try:
-            completion = _completion(client, request, plain)
-        except json.JSONDecodeError as error:
-            raise _NotACompletion(f"not JSON: {error}") from error
-        entry = {"request": request, "answer": _text_of(completion)[:LONGEST_ANSWER], "usage": _usage_of(completion)}
-        write_json(_entry(cache_dir, key), entry)
-        return entry
+    def __init__(self, waiting: dict[str, dict], endpoint: EndpointSettings, cache_dir: Path, known: int):
+        self.waiting, self.endpoint, self.cache_dir, self.known = waiting, endpoint, cache_dir, known
+        self.api_key = _api_key(endpoint)
+        self.plain = threading.Event()
+        """Set once the server has refused the form of answers."""
 
-    there = f" ({len(known):,} answers are there already)" if known else ""
-    print(f"Sending {len(waiting):,} prompts to {endpoint.model} at {base_url}{there}. Estimated: {estimate}.", flush=True)
-    # Threads rather than asyncio: a notebook already runs an event loop.
-    pool = ThreadPoolExecutor(max_workers=endpoint.max_concurrency)
-    try:
-        left = list(waiting)
+    def ask(self) -> None:
+        """Say what is sent, send it, and say what it cost."""
+        endpoint, requests = self.endpoint, self.waiting.values()
+        estimate = _in_words(endpoint, sum(map(_to_read, requests)),
+                             sum(request["parameters"]["max_tokens"] for request in requests), "at most ")
+        there = f" ({self.known:,} answers are there already)" if self.known else ""
+        print(f"Sending {len(requests):,} prompts to {endpoint.model} at {endpoint.base_url}{there}. Estimated: {estimate}.", flush=True)
+        with _client(endpoint, self.api_key) as self.client:
+            # Threads rather than asyncio: a notebook already runs an event loop.
+            pool = ThreadPoolExecutor(max_workers=endpoint.max_concurrency)
+            try:
+                self._spend(pool)
+            except (openai.OpenAIError, json.JSONDecodeError, _NotACompletion, _LimitReached) as error:
+                # What is under way is paid for: let it end and be cached before saying what went wrong.
+                pool.shutdown(cancel_futures=True)
+                kept = len(_known(self.waiting, self.cache_dir)) + self.known
+                # `from None`: the library's own error quotes parts of the request.
+                raise StageError(f"{self._sentence(error)} {kept} of {len(requests) + self.known} answers are kept; the next run asks "
+                                 "for the others only.") from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+                came = _known(self.waiting, self.cache_dir).values()
+                uncounted = sum(not entry["usage"] for entry in came)
+                print(f"{len(came):,} answers: {_in_words(endpoint, *_used(came))} (estimated: {estimate})."
+                      f"{f' The server sent no counts for {uncounted:,}: theirs are estimated.' if uncounted else ''}"
+                      f"{' It takes no JSON schema: answers are read as text.' if self.plain.is_set() else ''}", flush=True)
+
+    def _spend(self, pool: ThreadPoolExecutor) -> None:
+        """Send the requests, as long as the next cannot pass the limit."""
+        limit, spent = self.endpoint.max_dollars, 0.0
+        if limit is not None:
+            spent = _dollars(self.endpoint, *_used(filter(None, map(_read, self.cache_dir.glob("??/*.json")))))
+        # A token has at least one byte, of the text or of what the server puts around it.
+        most = {key: _dollars(self.endpoint, sum(len(message["content"].encode()) + 16 for message in request["messages"]),
+                              request["parameters"]["max_tokens"]) for key, request in self.waiting.items()}
+        left = list(self.waiting)
         while left:
             # As many as are within the limit if each costs the most it can. They cost less, so more may follow.
-            now = left[: bisect_right(list(accumulate(most[key] for key in left)), limit - spent)]
+            sums = list(accumulate(most[key] for key in left))
+            now = left if limit is None else left[: bisect_right(sums, limit - spent)]
             if not now:
                 raise _LimitReached(f"The next request could pass endpoint.max_dollars={limit:g}, of which ${spent:.4f} are spent "
                                     "in this run's folder: raise it to go on.")
-            futures = [pool.submit(ask_one, key) for key in now]
-            for future in progress(as_completed(futures), f"asking {endpoint.name}", len(futures)):
-                spent += _dollars(endpoint, *_used([future.result()]))
+            futures = [pool.submit(self._ask_one, key) for key in now]
+            for future in progress(as_completed(futures), f"asking {self.endpoint.name}", len(futures)):
+                spent += _dollars(self.endpoint, *_used([future.result()]))
             left = left[len(now):]
-    except (openai.OpenAIError, _NotACompletion, _LimitReached) as error:
-        # What is under way is paid for: let it end and be cached before saying what went wrong.
-        pool.shutdown(cancel_futures=True)
-        # `from None`: the library's own error quotes parts of the request.
-        sentence = str(error) if isinstance(error, _LimitReached) else _sentence(error, endpoint, base_url, api_key, client)
-        raise StageError(f"{sentence} {len(_known(wanted, cache_dir))} of {len(wanted)} answers are kept; the next run asks for "
-                         "the others only.") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-        client.close()
-        came = _known(waiting, cache_dir).values()
-        uncounted = sum(not entry["usage"] for entry in came)
-        print(f"{len(came):,} answers: {_in_words(endpoint, *_used(came))} (estimated: {estimate})."
-              f"{f' The server sent no counts for {uncounted:,}: theirs are estimated.' if uncounted else ''}"
-              f"{' It takes no JSON schema: answers are read as text.' if plain.is_set() else ''}", flush=True)
 
+    def _ask_one(self, key: str) -> dict:
+        request = self.waiting[key]
+        completion = self._completion(request)
+        try:  # the client library does not check what the server sent
+            text = completion.choices[0].message.content
+        except (AttributeError, IndexError, TypeError):
+            text = 0
+        if not isinstance(text, str | None):
+            raise _NotACompletion("no text at choices[0].message.content")
+        usage = getattr(completion, "usage", None)
+        counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+        counted = all(isinstance(count, int) and count >= 0 for count in counts)
+        entry = {"request": request, "answer": (text or "")[:LONGEST_ANSWER], "usage": counts if counted else None}
+        write_json(_entry(self.cache_dir, key), entry)
+        return entry
 
-def _completion(client: openai.OpenAI, request: dict, plain: threading.Event) -> object:
-    """A completion, without a form if the server refuses it: `plain` is set once it has."""
-    parameters = dict(request["parameters"])
-    if plain.is_set():
-        parameters.pop("response_format", None)
-    try:
-        return client.chat.completions.create(model=request["model"], messages=request["messages"], **parameters)
-    except (openai.BadRequestError, openai.UnprocessableEntityError):
-        if parameters.pop("response_format", None) is None:
-            raise
-    completion = client.chat.completions.create(model=request["model"], messages=request["messages"], **parameters)
-    plain.set()
-    return completion
+    def _completion(self, request: dict) -> Any:
+        """A completion, without a form if the server refuses it."""
+        parameters = {name: value for name, value in request["parameters"].items()
+                      if name != "response_format" or not self.plain.is_set()}
+        send = functools.partial(self.client.chat.completions.create, model=request["model"], messages=request["messages"])
+        try:
+            return send(**parameters)
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
+            if parameters.pop("response_format", None) is None:
+                raise
+        completion = send(**parameters)
+        self.plain.set()
+        return completion
+
+    def _sentence(self, error: Exception) -> str:
+        """Say what went wrong and what to do, for the person who wrote the settings."""
+        if isinstance(error, _LimitReached):
+            return str(error)
+        endpoint, tries = self.endpoint, f"{RETRIES + 1} tries"
+        if isinstance(error, openai.APITimeoutError):
+            what = (f"gave no answer within {endpoint.timeout_seconds:g} s in {tries}: raise endpoint.timeout_seconds or lower "
+                    "endpoint.max_concurrency.")
+        elif isinstance(error, openai.APIConnectionError):
+            what = f"cannot be reached ({error.__cause__ or error}): start the server or correct endpoint.base_url."
+        elif isinstance(error, openai.APIStatusError):
+            what = self._refusal(error.status_code, error, tries)
+        else:
+            said = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else error
+            what = (f"sent something that is not a chat completion ({said}): check that endpoint.base_url is the address of an "
+                    "OpenAI-compatible API; it usually ends in /v1.")
+        return f"Endpoint '{endpoint.name}' ({endpoint.base_url}) {what}"
+
+    def _refusal(self, status: int, error: openai.APIStatusError, tries: str) -> str:
+        said, headers, model = self._server_words(error.body), error.response.headers, self.endpoint.model
+        if status in (401, 403) and self.api_key:
+            return f"refused the API key in the environment variable {self.endpoint.api_key_env} ({status}): put a valid key there."
+        if status in (401, 403):
+            return f"wants an API key ({status}): export it in an environment variable and name that variable in endpoint.api_key_env."
+        if 300 <= status < 400:
+            return f"redirects to {headers.get('location')}: if that is right, make it endpoint.base_url."
+        if status == 429:
+            wait = headers.get("retry-after")
+            return (f"still limits requests ({said}{f'; it asks to wait {wait} s' if wait else ''}): run again later, check the "
+                    "account's quota, or lower endpoint.max_concurrency.")
+        if status >= 500:
+            return f"failed with status {status} in {tries} ({said}): see the server's log."
+        if status not in (400, 404):
+            return f"refused the request with status {status} ({said}): change its settings."
+        offered = self._offered()
+        if offered and model not in offered:
+            return f"has no model '{model}': {nearest(model, offered)}"
+        return (f"refused model '{model}' with status {status} ({said}): check endpoint.model, and that endpoint.base_url is right; "
+                "it usually ends in /v1.")
+
+    def _server_words(self, body: Any) -> str:
+        if isinstance(body, dict):
+            body = body.get("message") or body.get("detail") or body
+        text = " ".join(str(body or "no message").split())
+        return (text.replace(self.api_key, "***") if self.api_key else text)[:300]
+
+    def _offered(self) -> list[str]:
+        """Names of the models that the endpoint lists; empty where it does not say."""
+        try:
+            return sorted(model.id for model in self.client.with_options(max_retries=0).models.list().data)
+        except (openai.OpenAIError, ValueError, AttributeError, TypeError):
+            return []
 
 
 def _api_key(endpoint: EndpointSettings) -> str | None:
@@ -514,95 +576,19 @@ def _api_key(endpoint: EndpointSettings) -> str | None:
         return None
     key = os.environ.get(endpoint.api_key_env, "").strip()
     if not key:
-        raise SettingsError(f"endpoint.api_key_env names the environment variable {endpoint.api_key_env}, "
-                            "which is not set: export the API key in it, or set endpoint.api_key_env to null "
-                            "if the endpoint needs none.")
+        raise SettingsError(f"endpoint.api_key_env names the environment variable {endpoint.api_key_env}, which is not set: export the "
+                            "API key in it, or set endpoint.api_key_env to null if the endpoint needs none.")
     return key
 
 
-def _client(endpoint: EndpointSettings, base_url: str, api_key: str | None) -> openai.OpenAI:
+def _client(endpoint: EndpointSettings, api_key: str | None) -> openai.OpenAI:
     def send_only_what_is_needed(request) -> None:
-        for name in list(request.headers):
-            if name.lower() not in _SENT_HEADERS:
-                del request.headers[name]
+        for name in request.headers.keys() - _SENT_HEADERS:
+            del request.headers[name]
         if api_key:
             request.headers["authorization"] = f"Bearer {api_key}"
 
     # A redirect is reported, not followed: the key would go to a host that the settings do not name.
-    http = openai.DefaultHttpxClient(event_hooks={"request": [send_only_what_is_needed]},
-                                     follow_redirects=False)
-    return openai.OpenAI(base_url=base_url, api_key=api_key or "none", timeout=endpoint.timeout_seconds,
-                         max_retries=RETRIES, http_client=http)
-
-
-def _text_of(completion: object) -> str:
-    """The text of a chat completion; the client library does not check what the server sent."""
-    choices = getattr(completion, "choices", None)
-    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-    text = getattr(message, "content", None)
-    if message is None or not (text is None or isinstance(text, str)):
-        raise _NotACompletion("no text at choices[0].message.content")
-    return text or ""
-
-
-def _usage_of(completion: object) -> tuple[int, int] | None:
-    """Tokens read and written, by the server's count; None if it does not say."""
-    usage = getattr(completion, "usage", None)
-    counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
-    return counts if all(isinstance(count, int) and count >= 0 for count in counts) else None
-
-
-def _sentence(error: Exception, endpoint: EndpointSettings, base_url: str, api_key: str | None,
-              client: openai.OpenAI) -> str:
-    """Say what went wrong and what to do, for the person who wrote the settings."""
-    who = f"Endpoint '{endpoint.name}' ({base_url})"
-    tries = f"{RETRIES + 1} tries"
-    if isinstance(error, openai.APITimeoutError):
-        return (f"{who} gave no answer within {endpoint.timeout_seconds:g} s in {tries}: raise "
-                "endpoint.timeout_seconds or lower endpoint.max_concurrency.")
-    if isinstance(error, openai.APIConnectionError):
-        return (f"{who} cannot be reached ({error.__cause__ or error}): start the server or correct "
-                "endpoint.base_url.")
-    if not isinstance(error, openai.APIStatusError):
-        return (f"{who} sent something that is not a chat completion ({error}): check that endpoint.base_url "
-                "is the address of an OpenAI-compatible API; it usually ends in /v1.")
-    said = _server_words(error, api_key)
-    if error.status_code in (401, 403):
-        if endpoint.api_key_env:
-            return (f"{who} refused the API key in the environment variable {endpoint.api_key_env} "
-                    f"({error.status_code}): put a valid key there.")
-        return (f"{who} wants an API key ({error.status_code}): export it in an environment variable and "
-                "name that variable in endpoint.api_key_env.")
-    if 300 <= error.status_code < 400:
-        return (f"{who} redirects to {error.response.headers.get('location')}: if that is right, make it "
-                "endpoint.base_url.")
-    if error.status_code == 429:
-        wait = error.response.headers.get("retry-after")
-        said += f"; it asks to wait {wait} s" if wait else ""
-        return (f"{who} still limits requests ({said}): run again later, check the account's quota, or lower "
-                "endpoint.max_concurrency.")
-    if error.status_code >= 500:
-        return f"{who} failed with status {error.status_code} in {tries} ({said}): see the server's log."
-    if error.status_code in (400, 404):
-        offered = _offered(client)
-        if offered and endpoint.model not in offered:
-            return f"{who} has no model '{endpoint.model}': {nearest(endpoint.model, offered)}"
-        return (f"{who} refused model '{endpoint.model}' with status {error.status_code} ({said}): check "
-                "endpoint.model, and that endpoint.base_url is right; it usually ends in /v1.")
-    return f"{who} refused the request with status {error.status_code} ({said}): change its settings."
-
-
-def _server_words(error: openai.APIStatusError, api_key: str | None) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        body = body.get("message") or body.get("detail") or body
-    text = " ".join(str(body or "no message").split())
-    return (text.replace(api_key, "***") if api_key else text)[:300]
-
-
-def _offered(client: openai.OpenAI) -> list[str]:
-    """Names of the models that the endpoint lists; empty where it does not say."""
-    try:
-        return sorted(model.id for model in client.with_options(max_retries=0).models.list().data)
-    except (openai.OpenAIError, ValueError, AttributeError, TypeError):
-        return []
+    http = openai.DefaultHttpxClient(event_hooks={"request": [send_only_what_is_needed]}, follow_redirects=False)
+    return openai.OpenAI(base_url=endpoint.base_url, api_key=api_key or "none", timeout=endpoint.timeout_seconds, max_retries=RETRIES,
+                         http_client=http)

@@ -95,12 +95,12 @@ def _from_hub(chosen: argparse.Namespace) -> bool:
     """Whether a task file takes rows from the hub, or its profile models. What is wrong with either is said later."""
     from synthtune import settings as settings_module
     from synthtune.custom import task_file
-    from synthtune.models import assets
+    from synthtune.models import names
 
     with contextlib.suppress(SynthtuneError):
         task = task_file.load(started_in() / Path(chosen.task or "").expanduser())
         models = settings_module.read(task.profile, chosen.overrides).named_models().values()
-        return bool(task.hub or any(map(assets.from_hub, models)))
+        return bool(task.hub or any(map(names.from_hub, models)))
     return False
 
 

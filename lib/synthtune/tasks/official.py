@@ -18,11 +18,11 @@ import urllib.request
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from synthtune import __version__
 from synthtune.errors import AssetError
-from synthtune.files import atomic_path, digest, locked, read_json, write_json
+from synthtune.files import digest, made_once, read_json, write_json
 from synthtune.progress import Bar
 from synthtune.settings import official_corpora
 from synthtune.task_list import SPECS
@@ -35,10 +35,13 @@ TRIES = 4
 """How often a broken transfer is taken up again in one run."""
 
 
-class File(BaseModel):
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class File(_Entry):
     """A file, or an archive some of whose members are kept (their path in it, and the name they get)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     url: str
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -49,30 +52,22 @@ class File(BaseModel):
         return PurePosixPath(self.url).name
 
 
-class Repository(BaseModel):
+class Repository(_Entry):
     """A Git repository at a commit; `parts` below its `folder` are kept."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     url: str
     commit: str = Field(pattern="^[0-9a-f]{40}$")
     folder: str
     parts: tuple[str, ...] = Field(min_length=1)
 
 
-class Source(BaseModel):
-    """Where one corpus is published."""
+class Source(_Entry):
+    """Where one corpus is published: as files or as a repository."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     citation: str
     licence: str
     files: tuple[File, ...] = ()
     repository: Repository | None = None
-
-    @model_validator(mode="after")
-    def _either(self) -> Source:
-        if bool(self.files) == bool(self.repository):
-            raise ValueError("a corpus has either files or a repository")
-        return self
 
 
 def sources() -> dict[str, Source]:
@@ -93,21 +88,23 @@ def fetch(name: str) -> Path:
         The cache cannot be written.
     """
     source, folder = sources()[name], official_corpora() / name
-    wanted = digest(source.model_dump(mode="json"))
-    done = folder / "fetched.json"
-    if done.exists() and read_json(done)["made_from"] == wanted:
-        return folder
-    with locked(official_corpora()):
-        if done.exists() and read_json(done)["made_from"] == wanted:  # by another process while this one waited
-            return folder
-        with atomic_path(folder) as temporary:
-            temporary.mkdir()
-            if source.repository is not None:
-                _checkout(name, source.repository, temporary)
-            for file in source.files:
-                _take(name, file, temporary)
-            write_json(temporary / "fetched.json", {"made_from": wanted, "licence": source.licence, "citation": source.citation})
-    return folder
+    wanted, done = digest(source.model_dump(mode="json")), folder / "fetched.json"
+
+    def there() -> bool:
+        return done.exists() and read_json(done)["made_from"] == wanted
+
+    def make(temporary: Path) -> None:
+        if source.repository is not None:
+            _checkout(name, source.repository, temporary)
+        for file in source.files:
+            _take(name, file, temporary)
+        write_json(temporary / done.name, {"made_from": wanted, "licence": source.licence, "citation": source.citation})
+
+    return made_once(folder, there, make)
+
+
+def _cannot(name: str, problem: str) -> AssetError:
+    return AssetError(f"'{name}'{problem} put the official files of {name} into a folder and give it as --data-root.")
 
 
 def _take(name: str, file: File, folder: Path) -> None:
@@ -116,8 +113,8 @@ def _take(name: str, file: File, folder: Path) -> None:
     _download(name, file, received)
     if digest(received) != file.sha256:
         received.unlink()
-        raise AssetError(f"'{name}': {file.url} is not the file that was expected (its SHA-256 differs); it was deleted. Run again; "
-                         f"if that does not help, put the official files of {name} into a folder and give it as --data-root.")
+        raise _cannot(name, f": {file.url} is not the file that was expected (its SHA-256 differs); it was deleted. Run again; if that "
+                            "does not help,")
     if not file.members:
         shutil.copyfile(received, folder / file.name)
     else:
@@ -128,31 +125,31 @@ def _take(name: str, file: File, folder: Path) -> None:
 
 
 def _download(name: str, file: File, received: Path) -> None:
-    """Download a file, continuing an interrupted transfer."""
+    """Download a file, continuing an interrupted transfer, which neither pooch nor urllib's own functions do."""
     complaint: object = ""
+    have = received.stat().st_size if received.exists() else 0
     for _ in range(TRIES):
-        have = received.stat().st_size if received.exists() else 0
         if have >= file.bytes:
             return
         headers = {"User-Agent": f"synthtune/{__version__}"} | ({"Range": f"bytes={have}-"} if have else {})
         try:
             with urllib.request.urlopen(urllib.request.Request(file.url, headers=headers), timeout=PATIENCE) as answer:
-                have = have if answer.status == http.HTTPStatus.PARTIAL_CONTENT else 0  # a server may send it all again
-                with open(received, "ab" if have else "wb") as out, Bar(
+                goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT  # a server may send it all again
+                with open(received, "ab" if goes_on else "wb") as out, Bar(
                         desc=f"fetch {name}, {file.name}", total=file.bytes, unit="B") as bar:
-                    bar.update(have)
+                    bar.update(out.tell())
                     while chunk := answer.read(CHUNK):
                         out.write(chunk)
                         bar.update(len(chunk))
             complaint = "it ended too early"
         except urllib.error.HTTPError as error:
-            raise AssetError(f"'{name}': {file.url} was refused ({error.code} {error.reason}). Its publisher may have moved it: "
-                             f"put the official files of {name} into a folder and give it as --data-root.") from error
+            raise _cannot(name, f": {file.url} was refused ({error.code} {error.reason}). Its publisher may have moved it:") from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             complaint = getattr(error, "reason", None) or error
-    if not received.exists() or received.stat().st_size < file.bytes:
-        raise AssetError(f"'{name}': {file.url} cannot be fetched ({complaint}). Check the network and run again, which "
-                         f"continues the transfer; or put the official files of {name} into a folder and give it as --data-root.")
+        have = received.stat().st_size if received.exists() else 0
+    if have < file.bytes:
+        raise _cannot(name, f": {file.url} cannot be fetched ({complaint}). Check the network and run again, which continues the "
+                            "transfer; or")
 
 
 def _checkout(name: str, repository: Repository, folder: Path) -> None:
@@ -162,20 +159,18 @@ def _checkout(name: str, repository: Repository, folder: Path) -> None:
             subprocess.run(["git", "-C", work, *arguments], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
                            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})
 
+        paths = [str(PurePosixPath(repository.folder, part)) for part in repository.parts]
         try:
             git("init", "--quiet")
             with Bar(desc=f"fetch {name}, a Git repository", total=None, unit="B"):
                 git("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={PATIENCE}", "fetch", "--quiet", "--depth", "1",
                     repository.url, repository.commit)
-            paths = [str(PurePosixPath(repository.folder, part)) for part in repository.parts]
             git("-c", "core.autocrlf=false", "checkout", "--quiet", "FETCH_HEAD", "--", *paths)
         except FileNotFoundError as error:
-            raise AssetError(f"'{name}' is published as a Git repository, and there is no git here: install it, or put the "
-                             f"official files of {name} into a folder and give it as --data-root.") from error
+            raise _cannot(name, " is published as a Git repository, and there is no git here: install it, or") from error
         except subprocess.CalledProcessError as error:
-            said = next(iter(reversed(error.stderr.strip().splitlines())), "it said nothing")
-            raise AssetError(f"'{name}': {repository.url} at commit {repository.commit[:12]} cannot be fetched ({said}). Check the "
-                             f"network and the disk and run again; or put the official files of {name} into a folder and give it "
-                             "as --data-root.") from error
+            said = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise _cannot(name, f": {repository.url} at commit {repository.commit[:12]} cannot be fetched ({said}). Check the network "
+                                "and the disk and run again; or") from error
         for part, path in zip(repository.parts, paths, strict=True):
             shutil.move(Path(work, path), folder / part)
