@@ -16,7 +16,7 @@ from synthtune.context import Context
 from synthtune.custom import deployed
 from synthtune.errors import AssetError, StageError
 from synthtune.files import read_json
-from synthtune.models import assets, decoding, language_model, layers, scoring
+from synthtune.models import assets, decoding, language_model, layers, names, scoring
 from synthtune.scale import model_cost
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -274,7 +274,7 @@ def test_a_folder_that_lacks_something_is_one_sentence(llama, missing, there, sa
     ("a/b/c", "There is no folder a/b/c")])
 def test_a_name_of_nothing_is_one_sentence(name, said):
     with pytest.raises(AssetError, match=said):
-        assets.find(name)
+        names.find(name)
 
 
 @pytest.mark.parametrize(("name", "form", "said"), [

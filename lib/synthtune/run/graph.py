@@ -147,7 +147,7 @@ class Run:
                 tasks.load(task, self.settings)  # rows that are too few as well
         corpora = {spec.asset for spec in self.specs.values() if spec.asset}
         models = self.settings.models()
-        for name in sorted(corpora | models.keys()):
+        for name in sorted(corpora.union(models)):
             (assets.model_path if name in models else assets.fetch)(name)
 
     def print_results(self) -> None:
