@@ -74,14 +74,14 @@ def test_where_every_input_has_its_label_nothing_is_annotated(tmp_path, name):
     ("tweets", "no values here", "positive", []),
 ])
 def test_values_left_out(study, name, text, output, left_out):
-    assert replace(study.task, name=name).left_out(text, output) == left_out
+    assert replace(study.task, name=name).missing_slots(text, output) == left_out
 
 
 @pytest.mark.parametrize("name", ["webnlg", "sgd"])
 def test_our_own_corpora_leave_nothing_out(tiny, tmp_path, name):
     task = tasks.load(name, tiny(tmp_path))
     assert not [example for example in task.pool if any(
-        task.left_out(example.text, reference) for reference in example.references or (example.target,))]
+        task.missing_slots(example.text, reference) for reference in example.references or (example.target,))]
 
 
 def test_texts_that_leave_out_a_value_are_dropped_on_demand(lm, tiny, tmp_path, monkeypatch):

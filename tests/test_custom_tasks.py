@@ -185,7 +185,7 @@ def test_a_python_file_is_a_task(folder, tmp_path):
     assert (len(moods.pool), len(moods.dev), len(moods.test)) == (60, 10, 20)
     assert (trips.kind, {int(each.id) < 10 for each in trips.dev}, {10 <= int(each.id) < 20 for each in trips.test}) == ("nlg", {True}, {True})
     assert trips.is_input(trips.pool[0].text) and not trips.is_input("a hotel")
-    assert trips.left_out("pier | city | Hull | steps 3", "We saw the pier.") == ["Hull"]
+    assert trips.missing_slots("pier | city | Hull | steps 3", "We saw the pier.") == ["Hull"]
     assert tasks.load(str(folder / "moods.py"), settings.load("smoke", TINY, run_dir=tmp_path)) == moods, "a notebook's task"
     with patch.dict(task_list.SPECS):  # as in another process, which is given settings alone
         del task_list.SPECS["moods"], task_list.SPECS["trips"]

@@ -12,8 +12,8 @@ import synthetic_results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
-from synthtune.analysis import claims, figures, metrics, report, table
-from synthtune.analysis.metrics import METRICS, Metric, bleu_from
+from synthtune import metrics
+from synthtune.analysis import claims, figures, report, table
 from synthtune.analysis.results import FINE_TUNED, Results, added, corpora_sentence, title
 from synthtune.conditions import (
     ANNOTATED,
@@ -26,6 +26,7 @@ from synthtune.conditions import (
     Condition,
 )
 from synthtune.errors import StageError
+from synthtune.metrics import METRICS, Metric, bleu_from
 
 
 def made_up(shape, folder):

@@ -2,8 +2,7 @@
 
 import pandas as pd
 import pytest
-from synthtune import generate, tasks, teacher
-from synthtune.analysis import metrics
+from synthtune import generate, metrics, tasks, teacher
 from synthtune.context import Context
 from synthtune.files import read_json
 from synthtune.models import decoding

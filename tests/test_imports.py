@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import synthtune
 
 PACKAGE = Path(synthtune.__file__).parent
@@ -33,23 +34,50 @@ def imports(path, known):
         yield from (name for name in names if name in known)
 
 
-def test_no_module_imports_what_imports_it():
-    known = modules()
-    graph = {name: set(imports(path, known)) for name, path in known.items()}
-    assert graph["synthtune.scale.worker"] >= {"synthtune.annotate", "synthtune.scale.workers"}, "the imports are found"
-    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+GRAPH = {name: set(imports(path, modules())) for name, path in modules().items()}
+
+STUDY, PLANNER = "synthtune.custom.study", "synthtune.scale.planner"
+METHOD = ("teacher", "annotate", "generate", "mixture", "experiment", "student")
+NOT_BELOW = {
+    "synthtune.models": (*(f"synthtune.{name}" for name in METHOD if name != "experiment"), "synthtune.analysis", "synthtune.run", STUDY,
+                         PLANNER),
+    **{f"synthtune.{name}": ("synthtune.analysis", "synthtune.run", STUDY, PLANNER) for name in METHOD},
+    "synthtune.analysis": ("synthtune.run", STUDY),
+    PLANNER: ("synthtune.models.fine_tuning", "synthtune.models.students", "synthtune.teacher", "synthtune.student"),
+    "synthtune.settings": ("synthtune.models.assets", "synthtune.tasks.official", "synthtune.custom.hub"),
+}
+"""What a module, or any module of a package, does not import, however indirectly."""
 
 
-def test_settings_import_no_downloader_and_load_none():
-    """They may ask the hub which commit a name means; what fetches files stands above them."""
-    known, reached, left = modules(), set(), ["synthtune.settings"]
+def reached(name):
+    """All that a module imports, however indirectly."""
+    found, left = set(), [name]
     while left:
-        name = left.pop()
-        more = set(imports(known[name], known)) - reached
-        reached |= more
+        more = GRAPH[left.pop()] - found
+        found |= more
         left += more
-    assert "synthtune.models.names" in reached
-    assert not reached & {"synthtune.models.assets", "synthtune.tasks.official", "synthtune.custom.hub"}
+    return found
+
+
+def within(name, package):
+    return name == package or name.startswith(f"{package}.")
+
+
+def test_no_module_imports_what_imports_it():
+    assert GRAPH["synthtune.scale.worker"] >= {"synthtune.annotate", "synthtune.scale.workers"}, "the imports are found"
+    graphlib.TopologicalSorter(GRAPH).prepare()  # raises CycleError, which names the modules
+
+
+@pytest.mark.parametrize("lower", NOT_BELOW)
+def test_layers(lower):
+    """The method stands on models and knows neither figures nor the command line; planning a run loads no training code."""
+    found = {name: reached(name) for name in GRAPH if within(name, lower)}
+    assert found and all(any(within(name, package) for name in GRAPH) for package in NOT_BELOW[lower])
+    assert not [(name, other) for name, others in found.items() for other in others
+                if any(within(other, package) for package in NOT_BELOW[lower])]
+
+
+def test_settings_load_nothing_heavy():
     heavy = {"torch", "transformers", "huggingface_hub", "datasets", "openai", "urllib.request"}
     subprocess.run([sys.executable, "-c", f"import sys, synthtune.settings\nassert not {heavy} & sys.modules.keys()"],
                    env={"PYTHONPATH": str(PACKAGE.parent)}, check=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sacrebleu
 from sacrebleu.metrics import BLEU
-from synthtune.analysis import metrics
+from synthtune import metrics
 
 REFERENCES = [
     ("The airport serves Aarhus .", "Aarhus is served by the airport.", "It serves Aarhus."),

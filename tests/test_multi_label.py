@@ -6,8 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from synthtune import custom, settings, student, tasks, teacher
-from synthtune.analysis import metrics
+from synthtune import custom, metrics, settings, student, tasks, teacher
 from synthtune.context import Context
 from synthtune.custom import deployed
 from synthtune.errors import SettingsError

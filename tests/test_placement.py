@@ -28,7 +28,7 @@ class Model(nn.Module):
 def models(monkeypatch):
     """Four of them, beside a GPU of a hundred bytes."""
     found = [Model() for _ in range(4)]
-    monkeypatch.setattr(placement, "_brought", type(placement._brought)())
+    monkeypatch.setattr(placement, "_on_device", type(placement._on_device)())
     monkeypatch.setattr(placement, "free", lambda: 100 - sum(40 for model in found if model.at == "cuda"))
     monkeypatch.setattr(placement, "gpus", lambda: {0: 100})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -50,7 +50,7 @@ def test_guests_that_take_themselves_off_the_list_all_leave(models, monkeypatch)
 
         placement.guests.append(leave)
 
-    for arrive in (lambda: placement.bring(models[0]), placement.rest_all):
+    for arrive in (lambda: placement.to_device(models[0]), placement.offload_all):
         left.clear()
         for number in range(3):
             guest(number)
@@ -60,21 +60,21 @@ def test_guests_that_take_themselves_off_the_list_all_leave(models, monkeypatch)
 
 
 def test_one_leaves_where_two_and_their_caches_have_no_room(models):
-    placement.bring(models[0])
-    placement.bring(models[1])  # 60 bytes are free, as many as it needs
+    placement.to_device(models[0])
+    placement.to_device(models[1])  # 60 bytes are free, as many as it needs
     assert places(models) == ["cuda", "cuda", "cpu", "cpu"]
-    placement.bring(models[2])
+    placement.to_device(models[2])
     assert places(models) == ["cpu", "cuda", "cuda", "cpu"]
-    placement.bring(models[1])
+    placement.to_device(models[1])
     assert places(models) == ["cpu", "cuda", "cuda", "cpu"]
-    placement.rest_all()
+    placement.offload_all()
     assert places(models) == ["cpu"] * 4
 
 
 def test_without_a_gpu_nothing_moves(models, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    placement.bring(models[0])
-    placement.rest_all()
+    placement.to_device(models[0])
+    placement.offload_all()
     assert places(models) == ["cpu"] * 4
 
 
@@ -105,7 +105,7 @@ def test_laid_out_it_scores_and_writes_the_same_and_comes_back_whole(lm, monkeyp
     monkeypatch.setattr(placement, "layout", lambda model, memory: dict.fromkeys(on_gpus(model, memory), "cpu"))
     with monkeypatch.context() as there:
         there.setattr(torch.cuda, "is_available", lambda: True)
-        placement.bring(model)
+        placement.to_device(model)
     try:
         assert sum(hasattr(part, "_hf_hook") for part in model.modules()) > len(model.get_decoder().layers)
         again, rewritten = outcome()
@@ -114,7 +114,7 @@ def test_laid_out_it_scores_and_writes_the_same_and_comes_back_whole(lm, monkeyp
         with pytest.raises(StageError, match="Set generate.engine=batches"):
             decoding.decode(lm, prompts, 12, engine="continuous")
     finally:
-        placement.rest(model)
+        placement.offload(model)
     assert not any(hasattr(part, "_hf_hook") or "forward" in vars(part) for part in model.modules()) and "to" not in vars(model)
     digits = torch.tensor(lm.encode("0 1 2 3"))
     narrow = language_model.with_vocabulary(lm, digits.unique())

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from scipy import stats
-from synthtune.analysis import metrics, statistics
+from synthtune import metrics
+from synthtune.analysis import statistics
 
 
 def bleu_rows(generator, rows, quality=0.6):

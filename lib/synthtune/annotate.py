@@ -67,7 +67,7 @@ def _annotated(shards: Shards, context: Context) -> pd.DataFrame:
     if mixture.wanted(context):
         table = table.assign(by_teacher=table["output"], **mixture.combine(table, context))
     complete, nothing = settings.annotate.outputs == "complete", NO_LABEL if task.labels else NO_OUTPUT
-    table.insert(4, "dropped", [nothing if not output.strip() else INCOMPLETE if complete and task.left_out(text, output) else ""
+    table.insert(4, "dropped", [nothing if not output.strip() else INCOMPLETE if complete and task.missing_slots(text, output) else ""
                                 for text, output in zip(table["text"], table["output"], strict=True)])
     return table
 

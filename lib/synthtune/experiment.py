@@ -71,9 +71,7 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
         equal = min(most.values())
         if equal >= NEARLY * max(most.values()):
             most = dict.fromkeys(most, equal)
-        # Of both routes as many as the smaller one gave.
-        wanted = [(name, equal if each.annotated and each.generated else round(each.annotated * most["annotated"])
-                   + round(each.generated * most["generated"])) for name, each in CONDITIONS.items()]
+        wanted = list(amounts(most).items())
         if budget == smallest:
             wanted.append((ANNOTATED, equal))
             # A prompted model's labels are hard in any case.
@@ -87,6 +85,12 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
         found += [Cell(smallest, ANNOTATED, min(amount, most), seed)
                   for seed in chosen.seeds_larger for amount in chosen.sweep if most]
     return list(dict.fromkeys(found))
+
+
+def amounts(there: dict[str, int]) -> dict[str, int]:
+    """Synthetic examples of each condition, from how many each route gave: all of its route's; of both, as many as the smaller."""
+    return {name: min(there.values()) if each.annotated and each.generated else there["annotated"] if each.annotated
+            else there["generated"] if each.generated else 0 for name, each in CONDITIONS.items()}
 
 
 def routes(budget: int, settings: Settings) -> list[str]:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from synthtune import mixture, teacher
-from synthtune.analysis import metrics
+from synthtune import metrics, mixture, teacher
 from synthtune.annotate import INCOMPLETE, NO_OUTPUT, by_label
 from synthtune.context import Context
 from synthtune.files import cached, read_json, write_json, write_table
@@ -131,8 +130,8 @@ def _labelled(table: pd.DataFrame, context: Context) -> pd.DataFrame:
         table.loc[judged & (table["relabelled"] != table["sampled"]), "dropped"] = DISAGREES
     if settings.annotate.outputs == "complete":
         for row in table[table["dropped"] == ""].itertuples():
-            if task.left_out(row.text, row.output):
-                whole = labels == "relabelled" and not task.left_out(row.text, row.sampled)
+            if task.missing_slots(row.text, row.output):
+                whole = labels == "relabelled" and not task.missing_slots(row.text, row.sampled)
                 table.loc[row.Index, ["output", "dropped"]] = (row.sampled, "") if whole else (row.output, INCOMPLETE)
     table.loc[(table["dropped"] == "") & (table["output"].str.strip() == ""), "dropped"] = NO_OUTPUT
     return table

@@ -14,11 +14,11 @@ import pandas as pd
 from transformers import AutoConfig
 
 from synthtune import number_format
-from synthtune.analysis.metrics import METRICS
 from synthtune.context import Context
 from synthtune.errors import AssetError
 from synthtune.experiment import Cell, Row, cells, steps, training_rows
 from synthtune.files import atomic_path, digest
+from synthtune.metrics import METRICS
 from synthtune.models import assets
 from synthtune.models.classifier import Classifier
 from synthtune.models.seq2seq import Pretrained, WarmStarted

@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from synthtune.analysis.metrics import METRICS
 from synthtune.context import Context
 from synthtune.errors import SettingsError, StageError
 from synthtune.files import atomic_path, digest, read_json
+from synthtune.metrics import METRICS
 from synthtune.models import decoding, fine_tuning, language_model, placement, scoring
 from synthtune.models.fine_tuning import IGNORED, WEIGHTS
 from synthtune.models.language_model import LanguageModel
@@ -204,7 +204,7 @@ def _launch(context: Context, objective: Objective, number_format: str, processe
     job = {"task": task, "budget": context.budget, "objective": objective, "settings": settings.model_dump(mode="json")}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                str(processes), "-m", "synthtune.teacher", "--job", json.dumps(job)]
-    placement.rest_all()
+    placement.offload_all()
     done = subprocess.run(command, env=workers.environment(settings), stdin=subprocess.DEVNULL, capture_output=True,
                           text=True)
     if done.returncode:
@@ -223,7 +223,7 @@ def with_adapter(lm: LanguageModel, adapter: Adapter, copied: bool = True) -> La
     copied : bool
         Leave `lm` as it is. Without a copy half the memory is needed, and `lm` is not to be used any more.
     """
-    placement.rest(lm.model)  # a GPU may not hold it twice
+    placement.offload(lm.model)  # a GPU may not hold it twice
     if adapter.vocabulary is not None:
         lm = language_model.with_vocabulary(lm, adapter.vocabulary)
     model, changed = copy.deepcopy(lm.model) if copied else lm.model, adapter.folder / WEIGHTS["full"]

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from synthtune.analysis import statistics
-from synthtune.analysis.metrics import METRICS, main_metric
 from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, corpora_sentence, where, write_texts
 from synthtune.conditions import ANNOTATED, BOTH, FULL, GENERATED, GOLD
+from synthtune.metrics import METRICS, main_metric
 
 MARGIN = {"classification": 1.0, "nlg": 2.0}
 """How far half-and-half may stay behind all-annotated and still be "almost as good": accuracy or BLEU points."""

@@ -25,7 +25,6 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from synthtune.analysis import statistics
-from synthtune.analysis.metrics import METRICS, main_metric
 from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, added, corpora_sentence, where
 from synthtune.conditions import (
     ANNOTATED,
@@ -39,6 +38,7 @@ from synthtune.conditions import (
     condition,
 )
 from synthtune.files import atomic_path
+from synthtune.metrics import METRICS, main_metric
 
 WIDTH = 6.9
 """Width of every figure in inches: the text width of a two-column page. Fonts are 7 pt and more at that size."""

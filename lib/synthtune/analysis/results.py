@@ -13,10 +13,10 @@ import pandas as pd
 
 from synthtune import task_list
 from synthtune.analysis import statistics
-from synthtune.analysis.metrics import METRICS
 from synthtune.conditions import CONDITIONS, FULL
 from synthtune.errors import StageError
 from synthtune.files import atomic_path, read_json
+from synthtune.metrics import METRICS
 from synthtune.task_list import SPECS, is_custom, is_own_corpus
 
 FINE_TUNED = "fine-tuned teacher"

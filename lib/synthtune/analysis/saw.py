@@ -10,9 +10,9 @@ from IPython.display import Markdown
 
 from synthtune import annotate, mixture
 from synthtune.analysis import statistics
-from synthtune.analysis.metrics import METRICS
 from synthtune.analysis.results import FINE_TUNED
 from synthtune.conditions import CONDITIONS, FULL, GOLD
+from synthtune.metrics import METRICS
 from synthtune.settings import Settings
 from synthtune.tasks import Task
 

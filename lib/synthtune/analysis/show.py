@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from synthtune import annotate, teacher
 from synthtune.analysis import figures
-from synthtune.analysis.metrics import METRICS
 from synthtune.analysis.results import Results
 from synthtune.context import Context
+from synthtune.metrics import METRICS
 from synthtune.models.language_model import LanguageModel
 from synthtune.settings import Settings
 from synthtune.tasks import Example, Task

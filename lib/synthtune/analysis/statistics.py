@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from synthtune.analysis.metrics import ORDERS, STATISTICS, main_metric
+from synthtune.metrics import ORDERS, STATISTICS, main_metric
 
 Cells = Mapping[Hashable, Mapping[int, np.ndarray]]
 """For each cell (any name), for each seed, the per-example record: (N,) right or wrong, or (N, 10) for BLEU.

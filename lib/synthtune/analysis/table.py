@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from synthtune.analysis import statistics
-from synthtune.analysis.metrics import metrics_of
 from synthtune.analysis.results import (
     FINE_TUNED,
     Results,
@@ -21,6 +20,7 @@ from synthtune.analysis.results import (
     write_texts,
 )
 from synthtune.conditions import CONDITIONS, FULL, TEACHER
+from synthtune.metrics import metrics_of
 
 
 def columns(shown: pd.DataFrame) -> list[str]:

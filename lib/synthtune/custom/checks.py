@@ -16,11 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from synthtune.analysis.metrics import split_labels
 from synthtune.custom.gather import Gathered
 from synthtune.custom.readers import DECODED
 from synthtune.custom.report import Problem, listed, shown_text
 from synthtune.custom.task_file import MOST_CLASSES, on_one_line, plain
+from synthtune.metrics import split_labels
 from synthtune.tasks.splits import first_near
 
 FEW = 4

@@ -23,12 +23,12 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from synthtune import experiment, student
-from synthtune.analysis.metrics import classes_of, label_sets
 from synthtune.custom import record
 from synthtune.custom.rows import examples, pair_of
 from synthtune.custom.study import Outcome, depends_on
 from synthtune.errors import StageError
 from synthtune.files import atomic_path, remove
+from synthtune.metrics import classes_of, label_sets
 from synthtune.models import classifier, seq2seq
 from synthtune.models.language_model import by_length
 from synthtune.progress import progress
@@ -46,11 +46,11 @@ def save(outcome: Outcome, folder: Path) -> Path:
     A model that was made from the same rows and settings is kept.
     """
     part, cell = outcome.whole, outcome.cell
-    rows, _ = experiment.training_rows(part.context, cell)
+    rows, _ = experiment.training_rows(part, cell)
     stored, made_from = part.settings.folder / "model.json", depends_on(part, cell, rows)
     if record.unchanged(stored, made_from, folder):
         return folder
-    trainer = student.trainer(part.context)
+    trainer = student.trainer(part)
     trained = trainer.train(rows, cell)
     # Neither kind of student reads token types, and a writer's `generate` would hand them on to its decoder.
     tokenizer = AutoTokenizer.from_pretrained(trainer.path, model_max_length=part.settings.students.max_tokens,

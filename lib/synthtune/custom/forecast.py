@@ -16,7 +16,8 @@ import torch
 
 from synthtune import mixture, number_format
 from synthtune.conditions import CONDITIONS
-from synthtune.custom.parts import WHOLE, Part
+from synthtune.context import Context
+from synthtune.custom.parts import WHOLE
 from synthtune.models import assets
 from synthtune.number_format import NumberFormat
 from synthtune.scale import machine
@@ -56,7 +57,7 @@ START_SECONDS = 20.0
 """Processes and models are loaded, and results are written."""
 
 
-def seconds(each: Sequence[Part], settings: Settings) -> float:
+def seconds(each: Sequence[Context], settings: Settings) -> float:
     """Seconds that the parts will take if nothing of them is there yet."""
     reference = REFERENCE[settings.format]
     work = [_seconds(part, reference) for part in each if not _is_done(part)]
@@ -65,24 +66,24 @@ def seconds(each: Sequence[Part], settings: Settings) -> float:
     return START_SECONDS + max(work, default=0.0) * rounds * reference.rate / _rate(settings)
 
 
-def _is_done(part: Part) -> bool:
-    return any((part.settings.folder / part.name / "answers").glob("*.parquet"))
+def _is_done(part: Context) -> bool:
+    return any((part.settings.folder / part.task.name / "answers").glob("*.parquet"))
 
 
-def _seconds(part: Part, reference: Reference) -> float:
+def _seconds(part: Context, reference: Reference) -> float:
     """Seconds of one part on a core of the reference machine."""
     chosen = part.settings
     layers = assets.architecture(chosen.teacher.model).get("num_hidden_layers", 1)
     tokens, inputs = chosen.teacher.max_tokens, len(part.task.unlabelled(part.budget)[: chosen.annotate.inputs])
     annotates, generates = (section.source != "endpoint" for section in (chosen.annotate, chosen.generate))
-    mixed = mixture.wanted(part.context)
+    mixed = mixture.wanted(part)
     again = (mixture.FOLDS - 1) * mixed  # each fold's teacher learns from all of the rows but its own
     learned = (annotates + again + generates) * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
     read = annotates * (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
     written = generates * chosen.generate.pairs * chosen.generate.max_new_tokens
     if part.task.kind == "nlg" and annotates:
         written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
-    seeds = len(chosen.students.seeds if part.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
+    seeds = len(chosen.students.seeds if part.task.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
     steps = (seeds * len(CONDITIONS) + mixed * (mixture.FOLDS + len(chosen.students.seeds))) * chosen.students.steps
     teacher = learned * reference.trained + read * reference.read + written * reference.written
     student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student

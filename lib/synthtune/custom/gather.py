@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from synthtune.analysis.metrics import joined_labels
 from synthtune.custom.readers import LOOKED_AT, Record, Table, as_text
 from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, shown_text
 from synthtune.custom.task_file import TaskFile, plain
 from synthtune.errors import RowsError, nearest
+from synthtune.metrics import joined_labels
 
 ROW_LIMIT = 200_000
 """Rows of a file that are kept; of a longer one, a random sample of this size, the same in every run."""

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from synthtune import __version__, mixture
-from synthtune.analysis import figures, metrics, report
+from synthtune import __version__, metrics, mixture
+from synthtune.analysis import figures, report
 from synthtune.conditions import CONDITIONS, GOLD
 from synthtune.custom.baselines import NEAREST, SETFIT, TFIDF
 from synthtune.custom.confidence import Confidence, OfLabels
@@ -125,9 +125,9 @@ def annotator(outcome: Outcome) -> str:
     """Who labelled the synthetic rows, where it is not the teacher alone; "" where there are none to label."""
     whole = outcome.whole
     labelled = len(outcome.annotated) or outcome.generated["relabelled"].notna().any()
-    if not labelled or not mixture.wanted(whole.context):
+    if not labelled or not mixture.wanted(whole):
         return ""
-    return mixture.sentence(mixture.weigh(whole.context))
+    return mixture.sentence(mixture.weigh(whole))
 
 
 def covered(outcome: Outcome) -> str:

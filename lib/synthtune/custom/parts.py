@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,33 +32,6 @@ LONG = 0.95
 
 CHUNK = 2_000
 """Texts that are counted at once: bounds memory."""
-
-@dataclass(frozen=True)
-class Part:
-    """A task made of some of the rows, and the settings for it.
-
-    Attributes
-    ----------
-    task : Task
-        Its pool begins with the gold examples, unlabelled inputs follow, with no target; it tests on rows held out.
-    budget : int
-        Number of gold examples.
-    settings : Settings
-    """
-
-    task: Task
-    budget: int
-    settings: Settings
-
-    @property
-    def name(self) -> str:
-        return self.task.name
-
-    @property
-    def context(self) -> Context:
-        """What the stages work on."""
-        return Context(self.task, self.budget, self.settings)
-
 
 def settings_of(own: CustomData, run_dir: Any, overrides: Sequence[str] = ()) -> Settings:
     """The settings for custom data: the profile's, the kind's, and those that follow from how many and how long they are.
@@ -152,7 +124,7 @@ def _steps(own: CustomData, base: Settings) -> dict[str, int]:
     return {"students.steps": max(base.steps(len(own.gold) + synthetic), labelled), "students.passes": 0}
 
 
-def parts(own: CustomData, settings: Settings) -> list[Part]:
+def parts(own: CustomData, settings: Settings) -> list[Context]:
     """All rows as one part, which tests on the test file if there is one, and after it the folds if there is none.
 
     Raises
@@ -172,7 +144,7 @@ def parts(own: CustomData, settings: Settings) -> list[Part]:
 
 
 def _part(name: str, own: CustomData, gold: list[Example], unlabelled: list[Example], test: list[Example],
-          settings: Settings) -> Part:
+          settings: Settings) -> Context:
     gold = list(gold)
     random.Random(seed_for(settings, name, "order")).shuffle(gold)
     wording, names = wording_of(own), pair_of(own)
@@ -182,4 +154,4 @@ def _part(name: str, own: CustomData, gold: list[Example], unlabelled: list[Exam
     task = Task(name, own.task.name, own.kind, own.labels, wording, (*gold, *unlabelled), (), tuple(test), {},
                 digest(made_from), names, separator=own.columns.separator)
     changed = settings.model_copy(update={"custom_task": name, "budgets": [len(gold)]})
-    return Part(task, len(gold), changed)
+    return Context(task, len(gold), changed)

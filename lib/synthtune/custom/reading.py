@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from synthtune import settings
-from synthtune.analysis.metrics import joined_labels, split_labels
 from synthtune.custom import checks, gather, hub, readers, task_file
 from synthtune.custom.gather import Columns, Gathered
 from synthtune.custom.report import Count, Guess, Problem, Report, problem
 from synthtune.custom.rows import CustomData, held_out, wording_of
 from synthtune.custom.task_file import TaskFile
 from synthtune.errors import RowsError
+from synthtune.metrics import joined_labels, split_labels
 
 FOLDS_LOOKED_AT = 2_000
 """Labelled rows up to which folds are made on reading already; of more, when training starts, for it takes a while."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from huggingface_hub import constants
 
+from synthtune.context import Context
 from synthtune.custom import baselines
-from synthtune.custom.parts import WORK, Part
+from synthtune.custom.parts import WORK
 from synthtune.custom.rows import CustomData
 from synthtune.errors import StageError
 from synthtune.files import claimed, digest, read_json, remove_left_over, write_json
@@ -119,11 +120,11 @@ def begin(own: CustomData, settings: Settings) -> bool:
     return bool(before)
 
 
-def stamps(each: Sequence[Part]) -> dict[str, dict[Path, int]]:
+def stamps(each: Sequence[Context]) -> dict[str, dict[Path, int]]:
     """When each file was written that a stage keeps of these parts, by stage."""
     found: dict[str, dict[Path, int]] = {}
     for part in each:
-        folder = part.settings.folder / part.name
+        folder = part.settings.folder / part.task.name
         for stage, pattern in KEPT.items():
             files = folder.glob(pattern.format(budget=part.budget))
             found.setdefault(stage, {}).update({path: path.stat().st_mtime_ns for path in files})

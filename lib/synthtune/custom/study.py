@@ -23,12 +23,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from synthtune import annotate, experiment, generate, student, teacher
-from synthtune.analysis import metrics, statistics
-from synthtune.conditions import ANNOTATED, BOTH, CONDITIONS, GENERATED, GOLD
+from synthtune import annotate, experiment, generate, metrics, student, teacher
+from synthtune.analysis import statistics
+from synthtune.conditions import CONDITIONS, GOLD
+from synthtune.context import Context
 from synthtune.custom import baselines, forecast, record
 from synthtune.custom.confidence import Confidence, OfLabels, OfTexts
-from synthtune.custom.parts import WHOLE, WORK, Part, parts, settings_of
+from synthtune.custom.parts import WHOLE, WORK, parts, settings_of
 from synthtune.custom.rows import CustomData
 from synthtune.errors import RowsError, StageError
 from synthtune.experiment import Cell
@@ -52,7 +53,7 @@ class Outcome:
     ----------
     own : CustomData
     settings : Settings
-    whole : Part
+    whole : Context
         All labelled rows, with the settings that its stages ran with.
     scores : DataFrame
         One row a system, in the order of trying: system, value, low, high (accuracy or BLEU in percent, and its interval),
@@ -78,7 +79,7 @@ class Outcome:
 
     own: CustomData
     settings: Settings
-    whole: Part
+    whole: Context
     scores: pd.DataFrame
     winner: str
     optimism: float
@@ -141,7 +142,7 @@ def measured(own: CustomData, settings: Settings) -> Outcome:
     return outcome
 
 
-def _side_by_side(each: list[Part], settings: Settings) -> None:
+def _side_by_side(each: list[Context], settings: Settings) -> None:
     """Do the work of the parts in several processes, as many as cores and memory allow; `_measured` reads what they keep."""
     processes = machine.processes(settings, len(each))
     if processes < 2:
@@ -171,7 +172,7 @@ def _begin(environment: dict[str, str]) -> None:
     workers.end_with_starter()
 
 
-def _work(part: Part) -> None:
+def _work(part: Context) -> None:
     """All that is kept of a part."""
     torch.set_num_threads(part.settings.threads)
     with record.offline(part.settings):
@@ -181,9 +182,9 @@ def _work(part: Part) -> None:
             _answers(lm, part)
 
 
-def _measured(own: CustomData, settings: Settings, each: list[Part]) -> Outcome:
+def _measured(own: CustomData, settings: Settings, each: list[Context]) -> Outcome:
     lm = teacher.base(settings)
-    made = {part.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
+    made = {part.task.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
     tested = [part for part in each if part.task.test]
     there = conditions(each[0], tested)
     answers = pd.concat([_complete(_answers(lm, part), there) for part in progress(tested, desc="students", unit="part")],
@@ -216,31 +217,25 @@ def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
     return "helps" if scores.set_index("system").loc[winner, "gain_low"] > optimism else "not decided"
 
 
-def _synthetic(lm: LanguageModel | None, part: Part) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _synthetic(lm: LanguageModel | None, part: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Annotated and generated examples of a part."""
-    context = part.context
-    annotator, generator = (teacher.ready(lm, context, objective) for objective in ("annotate", "generate"))
-    annotated = annotate.annotate(annotator, context) if context.unlabelled else pd.DataFrame()
-    return annotated, generate.generate(generator, annotator, context)
+    annotator, generator = (teacher.ready(lm, part, objective) for objective in ("annotate", "generate"))
+    annotated = annotate.annotate(annotator, part) if part.unlabelled else pd.DataFrame()
+    return annotated, generate.generate(generator, annotator, part)
 
 
-def cells(part: Part) -> list[Cell]:
+def cells(part: Context) -> list[Cell]:
     """What students are trained on: gold alone, with what each route gave, and with half of each.
 
     A route of which nothing was kept is no condition.
     """
-    folder = part.settings.folder_of(part.name, part.budget)
-
-    def there(route: str) -> int:
-        return len(experiment.synthetic(folder / f"{route}.parquet"))
-
-    annotated, generated = there("annotated") if part.task.unlabelled(part.budget) else 0, there("generated")
-    amounts = {GOLD: 0, ANNOTATED: annotated, GENERATED: generated, BOTH: min(annotated, generated)}
-    return [Cell(part.budget, condition, amount, seed) for seed in seeds(part) for condition, amount in amounts.items()
-            if amount or condition == GOLD]
+    there = {route: len(experiment.synthetic(part.folder / f"{route}.parquet")) if part.unlabelled or route == "generated" else 0
+             for route in experiment.ROUTES.values()}
+    return [Cell(part.budget, condition, amount, seed) for seed in seeds(part)
+            for condition, amount in experiment.amounts(there).items() if amount or condition == GOLD]
 
 
-def conditions(whole: Part, tested: Sequence[Part]) -> list[str]:
+def conditions(whole: Context, tested: Sequence[Context]) -> list[str]:
     """What is compared: the conditions for which all labelled rows, and those of at least one fold, gave synthetic rows."""
     found = {cell.condition for part in tested for cell in cells(part)}
     return [cell.condition for cell in cells(whole) if cell.condition in found and cell.seed == seeds(whole)[0]]
@@ -257,37 +252,37 @@ def _complete(answers: pd.DataFrame, there: Sequence[str]) -> pd.DataFrame:
                       *(gold.assign(system=condition) for condition in there if condition not in known)])
 
 
-def seeds(part: Part) -> list[int]:
+def seeds(part: Context) -> list[int]:
     """Seeds of the students: folds differ in their training rows already, a single test does not."""
-    return part.settings.students.seeds if part.name == WHOLE else part.settings.students.seeds_larger
+    return part.settings.students.seeds if part.task.name == WHOLE else part.settings.students.seeds_larger
 
 
-def _answers(lm: LanguageModel | None, part: Part) -> pd.DataFrame:
+def _answers(lm: LanguageModel | None, part: Context) -> pd.DataFrame:
     """Every system's outputs for the rows that a part holds out: system, seed, id, output, scores."""
-    test, gold = list(part.task.test), part.task.gold(part.budget)
+    test, gold = list(part.task.test), part.gold
     texts = [example.text for example in test]
     about = {"test": [[example.id, example.text] for example in test], "task": part.task.digest}
     tables = []
     for system, answer in baselines.systems(part.task.kind, part.settings).items():
         tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
                             lambda answer=answer: _table(answer(gold, texts))))
-    taught = teacher.trained(lm, part.context, "annotate")
+    taught = teacher.trained(lm, part, "annotate")
 
     def by_teacher() -> pd.DataFrame:
-        outputs, sums, scores = teacher.answers(teacher.ready(lm, part.context, "annotate"), part.context, texts)
+        outputs, sums, scores = teacher.answers(teacher.ready(lm, part, "annotate"), part, texts)
         return _table(outputs, sums if scores is None else scores.tolist())
 
     tables.append(_kept(part, TEACHER, {**about, "digest": taught.digest,
-                                        "settings": part.settings.for_stage("annotate", part.name)}, by_teacher))
+                                        "settings": part.settings_of("annotate")}, by_teacher))
     wanted = cells(part)
-    rows = {cell: experiment.training_rows(part.context, cell)[0] for cell in wanted}
+    rows = {cell: experiment.training_rows(part, cell)[0] for cell in wanted}
     trainer: StudentTrainer | None = None
     for cell in wanted:
         def by_student(cell: Cell = cell) -> pd.DataFrame:
             nonlocal trainer
             if trainer is None:
                 # All texts in one order, whatever has been kept: in other batches a text's last digits differ.
-                trainer = student.trainer(part.context)
+                trainer = student.trainer(part)
                 trainer.read([row.text for each in rows.values() for row in each])
             outputs, scores = trainer.predict(trainer.train(rows[cell], cell), texts, scored=True)
             return _table(outputs, scores.tolist())
@@ -297,10 +292,10 @@ def _answers(lm: LanguageModel | None, part: Part) -> pd.DataFrame:
     return pd.concat([table.assign(id=[example.id for example in test]) for table in tables], ignore_index=True)
 
 
-def depends_on(part: Part, cell: Cell, rows: Sequence[experiment.Row]) -> dict[str, Any]:
-    """What a student of a part depends on: a writer also on the unlabelled rows, whose word pieces it knows."""
+def depends_on(part: Context, cell: Cell, rows: Sequence[experiment.Row]) -> dict[str, Any]:
+    """What a student of a part depends on: a seq2seq student also on the unlabelled rows, whose word pieces it knows."""
     pool = [example.text for example in part.task.pool] if part.task.kind == "nlg" else []
-    return {**student.depends_on(part.context, cell, rows), "pool": digest(pool)}
+    return {**student.depends_on(part, cell, rows), "pool": digest(pool)}
 
 
 def _table(outputs: Sequence[str], scores: Sequence[Any] | None = None) -> pd.DataFrame:
@@ -308,9 +303,9 @@ def _table(outputs: Sequence[str], scores: Sequence[Any] | None = None) -> pd.Da
     return pd.DataFrame({"output": list(outputs), "scores": [None if each is None else np.atleast_1d(each) for each in scores]})
 
 
-def _kept(part: Part, system: str, made_from: dict, make: Callable[[], pd.DataFrame], seed: int = 1) -> pd.DataFrame:
+def _kept(part: Context, system: str, made_from: dict, make: Callable[[], pd.DataFrame], seed: int = 1) -> pd.DataFrame:
     """A system's answers, read back if they were made from the same; named by the digest of what they are made from."""
-    folder = part.settings.folder / part.name / "answers"
+    folder = part.settings.folder / part.task.name / "answers"
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{system}-{seed}")
     path = folder / f"{name}-{digest(made_from)[:16]}.parquet"
     if not path.exists():
@@ -322,7 +317,7 @@ def _kept(part: Part, system: str, made_from: dict, make: Callable[[], pd.DataFr
     return pd.read_parquet(path).assign(system=system, seed=seed)
 
 
-def _scores(answers: pd.DataFrame, held: list[Example], part: Part, settings: Settings) -> tuple[pd.DataFrame, str, float]:
+def _scores(answers: pd.DataFrame, held: list[Example], part: Context, settings: Settings) -> tuple[pd.DataFrame, str, float]:
     """Scores of all systems on all rows held out, with intervals by a paired bootstrap over rows and seeds; winner and optimism."""
     metric, records, found = part.task.metric, {}, {}
     for (system, seed), group in answers.groupby(["system", "seed"], sort=False):

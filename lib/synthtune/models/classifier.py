@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from synthtune.analysis.metrics import joined_labels, label_sets
 from synthtune.context import Context
 from synthtune.errors import SettingsError
 from synthtune.experiment import Cell, Row
+from synthtune.metrics import joined_labels, label_sets
 from synthtune.models import assets, layers
 from synthtune.models.language_model import by_length
 from synthtune.models.students import StudentTrainer, Trained

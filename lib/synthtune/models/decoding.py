@@ -66,7 +66,7 @@ def decode(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefi
         installed, or fails.
     """
     if engine != "vllm":
-        placement.bring(lm.model)
+        placement.to_device(lm.model)
     common, rows = after_prefix(lm, prefix, prompts)
     chosen = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "temperature": temperature, "top_p": top_p,
               "seed": seed, "stop": stop}

@@ -151,7 +151,7 @@ def train(lm: LanguageModel, rows: list[Row], chosen: TeacherSettings, epochs: i
     from synthtune.scale import sharding
 
     start, accelerator = time.perf_counter(), Accelerator(cpu=device() == "cpu")
-    placement.rest_all()
+    placement.offload_all()
     torch.manual_seed(seed)
     vocabulary = None
     if objective == "generate" and chosen.vocabulary and chosen.vocabulary < lm.model.config.vocab_size:

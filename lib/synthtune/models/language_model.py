@@ -36,7 +36,7 @@ class LanguageModel:
     Attributes
     ----------
     model : PreTrainedModel
-        In evaluation mode. It is brought to the GPU, where there is one, by what uses it.
+        In evaluation mode. What uses it moves it to the GPU, where there is one.
     tokenizer : PreTrainedTokenizerBase
     name, digest : str
         The asset's name and the SHA-256 of its weights as they were published.

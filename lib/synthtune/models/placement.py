@@ -1,6 +1,6 @@
 """Where models are: a large teacher and those fine-tuned from it do not fit on a GPU side by side, so they take turns.
 
-Models wait in the machine's memory until they are used. One that is brought to the GPU stays there; others leave it only where
+Models wait in the machine's memory until they are used. One that is moved to the GPU stays there; others leave it only where
 it would be too full. A model too large for one GPU is laid out over all that the process sees, layer after layer (accelerate's
 "big model inference"; the layers compute in turn).
 """
@@ -27,41 +27,41 @@ Device = int | str
 guests: list[Callable[[], None]] = []
 """What else is on the GPU: called, each leaves it."""
 
-_brought: weakref.WeakKeyDictionary[nn.Module, None] = weakref.WeakKeyDictionary()
+_on_device: weakref.WeakKeyDictionary[nn.Module, None] = weakref.WeakKeyDictionary()
 
 
-def bring(model: PreTrainedModel) -> None:
+def to_device(model: PreTrainedModel) -> None:
     """Move a model to the GPU, or GPUs, if there are any; others leave, the first that came first, until there is room."""
     there = number_format.device()
-    if there == "cpu" or model in _brought:
+    if there == "cpu" or model in _on_device:
         return
     if there == "mps":  # it shares the machine's memory: nobody has to leave
         model.to(there)
-        _brought[model] = None
+        _on_device[model] = None
         return
     for leave in tuple(guests):  # each takes itself off the list
         leave()
     needed = ROOM * _bytes(model)
     if free() < needed:
         gc.collect()  # what is no longer used, and not yet gone
-    for other in [other for other in _brought if other is not model]:
+    for other in [other for other in _on_device if other is not model]:
         if free() < needed:
-            rest(other)
+            offload(other)
     memory = gpus()
     if needed <= memory[0] or len(memory) == 1:
         model.to("cuda")
     else:
-        rest_all()
+        offload_all()
         spread(model, layout(model, memory))
-    _brought[model] = None
+    _on_device[model] = None
 
 
-def rest(model: nn.Module) -> None:
+def offload(model: nn.Module) -> None:
     """Move a model to where it waits."""
-    if model in _brought:
+    if model in _on_device:
         from accelerate.hooks import remove_hook_from_module
 
-        del _brought[model]
+        del _on_device[model]
         remove_hook_from_module(model, recurse=True)
         for part in model.modules():
             # What is left of a hook is a `forward` of this very module, which its twins would call in place of their own.
@@ -70,12 +70,12 @@ def rest(model: nn.Module) -> None:
         model.to("cpu")
 
 
-def rest_all() -> None:
+def offload_all() -> None:
     """Leave the GPUs to others."""
     for leave in tuple(guests):  # each takes itself off the list
         leave()
-    for model in list(_brought):
-        rest(model)
+    for model in list(_on_device):
+        offload(model)
 
 
 def layout(model: PreTrainedModel, memory: Mapping[Device, int]) -> dict[str, Device]:

@@ -43,7 +43,7 @@ def score_labels(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str
     -------
     Tensor of float32, shape (len(prompts), len(labels))
     """
-    placement.bring(lm.model)
+    placement.to_device(lm.model)
     common, rows = after_prefix(lm, prefix, prompts)
     endings = [_ending(lm, label) for label in labels]
     window = getattr(lm.model.config, "sliding_window", None)

@@ -93,7 +93,7 @@ def _load(lm: LanguageModel, batch_size: int) -> Any:
     if _loaded and _loaded[0][0]() is lm.model and _loaded[0][1] == batch_size:
         return _loaded[0][2]
     close()
-    placement.rest_all()
+    placement.offload_all()
     torch.cuda.empty_cache()
     with tempfile.TemporaryDirectory() as folder:
         lm.model.save_pretrained(folder)

@@ -147,7 +147,7 @@ def share(stage: Stage, context: Context, processes: int) -> None:
     StageError
         If one of them fails; the others are ended, and finished shards are kept.
     """
-    placement.rest_all()
+    placement.offload_all()
     task, settings = context.task.name, context.settings
     started: list[subprocess.Popen] = []
     with tempfile.TemporaryDirectory(prefix="synthtune-") as folder:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from synthtune import task_list
-from synthtune.analysis import metrics
+from synthtune import metrics, task_list
 from synthtune.errors import CorpusError, SettingsError, SynthtuneError
 from synthtune.files import atomic_path, digest, locked, read_json, write_json
 from synthtune.settings import Settings, is_task_file, official_corpora, seed_for
@@ -99,7 +98,7 @@ class Task:
         return [Unlabelled(example.id, example.text) for example in self.pool[budget:]]
 
     def score(self, examples: list[Example], predicted: list[str]) -> dict:
-        """Measure predictions against true outputs; see `synthtune.analysis.metrics`."""
+        """Measure predictions against true outputs; see `synthtune.metrics`."""
         if self.kind == "classification":
             truth = [example.target for example in examples]
             return metrics.multi_label(truth, predicted, self.separator) if self.separator else metrics.classification(truth, predicted)
@@ -115,7 +114,7 @@ class Task:
         spec = SPECS.get(self.name)
         return spec.values(text) if spec and spec.values else []
 
-    def left_out(self, text: str, output: str) -> list[str]:
+    def missing_slots(self, text: str, output: str) -> list[str]:
         """Values of an NLG input that an output does not mention: its slot errors (Wen et al. 2015); [] for labels.
 
         Compared in lower case and without punctuation, so "10 May" is found in "on 10 May." and not in "on May 10".
