@@ -553,6 +553,27 @@ def test_annotations_without_a_label_are_dropped_and_counted(scripted, tmp_path)
     assert annotated.loc[annotated["dropped"] != "", ["id", "output", "dropped"]].to_numpy().tolist() == [["p14", "", "no label"]]
 
 
+def test_a_prompted_model_beside_the_teacher_makes_a_condition(scripted, tmp_path):
+    server = scripted(knowing)
+    teachers = {"annotate.source": None, "generate.source": None}
+    task, budget, settings = study(server.base_url, tmp_path, **teachers, **{"annotate.beside": "endpoint"})
+    context = Context.of(task, settings, budget)
+    table = annotate.beside(context)
+    assert len(table) == len(server.bodies) == 18 and annotate.right(table, context)["accuracy"] == 100
+    table.head(10).to_parquet(context.folder / "annotated.parquet")  # of the teacher
+    table.head(6).to_parquet(context.folder / "generated.parquet")
+    amounts = {cell.condition: cell.amount for cell in experiment.cells(context) if cell.budget == budget and cell.amount != 6}
+    assert amounts == {"gold": 0, "gold+annotated": 10, "gold+prompted": 10}
+    rows, counts = experiment.training_rows(context, experiment.Cell(budget, "gold+prompted", 10, 1))
+    assert counts == {"n_gold": 12, "n_annotated": 10, "n_generated": 0} and rows[-1].soft is None
+    _, _, without = study(server.base_url, tmp_path, **teachers)
+    assert annotate.beside(Context.of(task, without, budget)) is None and len(server.bodies) == 18
+    assert "gold+prompted" not in {cell.condition for cell in experiment.cells(Context.of(task, without, budget))}
+    assert settings.for_stage("generate", "ours") == without.for_stage("generate", "ours"), "nothing is generated again"
+    with pytest.raises(SettingsError, match="annotate.beside: endpoint, but no endpoint is named"):
+        load("smoke", ["annotate.beside=endpoint"])
+
+
 def test_prices_and_limits_are_no_part_of_fingerprints_and_nothing_is_sent_without_an_endpoint(tmp_path):
     _, budget, plain = study("http://127.0.0.1:1/v1", tmp_path)
     _, _, priced = study("http://127.0.0.1:1/v1", tmp_path, **{

@@ -11,6 +11,7 @@ import torch
 
 from synthtune import mixture, teacher
 from synthtune.context import Context
+from synthtune.experiment import PROMPTED_ROUTE
 from synthtune.files import cached, digest, read_json, write_json
 from synthtune.models.language_model import LanguageModel
 from synthtune.scale.workers import Shards
@@ -31,7 +32,7 @@ def by_label(task: Task, scores: torch.Tensor) -> dict[str, np.ndarray]:
     return {log_probability(label): scores[:, place].numpy() for place, label in enumerate(task.labels)}
 
 
-def annotate(lm: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
+def annotate(lm: LanguageModel | Prompted, context: Context, name: str = "annotated") -> pd.DataFrame:
     """Annotate unlabelled inputs, or read the annotations that are cached with the same fingerprint.
 
     Only `context.unlabelled` is read, which has no labels. It is empty where the whole pool is gold.
@@ -42,6 +43,8 @@ def annotate(lm: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
         The annotating teacher (`teacher.ready`).
     context : Context
         The inputs that follow the gold examples in the pool are annotated.
+    name : str
+        Of the file in `context.folder`.
 
     Returns
     -------
@@ -51,20 +54,44 @@ def annotate(lm: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
         classification, one column `log P(label)` per label. A prompted model gives all of the probability to its label.
         Where `annotate.annotator` is "mixture", output and probabilities are the mixture's, and by_teacher is the teacher's label.
     """
-    shards = _shards(lm, context)
-    table = cached(context.folder / "annotated.parquet", _fingerprint(lm, context), lambda: _annotated(shards, context))
+    shards = _shards(lm, context, name)
+    table = cached(context.folder / f"{name}.parquet", _fingerprint(lm, context), lambda: _annotated(lm, shards, context))
     shards.remove()
     return table
 
 
-def _annotated(shards: Shards, context: Context) -> pd.DataFrame:
+def beside(context: Context) -> pd.DataFrame | None:
+    """What the prompted model of the endpoint says of the same inputs, for the condition gold+prompted (`annotate.beside`).
+
+    Returns
+    -------
+    DataFrame or None
+        As of `annotate`, kept in `prompted.parquet`; None if the settings ask for none.
+    """
+    if context.settings.annotate.beside is None:
+        return None
+    from synthtune.models.endpoint import Prompted  # its client library takes a second to import, and few ask
+
+    return annotate(Prompted(context.task, context.budget, context.settings), context, PROMPTED_ROUTE)
+
+
+def right(annotated: pd.DataFrame, context: Context) -> dict[str, float]:
+    """How good annotations are: every metric of the task against the true outputs; {} if there are none."""
+    true = {example.id: example for example in context.task.pool[context.budget:]}
+    if not len(annotated):
+        return {}
+    scores = context.task.score([true[name] for name in annotated["id"]], list(annotated["output"]))
+    return {name: value for name, value in scores.items() if name != "per_example"}
+
+
+def _annotated(lm: LanguageModel | Prompted, shards: Shards, context: Context) -> pd.DataFrame:
     task, settings = context.task, context.settings
     if context.unlabelled:
-        table = shards.done("annotate", context, settings.annotate.processes)
+        table = shards.done("annotate", context, settings.annotate.processes if isinstance(lm, LanguageModel) else 1)
     else:  # all of the pool is gold
         table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
         table = table.assign(**{log_probability(label): 0.0 for label in task.labels})
-    if mixture.wanted(context):
+    if mixture.wanted(context) and isinstance(lm, LanguageModel):
         table = table.assign(by_teacher=table["output"], **mixture.combine(table, context))
     complete, nothing = settings.annotate.outputs == "complete", NO_LABEL if task.labels else NO_OUTPUT
     table.insert(4, "dropped", [nothing if not output.strip() else INCOMPLETE if complete and task.missing_slots(text, output) else ""
@@ -77,7 +104,7 @@ def annotate_share(context: Context, rank: int, processes: int) -> None:
     _shards(teacher.ready(teacher.base(context.settings), context, "annotate", copied=False), context).do(rank, processes)
 
 
-def _shards(lm: LanguageModel | Prompted, context: Context) -> Shards:
+def _shards(lm: LanguageModel | Prompted, context: Context, name: str = "annotated") -> Shards:
     inputs = context.unlabelled[: context.settings.annotate.inputs]
 
     def make(_number: int, part: Sequence[Unlabelled], doing: str) -> pd.DataFrame:
@@ -87,7 +114,7 @@ def _shards(lm: LanguageModel | Prompted, context: Context) -> Shards:
         return table if scores is None else table.assign(**by_label(context.task, scores))
 
     size = context.settings.annotate.shard_size if isinstance(lm, LanguageModel) else None
-    return Shards.of(inputs, size, context.folder, "annotated", _fingerprint(lm, context), make, "annotate")
+    return Shards.of(inputs, size, context.folder, name, _fingerprint(lm, context), make, "annotate")
 
 
 def _fingerprint(lm: LanguageModel | Prompted, context: Context) -> dict:
@@ -101,10 +128,7 @@ def check(annotated: pd.DataFrame, lm: LanguageModel | Prompted, context: Contex
 
     No later stage reads this report; it is for people. Without annotations there are no scores.
     """
-    task, folder = context.task, context.folder
-    true = {example.id: example for example in task.pool[context.budget:]}
-    scores = task.score([true[name] for name in annotated["id"]], list(annotated["output"])) if len(annotated) else {}
-    scores.pop("per_example", None)
+    task, folder, scores = context.task, context.folder, right(annotated, context)
     mean = float(annotated["log_probability"].mean())
     report = {"task": task.name, "budget": context.budget, "n": len(annotated),
               "kept": int((annotated["dropped"] == "").sum()), "metric": task.metric,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-GOLD, ANNOTATED, GENERATED, BOTH, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "full"
+GOLD, ANNOTATED, GENERATED, BOTH, PROMPTED, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "gold+prompted", "full"
 HARD = "gold+annotated, hard labels"
 TEACHER = "teacher"
 
@@ -16,8 +16,9 @@ class Condition:
 
     Attributes
     ----------
-    annotated, generated : float
-        Shares of the added synthetic examples, 0 to 1; both are 0 where none are added.
+    annotated, generated, prompted : float
+        Shares of the added synthetic examples, 0 to 1, by who made them: the annotating teacher, the generating one, or a prompted
+        model that annotates beside them; all are 0 where none are added.
     color, marker, linestyle
         How figures draw it, as matplotlib names them.
     label : str
@@ -26,6 +27,7 @@ class Condition:
 
     annotated: float = 0
     generated: float = 0
+    prompted: float = 0
     color: str = "#444444"
     marker: str = ""
     linestyle: Any = "-"
@@ -37,14 +39,20 @@ class Condition:
         return {"color": self.color, "marker": self.marker, "linestyle": self.linestyle}
 
     @property
+    def shares(self) -> dict[str, float]:
+        """The shares that are not 0, by route."""
+        shares = {"annotated": self.annotated, "generated": self.generated, "prompted": self.prompted}
+        return {route: share for route, share in shares.items() if share}
+
+    @property
     def synthetic(self) -> bool:
         """Whether synthetic examples are added to gold."""
-        return self.annotated + self.generated > 0
+        return bool(self.shares)
 
     @property
     def kinds(self) -> str:
         """Which synthetic examples are added, in words."""
-        return "of both kinds" if self.annotated and self.generated else "annotated" if self.annotated else "generated"
+        return "of both kinds" if len(self.shares) > 1 else "endpoint-annotated" if self.prompted else next(iter(self.shares), "")
 
     @property
     def examples(self) -> str:
@@ -61,6 +69,7 @@ CONDITIONS = {
     ANNOTATED: Condition(annotated=1, color="#0072B2", marker="s"),
     GENERATED: Condition(generated=1, color="#009E73", marker="^", linestyle="-."),
     BOTH: Condition(annotated=0.5, generated=0.5, color="#CC79A7", marker="D", linestyle=(0, (4, 1))),
+    PROMPTED: Condition(prompted=1, color="#882255", marker="P", linestyle=(0, (1, 1))),
 }
 """Every condition that figures and table compare, by its name and in their order."""
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ROUTES = {"annotate": "annotated", "generate": "generated"}
 """The routes to synthetic examples, by the objective of the teacher that each takes."""
+PROMPTED_ROUTE = "prompted"
+"""What a prompted model annotates beside the teacher (`annotate.beside`)."""
 NEARLY = 0.9
 """Share of an amount that is as good as the amount."""
 
@@ -71,6 +73,7 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
         equal = min(most.values())
         if equal >= NEARLY * max(most.values()):
             most = dict.fromkeys(most, equal)
+        most[PROMPTED_ROUTE] = min(there[budget].get(PROMPTED_ROUTE, 0), most["annotated"])
         wanted = list(amounts(most).items())
         if budget == smallest:
             wanted.append((ANNOTATED, equal))
@@ -88,14 +91,14 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
 
 
 def amounts(there: dict[str, int]) -> dict[str, int]:
-    """Synthetic examples of each condition, from how many each route gave: all of its route's; of both, as many as the smaller."""
-    return {name: min(there.values()) if each.annotated and each.generated else there["annotated"] if each.annotated
-            else there["generated"] if each.generated else 0 for name, each in CONDITIONS.items()}
+    """Synthetic examples of each condition, from how many each route gave: all of its route's; of several, as many as the smallest."""
+    return {name: min((there.get(route, 0) for route in each.shares), default=0) for name, each in CONDITIONS.items()}
 
 
 def routes(budget: int, settings: Settings) -> list[str]:
     """The routes that give synthetic examples at a budget."""
-    return [ROUTES[objective] for objective in settings.objectives(budget)]
+    beside = [PROMPTED_ROUTE] if settings.annotate.beside else []
+    return [ROUTES[objective] for objective in settings.objectives(budget)] + beside
 
 
 def training_rows(context: Context, cell: Cell) -> tuple[list[Row], dict[str, int]]:
@@ -112,27 +115,27 @@ def training_rows(context: Context, cell: Cell) -> tuple[list[Row], dict[str, in
         return rows, {"n_gold": len(rows), "n_annotated": 0, "n_generated": 0}
     gold = [Row(example.text, example.target) for example in here.gold]
     soft = task.labels if settings.students.synthetic_labels == "soft" and cell.condition != HARD else ()
-    # The annotator has no say in pairs that keep the label they were sampled with.
-    labels = (soft, () if settings.generate.labels == "raw" else soft)
-    annotated, generated = [
-        synthetic_rows(synthetic(here.folder / f"{route}.parquet").head(number), of, settings) if number else []
-        for route, number, of in zip(ROUTES.values(), shares(cell).values(), labels, strict=True)]
-    return gold + annotated + generated, {"n_gold": len(gold), "n_annotated": len(annotated),
-                                          "n_generated": len(generated)}
+    # The annotator has no say in pairs that keep the label they were sampled with, and a prompted model says labels alone.
+    labels = {"annotated": soft, "generated": () if settings.generate.labels == "raw" else soft}
+    added = {route: synthetic_rows(synthetic(here.folder / f"{route}.parquet").head(number), labels.get(route, ()), settings)
+             for route, number in shares(cell).items()}
+    return gold + [row for rows in added.values() for row in rows], {
+        "n_gold": len(gold), "n_annotated": sum(len(rows) for route, rows in added.items() if route != "generated"),
+        "n_generated": len(added.get("generated", []))}
 
 
 def shares(cell: Cell) -> dict[str, int]:
-    """How many examples of each route a cell trains on, the first that were kept."""
-    chosen = condition(cell.condition)
-    generated = int(cell.amount * chosen.generated)
-    annotated = cell.amount - generated if chosen.synthetic else 0
-    return {"annotated": annotated, "generated": generated}
+    """How many examples of each of its routes a cell trains on, the first that were kept."""
+    found = {route: int(cell.amount * share) for route, share in condition(cell.condition).shares.items()}
+    for route in list(found)[:1]:
+        found[route] += cell.amount - sum(found.values())
+    return found
 
 
 def synthetic(path: Path) -> pd.DataFrame:
     """Synthetic pairs a student can be trained on: what is kept of the table that annotation or generation wrote."""
     if not path.exists():
-        raise StageError(f"{path} is missing: run 0{2 if 'annotated' in path.name else 3} for this budget first.")
+        raise StageError(f"{path} is missing: run 0{3 if 'generated' in path.name else 2} for this budget first.")
     table = pd.read_parquet(path)
     return table[table["dropped"] == ""]
 

@@ -106,6 +106,8 @@ class AnnotateSettings(_Section):
     source: Literal["teacher", "endpoint"] | None = SOURCE
     annotator: Literal["teacher", "mixture"] | None = Field(
         None, description="classification: the teacher alone, or with students of gold, weighed by cross-validation; teacher if null")
+    beside: Literal["endpoint"] | None = Field(
+        None, description="who annotates the same inputs besides, for the condition gold+prompted of the study; nobody if null")
     inputs: int | None = Field(None, ge=1, description="unlabelled inputs to annotate; all if null")
     batch_size: int = Field(32, ge=1, description="inputs per forward pass")
     processes: int | None = PROCESSES
@@ -430,9 +432,10 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         if "budgets" in changes:
             yield (f"per_task.{task}: budgets are the same for all tasks of a run; a task that has a few examples less than the "
                    "largest uses all it has. Set budgets outside per_task.")
-    for name in ("annotate", "generate"):
-        if getattr(settings, name).source == "endpoint" and endpoint is None:
-            yield (f"{name}.source: endpoint, but no endpoint is named; set endpoint.name, endpoint.base_url and "
+    for name, chosen in (("annotate.source", settings.annotate.source), ("generate.source", settings.generate.source),
+                         ("annotate.beside", settings.annotate.beside)):
+        if chosen == "endpoint" and endpoint is None:
+            yield (f"{name}: endpoint, but no endpoint is named; set endpoint.name, endpoint.base_url and "
                    "endpoint.model.")
     if endpoint and endpoint.max_dollars is not None and None in (endpoint.input_price, endpoint.output_price):
         yield ("endpoint.max_dollars: what a token costs is not known; set endpoint.input_price and endpoint.output_price, in US "
@@ -456,7 +459,9 @@ def _depends_on(settings: Settings, stage: str, task: str | None) -> dict[str, A
     sections = list(READS[stage])
     if mine["annotate"].get("annotator") == "mixture" and stage in ("annotate", "generate"):
         sections.append("students")
-    if any(mine[name].get("source") == "endpoint" for name in ("annotate", "generate") if name in sections):
+    if stage == "generate":
+        mine["annotate"].pop("beside", None)
+    if any("endpoint" in (mine[name].get("source"), mine[name].get("beside")) for name in ("annotate", "generate") if name in sections):
         sections.append("endpoint")
     # The other budgets a run compares do not change what one budget's teacher is; the smallest decides how the
     # pool is ordered and which number of epochs a budget gets.

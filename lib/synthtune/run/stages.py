@@ -7,6 +7,7 @@ import pandas as pd
 from synthtune import annotate, generate, teacher
 from synthtune.analysis import results
 from synthtune.context import Context
+from synthtune.experiment import PROMPTED_ROUTE
 from synthtune.files import read_json
 from synthtune.models.language_model import LanguageModel
 from synthtune.settings import Settings
@@ -47,6 +48,8 @@ def _is_made(context: Context) -> bool:
             continue
         if not all((context.folder / name).exists() for name in (f"{examples}.json", f"{examples}.parquet", f"{report}.json")):
             return False
+        if stage == "annotate" and context.settings.annotate.beside and not (context.folder / f"{PROMPTED_ROUTE}.parquet").exists():
+            return False
         made_from = read_json(context.folder / f"{examples}.json")["made_from"]
         wanted = shared | more | {"settings": context.settings_of(stage)}
         if any(made_from.get(name) != value for name, value in wanted.items()):
@@ -57,6 +60,7 @@ def _is_made(context: Context) -> bool:
 def _make(lm: LanguageModel | None, context: Context) -> None:
     annotator = teacher.ready(lm, context, "annotate")
     annotate.check(annotate.annotate(annotator, context), annotator, context)
+    annotate.beside(context)
     if "generate" in context.settings.objectives(context.budget):
         generator = teacher.ready(lm, context, "generate")
         generate.audit(generate.generate(generator, annotator, context), generator, context)

@@ -365,6 +365,8 @@ class Annotate(Inference):
         else:
             self.loads = self.jobs
             self.answer([(number, 0) for number in self.annotated.values()])
+        if self.settings.annotate.beside:
+            self.ask(inputs)
 
 
 class Generate(Inference):
@@ -447,7 +449,7 @@ class Students(Stage):
     def count_work(self) -> None:
         """Jobs, tokens, FLOPs and disk of all cells."""
         chosen, settings = self.settings.students, self.settings
-        routes = {budget: {"annotated": number} | ({"generated": settings.generate.pairs} if budget in self.generating else {})
+        routes = {budget: {"annotated": number, "prompted": number if settings.annotate.beside else 0} | ({"generated": settings.generate.pairs} if budget in self.generating else {})
                   for budget, number in self.annotated.items()}
         cells = cells_given(routes, settings.pool_size, "nlg" if self.generates else "classification", settings)
         most = {budget: budget + number for budget, number in self.annotated.items()}  # gold alone trains as long
