@@ -35,16 +35,16 @@ def table_1(results: Results) -> pd.DataFrame:
     -------
     DataFrame
         Columns task, title, metric, labelled, synthetic (the number added in the conditions that add any),
-        and for each condition, teacher and full: `<name>` (mean,
+        and for each condition that was run, teacher and full: `<name>` (mean,
         percent), `<name> ±` (half the interval; NaN for one seed, and for the teacher, which is trained
         once), `<name> seeds`; and `best`, the condition with the highest mean.
     """
-    lines = []
+    lines, there = [], [name for name in CONDITIONS if name in set(results.students["condition"])]
     for task in results.tasks():
         budget = min(results.budgets(task), default=None)
         if budget is None:
             continue
-        cells = {condition: results.rows(task, budget, condition) for condition in CONDITIONS}
+        cells = {condition: results.rows(task, budget, condition) for condition in there}
         cells |= {TEACHER: results.teacher(task, budget), FULL: results.ceiling(task)}
         synthetic = max(int(rows.amount.iloc[0]) for rows in cells.values() if "amount" in rows and len(rows))
         for name, metric in metrics_of(results.kind(task)).items():
@@ -55,7 +55,7 @@ def table_1(results: Results) -> pd.DataFrame:
                 if len(rows):
                     mean, low, _ = statistics.mean_interval(rows[name], results.settings.figures.confidence)
                 line |= {column: mean, f"{column} ±": mean - low, f"{column} seeds": len(rows)}
-            means = {condition: line[condition] for condition in CONDITIONS if not math.isnan(line[condition])}
+            means = {condition: line[condition] for condition in there if not math.isnan(line[condition])}
             lines.append(line | {"best": max(means, key=means.get)})
     return pd.DataFrame(lines)
 
