@@ -75,14 +75,14 @@ def rows_of(name: str, folder: Path, data_root: Path | None) -> Path:
         task = tasks.load(name, chosen.check(name))
         train, test = list(task.pool), list(task.test)
     names = SPECS[name].pair
-    wording = SPECS[name].wording  # columns with telling names, as the README advises
+    template = SPECS[name].template  # columns with telling names, as the README advises
     labelled, rest, test = train[:GOLD_ROWS], train[GOLD_ROWS:][:UNLABELLED], test[:TEST]
-    columns = list(names) or [wording.input]
+    columns = list(names) or [template.input]
     for file, rows in (("labelled", labelled), ("unlabelled", rest), ("test", test)):
         table = pd.DataFrame([divided(names, row.text) for row in rows], columns=columns)
-        outputs = {} if file == "unlabelled" else {wording.output: [row.target for row in rows]}
+        outputs = {} if file == "unlabelled" else {template.output: [row.target for row in rows]}
         write_csv(table.assign(**outputs), folder / f"{file}.csv")
-    lines = {"rows": "labelled.csv", "text": columns, "label": wording.output, "unlabelled": "unlabelled.csv",
+    lines = {"rows": "labelled.csv", "text": columns, "label": template.output, "unlabelled": "unlabelled.csv",
              "test": "test.csv", "description": ABOUT[name]}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(lines, sort_keys=False), "utf-8")

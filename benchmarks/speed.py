@@ -298,7 +298,7 @@ class Bench:
             return tuple(Example("", example.target, label) for pair in pairs
                          for example, label in zip(pair, ("facts", "dialogue"), strict=True))[:number]
 
-        task = Task("corpora", "Corpora", "classification", ("dialogue", "facts"), self.facts.wording,
+        task = Task("corpora", "Corpora", "classification", ("dialogue", "facts"), self.facts.template,
                     labelled("pool", self.effort.gold), (), labelled("dev", 32), {}, "")
 
         def plain() -> list[str]:

@@ -40,7 +40,7 @@ def rows(number=120, seed=0):
 
 TRIPS = '''
 import json
-from synthtune.tasks.example import Example, Wording
+from synthtune.tasks.example import Example, PromptTemplate
 from synthtune.tasks.spec import Corpus, Spec
 
 
@@ -51,7 +51,7 @@ def read(folder):
 
 
 TASKS = {"trips": Spec(
-    title="Trips", read=read, wording=Wording("Say where we were.", "Facts", "Sentence"), kind="nlg",
+    title="Trips", read=read, template=PromptTemplate("Say where we were.", "Facts", "Sentence"), kind="nlg",
     sentences=("pier | city | Hull", "gate | city | Bath"), answer="We saw the pier of Hull.", tokens={"input": 12, "output": 8},
     is_input=lambda text: text.count(" | ") == 3, values=lambda text: text.split(" | ")[0::2][:2])}
 '''
@@ -141,7 +141,7 @@ def test_a_task_is_made_of_its_rows(folder, tmp_path):
     chosen = load(folder, tmp_path)
     visits, trips = (tasks.load(name, chosen) for name in chosen.tasks)
     assert (visits.name, visits.title, visits.kind, visits.labels) == ("visits", "Visits", "classification", ("bad", "good"))
-    assert visits.wording == tasks.Wording("Say whether the visit was good or bad.", "Visit", "Worth it")
+    assert visits.template == tasks.PromptTemplate("Say whether the visit was good or bad.", "Visit", "Worth it")
     assert (len(visits.pool), len(visits.dev), len(visits.test)) == (60, 10, 20)
     assert (trips.name, trips.kind, trips.labels, len(trips.test)) == ("trip_report", "nlg", (), 10)
     texts = [example.text for split in (visits.pool, visits.dev, visits.test) for example in split]
@@ -181,7 +181,7 @@ def test_a_python_file_is_a_task(folder, tmp_path):
     assert chosen.for_task("trips").teacher.learning_rate == chosen.custom.nlg["teacher.learning_rate"]
     assert corpora_sentence(chosen.tasks, chosen) == "Custom tasks: Moods and Trips."
     moods, trips = (tasks.load(name, chosen) for name in chosen.tasks)
-    assert (moods.title, moods.kind, moods.labels, moods.wording.output) == ("Moods", "classification", ("glad", "sad"), "Mood")
+    assert (moods.title, moods.kind, moods.labels, moods.template.output) == ("Moods", "classification", ("glad", "sad"), "Mood")
     assert (len(moods.pool), len(moods.dev), len(moods.test)) == (60, 10, 20)
     assert (trips.kind, {int(each.id) < 10 for each in trips.dev}, {10 <= int(each.id) < 20 for each in trips.test}) == ("nlg", {True}, {True})
     assert trips.is_input(trips.pool[0].text) and not trips.is_input("a hotel")

@@ -25,7 +25,7 @@ from synthtune.errors import SettingsError, StageError
 from synthtune.models import assets, endpoint
 from synthtune.models.endpoint import NO_ANSWER, answer, classify, draw_shots, read_label, realise
 from synthtune.settings import EndpointSettings, load
-from synthtune.tasks import Example, Task, Wording
+from synthtune.tasks import Example, PromptTemplate, Task
 
 TEXTS = [
     "A warm, funny film that I will watch again.", "Two hours of my life that nobody will give back.",
@@ -478,8 +478,8 @@ def study(base_url, folder, kind="classification", **changes):
     chosen = {"number_format": "float32", "budgets": [12], "pool_size": 30, "generate.pairs": 13, "custom_task": "ours",
               "annotate.source": "endpoint", "generate.source": "endpoint", "endpoint": at(base_url, shots=[0, 3]).model_dump()}
     settings = load("smoke", {**chosen, **changes}, run_dir=folder)
-    wording = Wording("Name the colour.", "Text", "Colour" if labels else "Output")
-    task = Task("ours", "Ours", kind, labels, wording, tuple(pool), (), (), {}, "digest")
+    template = PromptTemplate("Name the colour.", "Text", "Colour" if labels else "Output")
+    task = Task("ours", "Ours", kind, labels, template, tuple(pool), (), (), {}, "digest")
     return task, 12, settings
 
 

@@ -162,7 +162,7 @@ def _sampled(generator: LanguageModel | Prompted, context: Context) -> Shards:
             # The task cuts its own texts at this length, so a sample that reaches it counts as finished.
             finished = [done or len(text) > settings.max_characters for done, text in zip(finished, whole, strict=True)]
         else:
-            divided = [text.partition(f"\n{task.wording.output}:") for text in generated]
+            divided = [text.partition(f"\n{task.template.output}:") for text in generated]
             texts, outputs = [pieces[0].strip() for pieces in divided], [pieces[2].strip() for pieces in divided]
         return pd.DataFrame({"text": texts, "sampled": outputs, "log_probability": sums, "finished": finished})
 

@@ -49,7 +49,7 @@ SYSTEM = "fine-tuned teacher"
 
 def prompt(task: Task, text: str) -> str:
     """The text after which the output is expected: the input's name and text, and the output's name."""
-    return f"{task.wording.input}: {text}\n{task.wording.output}:"
+    return f"{task.template.input}: {text}\n{task.template.output}:"
 
 
 def ended(task: Task, output: str) -> str:
@@ -59,7 +59,7 @@ def ended(task: Task, output: str) -> str:
 
 def generation_prompt(task: Task, label: str | None) -> str:
     """The text after which a whole new pair is expected; for classification it fixes the label."""
-    return f"{task.wording.output}: {label}\n{task.wording.input}:" if label else f"{task.wording.input}:"
+    return f"{task.template.output}: {label}\n{task.template.input}:" if label else f"{task.template.input}:"
 
 
 def addressed(lm: LanguageModel, context: Context, prompts: list[str], prefix: str = "") -> tuple[str, list[str]]:
@@ -74,7 +74,7 @@ def addressed(lm: LanguageModel, context: Context, prompts: list[str], prefix: s
 def few_shot_prefix(task: Task, shots: list[Example]) -> str:
     """The instruction and solved examples, as put before each prompt of a model that is not fine-tuned."""
     solved = [f"{prompt(task, shot.text)} {ended(task, shot.target)}" for shot in shots]
-    return "\n\n".join([task.wording.instruction, *solved]) + "\n\n"
+    return "\n\n".join([task.template.instruction, *solved]) + "\n\n"
 
 
 def training_text(task: Task, example: Example, objective: Objective) -> tuple[str, str]:
@@ -83,7 +83,7 @@ def training_text(task: Task, example: Example, objective: Objective) -> tuple[s
         return prompt(task, example.text), f" {ended(task, example.target)}"
     if task.kind == "classification":
         return generation_prompt(task, example.target), f" {example.text}"
-    return generation_prompt(task, None), f" {example.text}\n{task.wording.output}: {example.target}"
+    return generation_prompt(task, None), f" {example.text}\n{task.template.output}: {example.target}"
 
 
 @dataclass
@@ -182,7 +182,7 @@ def _encoded(lm: LanguageModel, context: Context, example: Example, objective: O
     room = longest - len(learned) - (len(lm.encode(lm.turn(""))) if chat else 0)
     if len(read) > room:
         # The end of a prompt names the output that is wanted; what goes is the end of the input before it.
-        ending = lm.encode(f"\n{task.wording.output}:") if objective == "annotate" else []
+        ending = lm.encode(f"\n{task.template.output}:") if objective == "annotate" else []
         read = read[: max(0, room - len(ending))] + ending
     if chat:
         read = lm.encode(lm.turn(lm.tokenizer.decode(read)))

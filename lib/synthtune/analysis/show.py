@@ -217,7 +217,7 @@ def answers(models: dict[str, LanguageModel], context: Context, prefix: str = ""
     for name, lm in models.items():
         written, log_probabilities, scores = teacher.answers(lm, context, texts, prefix)
         for number, text in enumerate(texts):
-            row = {"model": name, task.wording.input.lower(): text, task.wording.output.lower(): written[number]}
+            row = {"model": name, task.template.input.lower(): text, task.template.output.lower(): written[number]}
             if scores is None:
                 row["log-probability"] = log_probabilities[number]
             else:

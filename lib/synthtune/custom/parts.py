@@ -11,7 +11,7 @@ import numpy as np
 
 from synthtune.context import Context
 from synthtune.custom.report import listed
-from synthtune.custom.rows import CustomData, examples, held_out, inputs, pair_of, wording_of
+from synthtune.custom.rows import CustomData, examples, held_out, inputs, pair_of, template_of
 from synthtune.files import digest
 from synthtune.settings import Settings, for_custom_data
 from synthtune.tasks import Example, Task, seed_for
@@ -64,10 +64,10 @@ def _lengths(own: CustomData, base: Settings) -> dict[str, Any]:
     def at_most(tokens: float) -> int:
         return int(min(most, max(32, 8 * math.ceil(tokens / 8))))
 
-    wording, names = wording_of(own), pair_of(own)
+    template, names = template_of(own), pair_of(own)
     texts = inputs(own.gold, names)
     text, output = long(texts), long(list(own.gold["output"]))
-    around = len(tokenizer(f"{wording.input}: \n{wording.output}: ")["input_ids"])
+    around = len(tokenizer(f"{template.input}: \n{template.output}: ")["input_ids"])
     written = at_most(1.25 * output + 8)
     return {
         "max_characters": max(300, max(map(len, texts))),
@@ -147,11 +147,11 @@ def _part(name: str, own: CustomData, gold: list[Example], unlabelled: list[Exam
           settings: Settings) -> Context:
     gold = list(gold)
     random.Random(seed_for(settings, name, "order")).shuffle(gold)
-    wording, names = wording_of(own), pair_of(own)
+    template, names = template_of(own), pair_of(own)
     # Teachers depend on the gold examples only: what else changes does not train them again.
-    made_from = [own.labels, [wording.input, wording.output], names, [[each.id, each.text, each.target] for each in gold]]
+    made_from = [own.labels, [template.input, template.output], names, [[each.id, each.text, each.target] for each in gold]]
     made_from += [own.columns.separator] if own.columns.separator else []
-    task = Task(name, own.task.name, own.kind, own.labels, wording, (*gold, *unlabelled), (), tuple(test), {},
+    task = Task(name, own.task.name, own.kind, own.labels, template, (*gold, *unlabelled), (), tuple(test), {},
                 digest(made_from), names, separator=own.columns.separator)
     changed = settings.model_copy(update={"custom_task": name, "budgets": [len(gold)]})
     return Context(task, len(gold), changed)

@@ -10,7 +10,7 @@ from synthtune import settings
 from synthtune.custom import checks, gather, hub, readers, task_file
 from synthtune.custom.gather import Columns, Gathered
 from synthtune.custom.report import Count, Guess, Problem, Report, problem
-from synthtune.custom.rows import CustomData, held_out, wording_of
+from synthtune.custom.rows import CustomData, held_out, template_of
 from synthtune.custom.task_file import TaskFile
 from synthtune.errors import RowsError
 from synthtune.metrics import joined_labels, split_labels
@@ -70,7 +70,7 @@ def _left_out(own: CustomData) -> None:
         guesses.insert(0, Guess(own.task.path.name, "profile", own.task.profile, why))
     if not own.task.description and own.columns:
         why = f"made from the name of column '{own.columns.output}'; it is what the teacher is told to do"
-        guesses.append(Guess(own.task.path.name, "description", wording_of(own).instruction, why))
+        guesses.append(Guess(own.task.path.name, "description", template_of(own).instruction, why))
 
 
 def _not_testable(own: CustomData, chosen: settings.Settings) -> None:

@@ -15,7 +15,7 @@ from synthtune.custom.task_file import TaskFile
 from synthtune.errors import RowsError
 from synthtune.settings import Settings, seed_for
 from synthtune.tasks import splits
-from synthtune.tasks.example import Example, Wording, joined
+from synthtune.tasks.example import Example, PromptTemplate, joined
 
 FEWEST = 8
 """Labelled rows below which nothing can be trained and tested."""
@@ -61,13 +61,13 @@ class CustomData:
         return self.report._repr_html_()
 
 
-def wording_of(own: CustomData) -> Wording:
+def template_of(own: CustomData) -> PromptTemplate:
     """How the task is written down for the teacher: from the names of its columns and the user's own sentence."""
     roles = own.columns.roles
     output = _name(roles["output"])
     instruction = own.task.description or (
         f"Give the {output.lower()} of the text." if own.kind == "classification" else f"Write the {output.lower()}.")
-    return Wording(instruction, "Texts" if "text_pair" in roles else _name(roles["text"]), output)
+    return PromptTemplate(instruction, "Texts" if "text_pair" in roles else _name(roles["text"]), output)
 
 
 def pair_of(own: CustomData) -> tuple[str, ...]:

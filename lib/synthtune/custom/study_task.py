@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthtune.custom import hub, reading
-from synthtune.custom.rows import CustomData, examples, pair_of, wording_of
+from synthtune.custom.rows import CustomData, examples, pair_of, template_of
 from synthtune.errors import RowsError
 from synthtune.files import digest
 from synthtune.tasks.spec import Corpus, Spec
@@ -42,14 +42,14 @@ def spec(path: Path) -> Spec:
         As for `read`.
     """
     own = read(path)
-    wording, names = wording_of(own), pair_of(own)
+    template, names = template_of(own), pair_of(own)
     gold = examples(own.gold, names, "row")
     tokens = {"input": [each.text for each in gold], "output": [each.target for each in gold]}
     return Spec(
-        own.task.name, partial(corpus, path), wording, tuple(tokens["input"][:2]), gold[0].target,
+        own.task.name, partial(corpus, path), template, tuple(tokens["input"][:2]), gold[0].target,
         {name: math.ceil(sum(map(len, texts)) / len(texts) / CHARACTERS) for name, texts in tokens.items()}, own.kind,
         len(own.labels), names, separator=own.columns.separator,
-        rows=digest([own.gold.to_dict("list"), own.test.to_dict("list"), asdict(wording), names, own.kind, own.columns.separator]))
+        rows=digest([own.gold.to_dict("list"), own.test.to_dict("list"), asdict(template), names, own.kind, own.columns.separator]))
 
 
 def corpus(path: Path, _folder: Path) -> Corpus:

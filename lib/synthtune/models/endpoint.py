@@ -119,7 +119,7 @@ class Prompted:
         label_log_probabilities : Tensor of shape (texts, labels), or None for NLG
             0 for the label that was given and minus infinity for the others: as a soft label, that label alone.
         """
-        task, instruction = self.task, self.task.wording.instruction
+        task, instruction = self.task, self.task.template.instruction
         shots = draw_shots(task.gold(self.budget), self._shots, seed_for(self.settings, task.name, "shots"), task.labels)
         unknown = [math.nan] * len(texts)
         if task.kind == "classification":
@@ -161,11 +161,11 @@ class Prompted:
         shown = random.Random(seed).sample(gold, min(self._shots, len(gold)))
         examples = [example.text if label else {"text": example.text, "output": example.target} for example in shown]
         form = {"examples": ["…"] if label else [{"text": "…", "output": "…"}]}
-        lines = [f"All of them have the {self.task.wording.output}: {label}"] if label else []
+        lines = [f"All of them have the {self.task.template.output}: {label}"] if label else []
         lines += [f"The data set has these:\n{json.dumps({'examples': examples}, ensure_ascii=False)}"] if examples else []
         lines += [f"Write {count} new ones, of the same kind and length, that differ from these and from each other.",
                   f"Answer with JSON and nothing else: {json.dumps(form, ensure_ascii=False)}"]
-        instruction = f"You write examples for a data set. Its task: {self.task.wording.instruction}"
+        instruction = f"You write examples for a data set. Its task: {self.task.template.instruction}"
         return [{"role": "system", "content": instruction}, {"role": "user", "content": "\n".join(lines)}]
 
     def _pair(self, label: str, example: Any) -> tuple[str, str | None, float, bool]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from synthtune.tasks.example import Example, Wording
+from synthtune.tasks.example import Example, PromptTemplate
 
 if TYPE_CHECKING:
     from synthtune.tasks.loading import ENOUGH, Task, Unlabelled, load, prepare, seed_for, spec_of
 
-__all__ = ["ENOUGH", "Example", "Task", "Unlabelled", "Wording", "load", "prepare", "seed_for", "spec_of"]
+__all__ = ["ENOUGH", "Example", "Task", "Unlabelled", "PromptTemplate", "load", "prepare", "seed_for", "spec_of"]
 
 
 def __getattr__(name: str) -> Any:

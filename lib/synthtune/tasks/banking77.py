@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from synthtune.tasks.example import Wording
+from synthtune.tasks.example import PromptTemplate
 from synthtune.tasks.formats import table, train_and_test
 from synthtune.tasks.spec import Spec
 
@@ -20,7 +20,7 @@ def rows(path: Path) -> Iterator[tuple[int, tuple[str], str]]:
 TASKS = {"banking77": Spec(
     title="BANKING77",
     read=partial(train_and_test, files=("train.csv", "test.csv"), rows=rows),
-    wording=Wording("Name what the customer wants.", "Customer", "Intent"),
+    template=PromptTemplate("Name what the customer wants.", "Customer", "Intent"),
     sentences=("My card still has not come in the post, how long does it take?", "The machine swallowed my card this morning."),
     answer="card arrival",
     tokens={"input": 14, "output": 5},  # 60 characters, and 20 of the labels

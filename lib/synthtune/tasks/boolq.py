@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from synthtune.errors import CorpusError
-from synthtune.tasks.example import Wording
+from synthtune.tasks.example import PromptTemplate
 from synthtune.tasks.formats import train_and_test
 from synthtune.tasks.spec import Spec
 
@@ -36,7 +36,7 @@ def rows(path: Path) -> Iterator[tuple[int, tuple[str, str], str]]:
 TASKS = {"boolq": Spec(
     title="BoolQ",
     read=partial(train_and_test, files=("train.jsonl", "dev.jsonl"), rows=rows, pair=PAIR),
-    wording=Wording("Answer the question about the passage with yes or no.", "Question and passage", "Answer"),
+    template=PromptTemplate("Answer the question about the passage with yes or no.", "Question and passage", "Answer"),
     sentences=("Question: can swans fly? Passage: Swans are among the heaviest birds that fly, and some travel far.",
                "Question: is glass a metal? Passage: Glass is an amorphous solid, most often made of sand, soda and lime."),
     answer="yes",

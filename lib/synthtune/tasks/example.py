@@ -28,7 +28,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Wording:
+class PromptTemplate:
     """How a task is written down for a language model."""
 
     instruction: str

@@ -17,11 +17,11 @@ from synthtune.files import atomic_path, digest, locked, read_json, write_json
 from synthtune.settings import Settings, is_task_file, official_corpora, seed_for
 from synthtune.task_list import SPECS
 from synthtune.tasks import official, splits
-from synthtune.tasks.example import Example, Wording, divided
+from synthtune.tasks.example import Example, PromptTemplate, divided
 from synthtune.tasks.formats import SPLITS
 from synthtune.tasks.spec import Corpus, Spec
 
-__all__ = ["Example", "Task", "Unlabelled", "Wording", "load", "prepare", "seed_for", "spec_of"]
+__all__ = ["Example", "Task", "Unlabelled", "PromptTemplate", "load", "prepare", "seed_for", "spec_of"]
 
 ENOUGH = 0.9
 """Share of a budget that a pool must have: what a corpus has is then the budget, as RTE's 2,490 examples are of 2,500."""
@@ -45,7 +45,7 @@ class Task:
         `kind` is "classification" or "nlg".
     labels : tuple of str
         The label texts, sorted; empty for NLG.
-    wording : Wording
+    template : PromptTemplate
         Field names and instruction for prompts.
     pool : tuple of Example
         All training examples in budget order: the gold examples of a budget are its first ones.
@@ -69,7 +69,7 @@ class Task:
     title: str
     kind: str
     labels: tuple[str, ...]
-    wording: Wording
+    template: PromptTemplate
     pool: tuple[Example, ...]
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
@@ -162,7 +162,7 @@ def load(name: str, settings: Settings) -> Task:
     stored = read_json(kept)
     read = [_read(folder / f"{split}.parquet") for split in ("pool", "dev", "test")]
     labels = tuple(sorted({example.target for example in read[0]})) if spec.kind == "classification" else ()
-    return Task(name, task_list.title(name, settings.data_root), spec.kind, labels, spec.wording, *read, stored["report"],
+    return Task(name, task_list.title(name, settings.data_root), spec.kind, labels, spec.template, *read, stored["report"],
                 stored["digest"], spec.pair, spec.sentences, spec.answer, spec.separator)
 
 

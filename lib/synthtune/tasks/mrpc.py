@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from synthtune.errors import CorpusError
-from synthtune.tasks.example import Wording
+from synthtune.tasks.example import PromptTemplate
 from synthtune.tasks.formats import table, train_and_test
 from synthtune.tasks.spec import Spec
 
@@ -26,7 +26,7 @@ def rows(path: Path) -> Iterator[tuple[int, tuple[str, str], str]]:
 TASKS = {"mrpc": Spec(
     title="MRPC",
     read=partial(train_and_test, files=("msr_paraphrase_train.txt", "msr_paraphrase_test.txt"), rows=rows, pair=PAIR),
-    wording=Wording("Say whether the two sentences mean the same: yes or no.", "Sentences", "Same"),
+    template=PromptTemplate("Say whether the two sentences mean the same: yes or no.", "Sentences", "Same"),
     sentences=("First: The museum opens at nine on Sundays. Second: On Sundays the museum's doors open at nine.",
                "First: The storm reached the coast at dawn. Second: The coast was warned of a storm on Tuesday."),
     answer="yes",

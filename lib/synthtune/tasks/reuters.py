@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from synthtune.errors import CorpusError
-from synthtune.tasks.example import Wording
+from synthtune.tasks.example import PromptTemplate
 from synthtune.tasks.formats import table, train_and_test
 from synthtune.tasks.spec import Spec
 
@@ -33,7 +33,7 @@ def rows(path: Path) -> Iterator[tuple[int, tuple[str], str]]:
 TASKS = {"reuters_r8": Spec(
     title="Reuters R8",
     read=partial(train_and_test, files=("reuters-r8-train.tab", "reuters-r8-test.tab"), rows=rows),
-    wording=Wording(f"Name the topic of the news item: {', '.join(TOPICS.values())}.", "News", "Topic"),
+    template=PromptTemplate(f"Name the topic of the news item: {', '.join(TOPICS.values())}.", "News", "Topic"),
     sentences=("The bakery chain said net profit rose to 4.1 mln dlrs from 3.2 mln a year earlier.",
                "The two shipyards agreed to merge, paying shareholders 12 dlrs a share."),
     answer="earnings",

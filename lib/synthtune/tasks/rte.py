@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from synthtune.errors import CorpusError
-from synthtune.tasks.example import Wording
+from synthtune.tasks.example import PromptTemplate
 from synthtune.tasks.formats import table, train_and_test
 from synthtune.tasks.spec import Spec
 
@@ -39,7 +39,7 @@ def rows(path: Path) -> Iterator[tuple[int, tuple[str, str], str]]:
 TASKS = {"rte": Spec(
     title="RTE",
     read=partial(train_and_test, files=("train.tsv", "dev.tsv"), rows=rows, pair=PAIR),
-    wording=Wording("Say whether the claim follows from the text: yes or no.", "Claim and text", "Follows"),
+    template=PromptTemplate("Say whether the claim follows from the text: yes or no.", "Claim and text", "Follows"),
     sentences=("Claim: The bridge is open again. Text: After two months of repairs, traffic crossed the bridge on Monday.",
                "Claim: The mayor resigned. Text: The mayor said she had no plans to leave before the election."),
     answer="yes",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from synthtune.errors import CorpusError
-from synthtune.tasks.example import Example, Wording
+from synthtune.tasks.example import Example, PromptTemplate
 from synthtune.tasks.spec import Corpus, Spec
 
 LABELS = ("negative", "positive")
@@ -46,7 +46,7 @@ def read(path: Path) -> Corpus:
 
 def _spec(thing: str, file: str, tokens: int, sentences: tuple[str, str], answer: str) -> Spec:
     return Spec(f"{thing.capitalize()}s", lambda folder: read(folder / f"{file}_GroundTruth.txt"),
-                Wording(f"Say whether the {thing} is positive or negative.", thing.capitalize(), "Sentiment"), sentences, answer,
+                PromptTemplate(f"Say whether the {thing} is positive or negative.", thing.capitalize(), "Sentiment"), sentences, answer,
                 {"input": tokens, "output": 1}, labels=2, asset="vader-ground-truth")
 
 

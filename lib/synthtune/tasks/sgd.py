@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from synthtune.errors import CorpusError
-from synthtune.tasks.example import Example, Wording
+from synthtune.tasks.example import Example, PromptTemplate
 from synthtune.tasks.formats import SPLITS, find_split
 from synthtune.tasks.spec import Corpus, Spec
 
@@ -194,7 +194,7 @@ def _brief(description: str) -> str:
 TASKS = {"sgd": Spec(
     title="SGD",
     read=lambda folder: Corpus(**{split: read(folder, split) for split in SPLITS}),
-    wording=Wording("Write what the assistant says to carry out the actions.", "Actions", "Assistant"),
+    template=PromptTemplate("Write what the assistant says to carry out the actions.", "Actions", "Assistant"),
     sentences=("Restaurants, Find and book a table && confirm City of the restaurant = Leeds",
                "Trains, Look up and buy tickets && request Day of the journey"),
     answer="You would like a table in Leeds, is that right?",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthtune.tasks.example import Example, Wording
+from synthtune.tasks.example import Example, PromptTemplate
 
 
 class Corpus(NamedTuple):
@@ -35,7 +35,7 @@ class Spec:
     read : callable
         Reads the corpus in a folder, a Path: that of `asset`; or `data_root`/<task>, if others publish it (`source`); or of a task
         outside this package the folder of its file. Returns a `Corpus`.
-    wording : Wording
+    template : PromptTemplate
         The prompt template: the instruction and the names of a text and of its output.
     sentences : tuple of str
         Two inputs of our own writing, which notebooks show in place of a corpus.
@@ -69,7 +69,7 @@ class Spec:
 
     title: str
     read: Callable[[Path], Corpus]
-    wording: Wording
+    template: PromptTemplate
     sentences: tuple[str, ...]
     answer: str
     tokens: dict[str, int]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthtune.errors import CorpusError
-from synthtune.tasks.example import Example, Wording
+from synthtune.tasks.example import Example, PromptTemplate
 from synthtune.tasks.formats import SPLITS, find_split
 from synthtune.tasks.spec import Corpus, Spec
 
@@ -132,7 +132,7 @@ def _words(predicate: str) -> str:
 TASKS = {"webnlg": Spec(
     title="WebNLG",
     read=lambda folder: Corpus(**{split: read(folder, split) for split in SPLITS}),
-    wording=Wording("Write one text that says all of the facts.", "Facts", "Text"),
+    template=PromptTemplate("Write one text that says all of the facts.", "Facts", "Text"),
     sentences=("Porto | country | Portugal", "Ada Lovelace | birth place | London && Ada Lovelace | field | mathematics"),
     answer="Porto is a city in Portugal.",
     tokens={"input": 46, "output": 25},  # 137 characters at 3 a token, 111 at 4.5
