@@ -333,11 +333,11 @@ def _scores(answers: pd.DataFrame, held: list[Example], part: Context, settings:
     rows = []
     for system, scores in found.items():
         row: dict[str, Any] = {"system": system, "seeds": len(scores)}
-        if metric == "accuracy":
-            row["macro_f1"] = float(np.mean([each["macro_f1"] for each in scores]))
         for name, prefix, over in (("value", "", None), ("gain", "gain_", GOLD), ("lead", "lead_", winner)):
             if system != over:
                 interval = statistics.estimate(drawn[system] - drawn[over] if over else drawn[system], chosen.confidence)
                 row |= {name: interval.value, f"{prefix}low": interval.low, f"{prefix}high": interval.high}
+            if name == "value" and metric == "accuracy":
+                row["macro_f1"] = float(np.mean([each["macro_f1"] for each in scores]))
         rows.append(row)
     return pd.DataFrame(rows), winner, optimism
