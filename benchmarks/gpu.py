@@ -38,7 +38,7 @@ import pandas as pd
 import torch
 from synthtune import settings
 from synthtune.files import atomic_path
-from synthtune.models import assets, decoding, fine_tuning, vllm_engine
+from synthtune.models import assets, decoding, fine_tuning, scoring, vllm_engine
 from synthtune.models.language_model import LanguageModel
 from synthtune.scale import model_cost, planner, stage_cost
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -253,9 +253,9 @@ def the_teacher(bench: Bench) -> None:
     asked, tail = "x" * (size.length - 8), sum(map(len, labels))
     read = size.prompts * (len(asked) + tail)
     flops = shape.decoder.forward(read, len(asked) + tail) + 2 * shape.head * size.prompts * (tail + 1)
-    scoring = planned()
-    scoring.add(read, flops)
-    scoring.holds(stage_cost.Shape(1, size.batch, len(asked)), tail, tail + 1)
+    reading = planned()
+    reading.add(read, flops)
+    reading.holds(stage_cost.Shape(1, size.batch, len(asked)), tail, tail + 1)
 
     def scored() -> tuple[float, float]:
         def score(prompts: int) -> None:
@@ -266,8 +266,8 @@ def the_teacher(bench: Bench) -> None:
         return read / seconds, flops / seconds / peak
 
     bench.measure(Row("teacher, scoring labels", f"{size.prompts} prompts, {size.labels} labels side by side",
-                      predicted_rate=read / scoring.seconds(1), limit_rate=read * peak / flops,
-                      predicted_gib=scoring.memory(scoring.shape).total / GIB), scored)
+                      predicted_rate=read / reading.seconds(1), limit_rate=read * peak / flops,
+                      predicted_gib=reading.memory(reading.shape).total / GIB), scored)
 
     begin, new = "some text: ", size.prompts * size.new_tokens
     decoding = planned()

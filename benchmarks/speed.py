@@ -367,7 +367,7 @@ class Bench:
         settings = settings.model_copy(update={"budgets": [self.effort.gold]})
 
         def ours() -> Any:
-            bench = student.trainer(Context.of(task, settings))
+            bench = student.trainer(Context(task, settings.budgets[0], settings))
             bench.read([row.text for row in rows])
             return used(bench, bench.train(rows, experiment.Cell(self.effort.gold, "gold", 0, 1)))
 

@@ -389,7 +389,7 @@ def test_a_writer_copies_values_that_it_has_never_seen(bench):
     trained = bench_of_task.train(rows, Cell(32, "gold", 0, 1))
     alpha = bench_of_task.tokenizer.convert_tokens_to_ids("α")
     monkey = torch.tensor([[0, trained.pieces.index(alpha)]])  # what a student that writes the first value alone gives
-    bench_of_task.written = lambda *_, **__: (monkey.tolist(), None)
+    bench_of_task.decoded = lambda *_, **__: (monkey.tolist(), None)
     assert bench_of_task.predict(trained, ["Zyx | country | Qwv"])[0] == ["Zyx"]
 
 

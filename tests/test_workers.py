@@ -99,10 +99,13 @@ def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, te
 
 SHARING = """
 import sys
+from types import SimpleNamespace
 from synthtune import settings
+from synthtune.context import Context
 from synthtune.scale import workers
 
-workers.share("annotate", "tweets", 125, settings.load("laptop", run_dir=sys.argv[1]), 2)
+named = SimpleNamespace(name="tweets")  # the processes load the task themselves
+workers.share("annotate", Context(named, 125, settings.load("laptop", run_dir=sys.argv[1])), 2)
 """
 
 TORCHRUN = """

@@ -331,7 +331,7 @@ class Inference(Stage):
 
     def instruction(self) -> int:
         """Tokens of the task in a sentence, and of its labels."""
-        return math.ceil(len(tasks.spec_of(self.task, self.settings).instruction) / 4) + self.texts.labels * self.texts.output
+        return math.ceil(len(tasks.spec_of(self.task, self.settings).template.instruction) / 4) + self.texts.labels * self.texts.output
 
 
 class Evaluate(Inference):
