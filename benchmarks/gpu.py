@@ -270,9 +270,9 @@ def the_teacher(bench: Bench) -> None:
                       predicted_gib=reading.memory(reading.shape).total / GIB), scored)
 
     begin, new = "some text: ", size.prompts * size.new_tokens
-    decoding = planned()
-    decoding.decode(size.prompts, len(begin), 0, size.new_tokens, shape.vocabulary)
-    decoding.holds(stage_cost.Shape(1, size.prompts, size.new_tokens), len(begin), 1, len(begin))
+    planned_sampling = planned()
+    planned_sampling.decode(size.prompts, len(begin), 0, size.new_tokens, shape.vocabulary)
+    planned_sampling.holds(stage_cost.Shape(1, size.prompts, size.new_tokens), len(begin), 1, len(begin))
     limit = new / (size.new_tokens * shape.parameters * bench.bytes / (bench.chip.bandwidth * 1e9))
 
     def ours(engine: decoding.Engine, tokens: int) -> None:
@@ -293,8 +293,8 @@ def the_teacher(bench: Bench) -> None:
 
     def sampling(how: str, note: str = "") -> Row:
         return Row("teacher, sampling", f"{how}, {size.prompts} texts of {size.new_tokens} tokens",
-                   predicted_rate=new / decoding.seconds(1), limit_rate=limit,
-                   predicted_gib=decoding.memory(decoding.shape).total / GIB, note=note)
+                   predicted_rate=new / planned_sampling.seconds(1), limit_rate=limit,
+                   predicted_gib=planned_sampling.memory(planned_sampling.shape).total / GIB, note=note)
 
     for how, write in (("our write, batches", functools.partial(ours, "batches")),
                        ("our write, continuous batching", functools.partial(ours, "continuous")), ("plain generate", plain)):

@@ -194,7 +194,8 @@ def test_a_job_whose_machine_is_lost_is_done_again_when_there_is_one(study, slur
     wait_for(lambda: len(processes_of(job)) > 3)
     # The power goes: nothing of the machine answers any more, and the cluster notices.
     daemon, running = processes_with("SLURM_CONF", slurm["SLURM_CONF"], "slurmd"), jobs(slurm, "RUNNING")
-    for each in {*daemon, *(process for one in running for process in processes_of(one))}:
+    lost = {*daemon, *(process for one in running for process in processes_of(one))}
+    for each in sorted(lost, key=lambda process: "slurm" not in process.name()):  # first what would tell how a job ended
         with contextlib.suppress(psutil.NoSuchProcess):
             each.kill()
     asked(slurm, "scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=lost")
