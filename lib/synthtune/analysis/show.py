@@ -200,6 +200,12 @@ def objectives(task: Task) -> None:
     table(rows)
 
 
+def prompted(annotated: pd.DataFrame | None, context: Context) -> None:
+    """How good the annotations of `annotate.beside` are; nothing where there are none."""
+    if annotated is not None:
+        facts({"by the prompted model": context.settings.endpoint.model, **annotate.right(annotated, context)})
+
+
 def diversity(report: dict[str, Any]) -> None:
     """Diversity of generated texts and of equally many gold texts, from the report of `generate.audit`."""
     names = {"distinct-1": "distinct_1", "distinct-2": "distinct_2", "self-BLEU": "self_bleu"}
