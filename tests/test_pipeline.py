@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import TINY
-from synthtune.conditions import CONDITIONS, FULL, HARD
+from synthtune.conditions import CONDITIONS, FULL, HARD, PROMPTED
 
 ROOT = Path(__file__).parents[1]
 PLAN = {**TINY, "tasks": ["tweets"], "budgets": [32], "jobs": 2, "figures.resamples": 100}
@@ -79,7 +79,7 @@ def test_a_run_leaves_everything_it_promises(whole):
         assert {f"figure_{number}.{kind}" for kind in ("pdf", "svg", "png", "csv")} <= figures
     assert {"table_1.csv", "table_1.md", "table_1.tex", "claims.md", "report.html"} <= figures
     results = pd.read_parquet(folder / "tweets/results.parquet")
-    assert set(results["condition"]) == {*CONDITIONS, HARD, FULL}
+    assert set(results["condition"]) == {*CONDITIONS, HARD, FULL} - {PROMPTED}
     minutes = pd.read_csv(folder / "minutes.csv")
     assert sorted(minutes["notebook"]) == [
         "01_teacher",
