@@ -121,7 +121,7 @@ class Study:
             str(path.relative_to(self.runs)): path.read_text() for path in self.runs.glob("tweets/**/*.*")
         }
 
-    def wait_for(self, kernels: int, seconds: float = 240) -> None:
+    def wait_for(self, kernels: int, seconds: float = 40) -> None:
         """Wait until as many kernels run, or none."""
         deadline = time.monotonic() + seconds
         while len(self.kernels()) != kernels:
@@ -147,7 +147,7 @@ class Study:
             and (process.info["environ"] or {}).get("SYNTHTUNE_STARTED_IN") == str(self.runs)
         }
 
-    def wait_for_end(self, seconds: float = 120) -> None:
+    def wait_for_end(self, seconds: float = 40) -> None:
         """Wait until no process of this run is left."""
         deadline = time.monotonic() + seconds
         while self.processes():
@@ -173,8 +173,10 @@ def test_a_run_a_second_run_and_a_changed_setting(study):
     assert rows[0] == "notebook,task,budget,minutes,peak_rss_gib" and len(rows) == 6
     assert not list(study.runs.glob(".work*")) and not list(study.notebooks.glob(".*"))
 
+    start = time.monotonic()
     said = study.command()
     assert "Nothing to do: everything is up to date." in said and "figures/report.html" in said
+    assert time.monotonic() - start < 20
     assert study.stamps() == first
 
     said = study.command("--set", "generate.temperature=0.9", "--dry-run")
@@ -208,7 +210,7 @@ def test_a_failing_notebook_is_one_sentence_and_the_next_run_goes_on(study):
 def test_an_interrupted_run_ends_everything_and_is_resumed(study, number):
     study.plan(**{"02_annotate": "hang"})
     process = study.start("--jobs", "1", "--set", "figures.resamples=100")
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 60
     while not (study.runs / "tweets/budget-20/teacher.parquet").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
@@ -217,8 +219,10 @@ def test_an_interrupted_run_ends_everything_and_is_resumed(study, number):
     if number == signal.SIGINT:
         assert "Another run is working in" in study.command(status=1)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
-    study.wait_for(0, seconds=30)
+    start = time.monotonic()
+    said, _ = process.communicate(timeout=20)
+    study.wait_for(0, seconds=10)
+    assert time.monotonic() - start < 10
     if number == signal.SIGINT:
         assert process.returncode == 130 and "Finished work is kept" in said and "Traceback" not in said
     study.wait_for_end()

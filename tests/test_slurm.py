@@ -140,7 +140,7 @@ def processes_of(job):
     return {*mine, *above}
 
 
-def wait_for(condition, seconds=240):
+def wait_for(condition, seconds=90):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline

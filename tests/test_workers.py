@@ -175,5 +175,5 @@ def test_shards_are_made_once_and_put_together_in_order(tmp_path):
     assert made == [1]
     shards.do()
     assert made == [1, 0, 2] and list(shards.union()["value"]) == list(range(7))
-    shards.remove()
+    workers.remove_shards(tmp_path, "x")
     assert not list(tmp_path.iterdir()) and Shards.of([], 3, tmp_path, "x", "anything", make, "test").parts == [[]]

@@ -14,6 +14,7 @@ from synthtune.context import Context
 from synthtune.experiment import PROMPTED_ROUTE
 from synthtune.files import cached, digest, read_json, write_json
 from synthtune.models.language_model import LanguageModel
+from synthtune.scale import workers
 from synthtune.scale.workers import Shards
 from synthtune.tasks import Task, Unlabelled
 from synthtune.tasks.example import log_probability
@@ -54,9 +55,8 @@ def annotate(lm: LanguageModel | Prompted, context: Context, name: str = "annota
         classification, one column `log P(label)` per label. A prompted model gives all of the probability to its label.
         Where `annotate.annotator` is "mixture", output and probabilities are the mixture's, and by_teacher is the teacher's label.
     """
-    shards = _shards(lm, context, name)
-    table = cached(context.folder / f"{name}.parquet", _fingerprint(lm, context), lambda: _annotated(lm, shards, context))
-    shards.remove()
+    table = cached(context.folder / f"{name}.parquet", _fingerprint(lm, context), lambda: _annotated(lm, context, name))
+    workers.remove_shards(context.folder, name)
     return table
 
 
@@ -72,7 +72,7 @@ def beside(context: Context) -> pd.DataFrame | None:
         return None
     from synthtune.models.endpoint import Prompted  # its client library takes a second to import, and few ask
 
-    return annotate(Prompted(context.task, context.budget, context.settings), context, PROMPTED_ROUTE)
+    return annotate(Prompted(context), context, PROMPTED_ROUTE)
 
 
 def right(annotated: pd.DataFrame, context: Context) -> dict[str, float]:
@@ -84,10 +84,11 @@ def right(annotated: pd.DataFrame, context: Context) -> dict[str, float]:
     return {name: value for name, value in scores.items() if name != "per_example"}
 
 
-def _annotated(lm: LanguageModel | Prompted, shards: Shards, context: Context) -> pd.DataFrame:
+def _annotated(lm: LanguageModel | Prompted, context: Context, name: str) -> pd.DataFrame:
     task, settings = context.task, context.settings
     if context.unlabelled:
-        table = shards.done("annotate", context, settings.annotate.processes if isinstance(lm, LanguageModel) else 1)
+        processes = settings.annotate.processes if isinstance(lm, LanguageModel) else 1
+        table = _shards(lm, context, name).done("annotate", context, processes)
     else:  # all of the pool is gold
         table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
         table = table.assign(**{log_probability(label): 0.0 for label in task.labels})

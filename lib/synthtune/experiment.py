@@ -127,8 +127,8 @@ def training_rows(context: Context, cell: Cell) -> tuple[list[Row], dict[str, in
 def shares(cell: Cell) -> dict[str, int]:
     """How many examples of each of its routes a cell trains on, the first that were kept."""
     found = {route: int(cell.amount * share) for route, share in condition(cell.condition).shares.items()}
-    for route in list(found)[:1]:
-        found[route] += cell.amount - sum(found.values())
+    if found:  # what rounding leaves is the first route's
+        found[next(iter(found))] += cell.amount - sum(found.values())
     return found
 
 

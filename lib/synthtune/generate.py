@@ -68,8 +68,7 @@ def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Pro
             # Sampled and annotated outputs do not depend on which of the two is used.
             write_table(path, _labelled(pd.read_parquet(path), context), {**stored, "made_from": fingerprint})
     table = cached(path, fingerprint, lambda: _generated(generator, annotator, context))
-    _sampled(generator, context).remove()
-    _relabelled(annotator, table, context).remove()
+    workers.remove_shards(context.folder, "sampled", "relabelled")
     return table
 
 

@@ -15,11 +15,10 @@ from transformers import AutoConfig
 
 from synthtune import number_format
 from synthtune.context import Context
-from synthtune.errors import AssetError
 from synthtune.experiment import Cell, Row, cells, steps, training_rows
 from synthtune.files import atomic_path, digest
 from synthtune.metrics import METRICS
-from synthtune.models import assets
+from synthtune.models import assets, names
 from synthtune.models.classifier import Classifier
 from synthtune.models.seq2seq import Pretrained, WarmStarted
 from synthtune.models.students import StudentTrainer
@@ -45,8 +44,7 @@ def trainer(context: Context) -> StudentTrainer:
         return Classifier(context)
     config = AutoConfig.from_pretrained(assets.model_path(name))
     if not config.is_encoder_decoder and config.model_type != "bert":
-        raise AssetError(f"students.model: {name} ({config.model_type}) does not write texts, and {context.task.name} "
-                         "needs a student that does: name a seq2seq model (BART, T5, mBART, Pegasus) or a BERT encoder.")
+        raise names.no_text_student(name, config.model_type, context.task.name)
     return Pretrained(context) if config.is_encoder_decoder else WarmStarted(context)
 
 

@@ -263,7 +263,7 @@ def trained(lm: LanguageModel | None, context: Context, objective: Objective) ->
         return fine_tune(lm, context, objective)
     from synthtune.models.endpoint import Prompted  # its client library takes a second to import, and few ask
 
-    return Prompted(context.task, context.budget, context.settings)
+    return Prompted(context)
 
 
 def ready(lm: LanguageModel | None, context: Context, objective: Objective, copied: bool = True) -> LanguageModel | Prompted:
@@ -346,7 +346,7 @@ def _endpoint_rows(context: Context) -> list[dict]:
     examples, rows = list(context.task.test[: server.max_test_examples]), []
     for count in server.shots:
         start = time.perf_counter()
-        predicted, _, _ = Prompted(context.task, context.budget, context.settings, count).answers([example.text for example in examples])
+        predicted, _, _ = Prompted(context, count).answers([example.text for example in examples])
         rows.append(_row(context, f"{server.name}, {count}-shot", context.task.score(examples, predicted),
                          time.perf_counter() - start, server.model, ""))
     return rows

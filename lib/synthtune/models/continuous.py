@@ -24,7 +24,7 @@ POLL_SECONDS = 1.0
 
 
 def decode(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_size: int, temperature: float, top_p: float,
-          seed: int, stop: str | None, done: Callable[[int], object]) -> tuple[list[list[int]], list[float], list[bool]]:
+           seed: int, stop: str | None, done: Callable[[int], object]) -> tuple[list[list[int]], list[float], list[bool]]:
     """Tokens that follow each row, their log-probabilities summed, and whether each ended by itself.
 
     Parameters

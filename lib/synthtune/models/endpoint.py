@@ -28,11 +28,12 @@ import pandas as pd
 import torch
 from pydantic_core import from_json
 
+from synthtune.context import Context
 from synthtune.errors import SettingsError, StageError, nearest
 from synthtune.files import digest, locked, read_json, write_json
 from synthtune.progress import progress
-from synthtune.settings import EndpointSettings, Settings
-from synthtune.tasks import Example, Task, seed_for, splits
+from synthtune.settings import EndpointSettings
+from synthtune.tasks import Example, seed_for, splits
 
 NO_ANSWER = ""
 """The label of an answer that names none, or several: always wrong."""
@@ -75,23 +76,18 @@ class Prompted:
 
     Attributes
     ----------
-    task : Task
-    budget : int
-        The examples it is shown are drawn from this many gold ones.
-    settings : Settings
-        With an `endpoint`.
+    context : Context
+        The examples it is shown are drawn from its gold ones; its settings have an `endpoint`.
     shots : int, optional
         How many it is shown; the most of `endpoint.shots` if not given.
     """
 
-    task: Task
-    budget: int
-    settings: Settings
+    context: Context
     shots: int | None = None
 
     @property
     def server(self) -> EndpointSettings:
-        return self.settings.endpoint
+        return self.context.settings.endpoint
 
     @property
     def digest(self) -> str:
@@ -101,7 +97,7 @@ class Prompted:
     @property
     def cache(self) -> Path:
         """The folder of its answers."""
-        return self.settings.folder / "endpoint-answers"
+        return self.context.settings.folder / "endpoint-answers"
 
     @property
     def _shots(self) -> int:
@@ -119,15 +115,15 @@ class Prompted:
         label_log_probabilities : Tensor of shape (texts, labels), or None for NLG
             0 for the label that was given and minus infinity for the others: as a soft label, that label alone.
         """
-        task, instruction = self.task, self.task.template.instruction
-        shots = draw_shots(task.gold(self.budget), self._shots, seed_for(self.settings, task.name, "shots"), task.labels)
+        task, settings = self.context.task, self.context.settings
+        shots = draw_shots(self.context.gold, self._shots, seed_for(settings, task.name, "shots"), task.labels)
         unknown = [math.nan] * len(texts)
         if task.kind == "classification":
-            outputs = classify(texts, task.labels, shots, instruction, self.server, self.cache, seed=self.settings.seed)
+            outputs = classify(texts, task.labels, shots, task.template.instruction, self.server, self.cache, seed=settings.seed)
             scores = [[0.0 if label == output else -math.inf for label in task.labels] for output in outputs]
             return outputs, unknown, torch.tensor(scores).reshape(len(texts), len(task.labels))
-        return realise(texts, shots, instruction, self.server, self.cache, max_tokens=self.settings.annotate.max_new_tokens,
-                       seed=self.settings.seed), unknown, None
+        return realise(texts, shots, task.template.instruction, self.server, self.cache, max_tokens=settings.annotate.max_new_tokens,
+                       seed=settings.seed), unknown, None
 
     def pairs(self, number: int) -> pd.DataFrame:
         """New pairs, as many for each label, several to a request; each request shows other gold examples.
@@ -138,12 +134,12 @@ class Prompted:
             One row a pair asked for, labels in turn: text; sampled, its output, None if the answer or this pair of it cannot
             be read; log_probability, NaN; finished, False if the answer ended before it came to this pair.
         """
-        chosen, labels = self.settings.generate, self.task.labels or ("",)
+        chosen, labels = self.context.settings.generate, self.context.task.labels or ("",)
         wanted = [labels[place % len(labels)] for place in range(number)]
         asked = [(label, min(PAIRS_AT_ONCE, count - start)) for label, count in Counter(wanted).items()
                  for start in range(0, count, PAIRS_AT_ONCE)]
-        first = seed_for(self.settings, self.task.name, self.budget, "sample")
-        item = {"type": "string"} if self.task.labels else _object(text={"type": "string"}, output={"type": "string"})
+        first = self.context.seed("sample")
+        item = {"type": "string"} if self.context.task.labels else _object(text={"type": "string"}, output={"type": "string"})
         said = answer([self._request(label, count, first + place) for place, (label, count) in enumerate(asked)], self.server,
                       self.cache, max_tokens=PAIRS_AT_ONCE * (chosen.max_new_tokens + JSON_TOKENS),
                       seed=range(first, first + len(asked)), temperature=chosen.temperature,
@@ -157,15 +153,15 @@ class Prompted:
         return pd.DataFrame([next(turns[label]) for label in wanted], columns=["text", "sampled", "log_probability", "finished"])
 
     def _request(self, label: str, count: int, seed: int) -> list[Message]:
-        gold = [example for example in self.task.gold(self.budget) if label in ("", example.target)]
+        gold = [example for example in self.context.gold if label in ("", example.target)]
         shown = random.Random(seed).sample(gold, min(self._shots, len(gold)))
         examples = [example.text if label else {"text": example.text, "output": example.target} for example in shown]
         form = {"examples": ["…"] if label else [{"text": "…", "output": "…"}]}
-        lines = [f"All of them have the {self.task.template.output}: {label}"] if label else []
+        lines = [f"All of them have the {self.context.task.template.output}: {label}"] if label else []
         lines += [f"The data set has these:\n{json.dumps({'examples': examples}, ensure_ascii=False)}"] if examples else []
         lines += [f"Write {count} new ones, of the same kind and length, that differ from these and from each other.",
                   f"Answer with JSON and nothing else: {json.dumps(form, ensure_ascii=False)}"]
-        instruction = f"You write examples for a data set. Its task: {self.task.template.instruction}"
+        instruction = f"You write examples for a data set. Its task: {self.context.task.template.instruction}"
         return [{"role": "system", "content": instruction}, {"role": "user", "content": "\n".join(lines)}]
 
     def _pair(self, label: str, example: Any) -> tuple[str, str | None, float, bool]:
@@ -173,7 +169,7 @@ class Prompted:
         if not isinstance(given, dict) or not all(isinstance(given.get(name), str) for name in ("text", "output")):
             return "", None, math.nan, True
         text, output = (" ".join(given[name].split()) for name in ("text", "output"))
-        return splits.cut(text, self.settings.max_characters) if label else text, output, math.nan, True
+        return splits.cut(text, self.context.settings.max_characters) if label else text, output, math.nan, True
 
 
 def answer(prompts: Sequence[list[Message]], endpoint: EndpointSettings, cache_dir: str | Path, *, max_tokens: int = 128,

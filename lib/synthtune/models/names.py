@@ -117,6 +117,12 @@ def find(name: str) -> Asset | HubModel | Path:
                      "Hugging Face hub (owner/name), would do as well.")
 
 
+def no_text_student(name: str, model_type: str, task: str) -> AssetError:
+    """What is said of a student that cannot generate text, named for a task that wants text."""
+    return AssetError(f"students.model: {name} ({model_type}) does not write texts, and {task} needs a student that "
+                      "does: name a seq2seq model (BART, T5, mBART, Pegasus) or a BERT encoder.")
+
+
 def _folder(name: str) -> Path:
     return started_in() / Path(name).expanduser()
 

@@ -29,19 +29,8 @@ _loaded: list[tuple[weakref.ref, int, Any]] = []
 
 
 def decode(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_size: int, temperature: float, top_p: float,
-          seed: int, stop: str | None, done: Callable[[int], object]) -> tuple[list[list[int]], list[float], list[bool]]:
-    """Tokens that follow each row, their log-probabilities summed, and whether each ended by itself.
-
-    Parameters
-    ----------
-    lm : LanguageModel
-        With its whole vocabulary.
-    rows : list of list of int
-        Token ids of the prompts.
-    max_new_tokens, batch_size, temperature, top_p, seed, stop
-        As for `decoding.decode`. A token that holds the stop text ends a continuation also where it is its first.
-    done : callable
-        Called with a number of rows that are finished.
+           seed: int, stop: str | None, done: Callable[[int], object]) -> tuple[list[list[int]], list[float], list[bool]]:
+    """The same as `continuous.decode`, by vLLM.
 
     Raises
     ------

@@ -28,9 +28,8 @@ from dataclasses import dataclass, replace
 
 from synthtune import tasks
 from synthtune.conditions import FULL, GOLD
-from synthtune.errors import AssetError
 from synthtune.experiment import cells_given
-from synthtune.models import assets
+from synthtune.models import assets, names
 from synthtune.number_format import BYTES
 from synthtune.scale.devices import Device
 from synthtune.scale.model_cost import (
@@ -442,8 +441,7 @@ class Students(Stage):
             return model_of(chosen.model, "classifier", classifies)
         model_type = assets.architecture(chosen.model)["model_type"]
         if not self.whole and model_type != "bert":
-            raise AssetError(f"students.model: {chosen.model} ({model_type}) does not write texts, and {self.task} needs a student that "
-                             "does: name a seq2seq model (BART, T5, mBART, Pegasus) or a BERT encoder.")
+            raise names.no_text_student(chosen.model, model_type, self.task)
         return model_of(chosen.model, "seq2seq student", 2, chosen.encoder_layers, chosen.decoder_layers)
 
     def count_work(self) -> None:

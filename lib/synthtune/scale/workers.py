@@ -94,14 +94,15 @@ class Shards:
         """All of them, in their order."""
         return pd.concat([pd.read_parquet(self._path(number)) for number in range(len(self.parts))], ignore_index=True)
 
-    def remove(self) -> None:
-        """Remove them, once their union is kept, and those of other settings that a killed run has left."""
-        what = self.folder.name.rpartition("-")[0]
-        for folder in self.folder.parent.glob(f"{what}-????????????"):
-            shutil.rmtree(folder, ignore_errors=True)
-
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.parquet"
+
+
+def remove_shards(place: Path, *names: str) -> None:
+    """Remove shards of these names once their union is kept, and those of other settings that a killed run has left."""
+    for name in names:
+        for folder in place.glob(f"{name}-????????????"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def number_of(processes: int | None) -> int:
