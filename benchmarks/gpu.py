@@ -18,6 +18,7 @@ for LoRA is half as large again at the same speed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import gc
 import importlib.util
@@ -36,11 +37,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pandas as pd
 import torch
+from peft.helpers import disable_input_dtype_casting
 from synthtune import settings
 from synthtune.files import atomic_path
 from synthtune.models import assets, decoding, fine_tuning, scoring, vllm_engine
 from synthtune.models.language_model import LanguageModel
-from synthtune.scale import model_cost, planner, stage_cost
+from synthtune.scale import devices, model_cost, planner, stage_cost
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from torch.nn import functional
@@ -111,10 +113,10 @@ class Bench:
         if self.device.type == "cpu":
             return "cpu"
         said, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / GIB
-        fits = [name for name in planner.DEVICES if name.rpartition(" ")[0] in said]
+        fits = [name for name in devices.DEVICES if name.rpartition(" ")[0] in said]
         if not fits:
-            sys.exit(f"{said} is not in planner.DEVICES: add its data sheet's numbers there.")
-        return min(fits, key=lambda name: abs(planner.DEVICES[name].memory - memory))
+            sys.exit(f"{said} is not in devices.DEVICES: add its data sheet's numbers there.")
+        return min(fits, key=lambda name: abs(devices.DEVICES[name].memory - memory))
 
     def measure(self, row: Row, run: Callable[[], tuple[float, float | None]], seconds: float = CASE_SECONDS) -> None:
         """Run one case, which gives its rate and its share of the chip's peak, and which makes the model if none is there.
@@ -314,7 +316,7 @@ def the_teacher(bench: Bench) -> None:
         module = fine_tuning.TargetLoss(made()).to(device).train()
         return module, torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
 
-    for way in ("kept", "checkpointed"):
+    for way in ("kept", "kept, adapters multiplied in bfloat16", "checkpointed"):
         kept = model_cost.activation_bytes(shape.decoder, layers, number, bench.bytes, rank, shape.norms, way == "checkpointed")
         again, logits = 0, 12 * shape.vocabulary * number
         if way == "checkpointed":
@@ -327,7 +329,11 @@ def the_teacher(bench: Bench) -> None:
                 made().activation_checkpointing_enable({"use_reentrant": False})
                 module.at_once = model_cost.LOGITS_AT_ONCE
             tokens = torch.randint(0, 256, (size.batch, size.length), device=device)
-            seconds = steps(bench, module, optimizer, lambda: module(tokens, tokens) / number)
+            with contextlib.ExitStack() as computing:
+                if "multiplied" in way:  # instead of peft's way: inputs copied to float32, and results back
+                    computing.enter_context(disable_input_dtype_casting(made()))
+                    computing.enter_context(torch.autocast(device.type, torch.bfloat16))
+                seconds = steps(bench, module, optimizer, lambda: module(tokens, tokens) / number)
             return number / seconds, flops / seconds / peak
 
         bench.measure(Row("teacher, LoRA training", f"activations {way}, {size.batch} × {size.length} tokens",

@@ -187,7 +187,7 @@ class EndpointSettings(_Section):
 class PlanSettings(_Section):
     """What `synthtune.scale.planner` assumes of the machines; no result depends on it."""
 
-    gpu: str = Field("cpu", description="kind of GPU, a name in planner.DEVICES; cpu is this machine's processor")
+    gpu: str = Field("cpu", description="kind of GPU, a name in scale/devices.py; cpu is this machine's processor")
     gpus: int | None = Field(None, ge=1, description="how many there are; as many as the largest stage needs if null")
     price: float | None = Field(None, ge=0, description="US dollars for an hour of one; cost_per_hour if null")
     micro_batch: int | None = Field(

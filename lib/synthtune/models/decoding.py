@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
 from synthtune.errors import StageError
 from synthtune.models import continuous, placement, vllm_engine
@@ -18,6 +19,37 @@ Engine = Literal["batches", "continuous", "vllm"]
 
 NUCLEUS_CANDIDATES = 2048
 """The nucleus is looked for among this many likeliest tokens; where they hold too little mass, among all tokens."""
+
+
+class _Roomy(DynamicLayer):
+    """Cached keys and values with room for tokens to come.
+
+    Its base class copies all of them for each token: a quarter of the time of decoding on a processor, and nearly half of a GPU's.
+    """
+
+    room = 16
+    _whole: tuple[torch.Tensor, ...] = ()
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add the states of new tokens, (batch, heads, tokens, size each); all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        past, new = self.get_seq_length(), (key_states, value_states)
+        end = past + key_states.shape[-2]
+        if not self._whole or end > self._whole[0].shape[-2]:
+            self._whole = tuple(each.new_empty(*each.shape[:-2], end + self.room, each.shape[-1]) for each in new)
+            if past:
+                for whole, kept in zip(self._whole, (self.keys, self.values), strict=True):
+                    whole[..., :past, :] = kept
+        for whole, states in zip(self._whole, new, strict=True):
+            whole[..., past:end, :] = states
+        self.keys, self.values = (whole[..., :end, :] for whole in self._whole)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep some rows only."""
+        super().batch_select_indices(indices)
+        self._whole = ()
 
 
 def decode(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix: str = "", batch_size: int = 64,
@@ -106,7 +138,7 @@ def _in_batches(lm: LanguageModel, common: list[int], rows: list[list[int]], max
     sums, finished = [0.0] * len(rows), [False] * len(rows)
     for batch in by_length(rows, batch_size):
         ids, mask = padded([rows[index] for index in batch], lm.end, left=True)
-        cache = DynamicCache()
+        cache = Cache(layer_class_to_replicate=_Roomy)
         if shared:
             for number, layer in enumerate(shared.layers):
                 cache.update(layer.keys.expand(len(batch), -1, -1, -1), layer.values.expand(len(batch), -1, -1, -1), number)

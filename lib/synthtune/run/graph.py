@@ -135,7 +135,7 @@ class Run:
     def print_plan(self) -> None:
         """List what would run and what would be reused."""
         pending = set(self.pending())
-        print(f"{len(pending)} of {len(self.jobs)} notebooks would run, {self.settings.jobs} at a time:")
+        print(f"{len(pending)} of {len(self.jobs)} notebooks would run, {self.division.jobs} at a time:")
         for job in self.jobs:
             print(f"  {'run  ' if job in pending else 'reuse'}  {self.label(job)}")
 
