@@ -238,3 +238,14 @@ def test_publish_executes_what_no_run_executes(repository, monkeypatch):
     monkeypatch.setattr(publish.notebook_runner, "run", run)
     publish.publish(repository / "runs" / "laptop", repository)
     assert asked == [{"run_dir": str(repository / "runs" / "laptop")}]
+
+
+def test_the_figures_of_another_profile_have_a_folder_of_their_own_and_keep_it(repository):
+    source = repository / "notebooks" / "02_annotate.ipynb"
+    before = source.read_bytes()
+    publish.publish(repository / "runs" / "laptop", repository, "public")
+    assert source.read_bytes() == before
+    assert [path.name for path in (repository / "figures").iterdir()] == ["public"]
+    publish.publish(repository / "runs" / "laptop", repository)
+    assert {str(path.relative_to(repository / "figures")) for path in (repository / "figures").rglob("*.html")} == {
+        "report.html", "public/report.html"}

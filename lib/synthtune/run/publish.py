@@ -1,6 +1,7 @@
 """Copy the results of a finished run into the repository: `figures/`, and the outputs of `notebooks/`.
 
     python -m synthtune.run.publish runs/laptop
+    python -m synthtune.run.publish runs/public --folder public    # figures/public alone
 
 Executed notebooks of a run have injected parameters and a history. Only their outputs are copied, into the notebooks of
 the repository, whose prose may have changed since. The tour, which no run executes, is executed here. Publishing is
@@ -38,7 +39,7 @@ DECIDED = re.compile(r"(number_format|\w+\.processes)=")
 """Settings that a run decides for its machine and hands to its notebooks; its results say in which format they were computed."""
 
 
-def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
+def publish(run_dir: str | Path, root: str | Path = ROOT, folder: str = "") -> list[Path]:
     """Copy a run's figures to `figures/` and its outputs into `notebooks/`, after checking all of them.
 
     Parameters
@@ -47,6 +48,8 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
         Folder of a finished run of the profile that the notebooks name in their parameters.
     root : path
         The repository.
+    folder : str
+        Folder of `figures/` that gets the figures, for a run of another profile; the notebooks are left as they are.
 
     Returns
     -------
@@ -67,19 +70,21 @@ def publish(run_dir: str | Path, root: str | Path = ROOT) -> list[Path]:
     for path in sorted(figures.iterdir()):
         if path.suffix in TEXTS:
             _refuse_paths(path.read_text("utf-8"), forbidden, f"figures/{path.name}")
-    shown = {}
-    for path in sorted((root / "notebooks").glob("*.ipynb")):
+    shown, target = {}, root / "figures" / folder
+    for path in [] if folder else sorted((root / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         shown[path] = with_outputs(notebook, _executed(path, notebook, run_dir), path.name)
         _refuse_paths(nbformat.writes(shown[path]), forbidden, path.name)
-    with atomic_path(root / "figures") as temporary:
+    with atomic_path(target) as temporary:
         shutil.copytree(figures, temporary)
+        for other in filter(Path.is_dir, target.glob("*")):  # of other profiles
+            shutil.copytree(other, temporary / other.name)
     for path, notebook in shown.items():
         when = path.stat()
         with atomic_path(path) as temporary:
             nbformat.write(notebook, temporary)
             os.utime(temporary, ns=(when.st_atime_ns, when.st_mtime_ns))
-    return [root / "figures", *shown]
+    return [target, *shown]
 
 
 def machine_paths(run_dir: Path, root: Path) -> list[str]:
@@ -160,10 +165,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit status is 0, 1 (refused) or 2 (bad usage)."""
     parser = argparse.ArgumentParser(prog="python -m synthtune.run.publish", description=__doc__.splitlines()[0])
     parser.add_argument("run_dir", type=Path, help="folder of a finished run, for example runs/laptop")
+    parser.add_argument("--folder", default="", metavar="NAME", help="put the figures into figures/NAME, and leave the notebooks alone")
     chosen = parser.parse_args(arguments)
 
     def do() -> None:
-        for path in publish(chosen.run_dir):
+        for path in publish(chosen.run_dir, folder=chosen.folder):
             print(f"wrote {path.relative_to(ROOT)}")
 
     return exit_status(do)
