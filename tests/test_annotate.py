@@ -16,6 +16,7 @@ from synthtune.files import read_json
 from synthtune.run import notebook_runner
 
 
+@pytest.mark.slow
 def test_true_outputs_are_never_read(study, tiny, tmp_path):
     """The proof: with every true output but gold's behind an alarm, or wrong, the same bytes are written."""
     wanted = (study.folder / "annotated.parquet").read_bytes()
@@ -46,6 +47,7 @@ def test_texts_are_written_from_inputs_alone(lm, tiny, tmp_path):
     assert report["metric"] == "bleu" and report["n"] == 5 and 0 <= report["value"] < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tweets", "webnlg"])
 def test_where_every_input_has_its_label_nothing_is_annotated(tmp_path, name):
     """The largest budget of the paper is the whole pool: its notebook runs, and students do without annotations there."""
@@ -77,6 +79,7 @@ def test_values_left_out(study, name, text, output, left_out):
     assert replace(study.task, name=name).missing_slots(text, output) == left_out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["webnlg", "sgd"])
 def test_our_own_corpora_leave_nothing_out(tiny, tmp_path, name):
     task = tasks.load(name, tiny(tmp_path))

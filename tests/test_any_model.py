@@ -160,6 +160,7 @@ def test_a_teacher(tiny, tmp_path, monkeypatch, name):
     assert model_cost.model_of(settings.teacher.model, "teacher").parameters == lm.model.num_parameters()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_classifier(tiny, tmp_path, name):
     save(tmp_path / "own", name, ENCODERS[name], "Model", "<s> $A </s>", bos_token="<s>", cls_token="<s>", sep_token="</s>", mask_token="<mask>")
@@ -189,6 +190,7 @@ def test_a_classifier(tiny, tmp_path, name):
     np.testing.assert_allclose(torch.tensor(logits).log_softmax(-1), sure[:3], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEQ2SEQ)
 def test_a_seq2seq_student(tiny, tmp_path, name):
     start = {} if name == "MBart" else {"decoder_start_token_id": 1 if name in ("T5", "Pegasus") else 2}

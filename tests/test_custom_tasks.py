@@ -18,6 +18,8 @@ from synthtune.errors import CorpusError, RowsError, SettingsError
 from synthtune.scale import planner
 from test_any_model import ENCODERS, GROUPED, save
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TINY = {"budgets": [16], "pool_size": 60, "test_size": 20, "dev_size": 10, "nlg_test_size": 10, "max_characters": 120,
         "teacher.epochs": 1, "teacher.frozen_layers": 28, "teacher.test_examples": 10, "annotate.inputs": 10, "annotate.max_new_tokens": 8,

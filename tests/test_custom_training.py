@@ -37,6 +37,8 @@ from synthtune.settings import load
 from synthtune.tasks import splits
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
+pytestmark = pytest.mark.slow
+
 FEW = ["annotate.inputs=16", "generate.pairs=14", "generate.max_new_tokens=32", "students.steps=4",
        "custom.passes=1", "teacher.epochs=1", "figures.resamples=200", "threads=1"]
 PRODUCTS = ["report.html", "predictions.csv", "to_label.csv", "model/model.safetensors", "model/README.md",

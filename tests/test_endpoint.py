@@ -69,6 +69,7 @@ def transformers_serve(model: str, folder):
             server.wait(30)
 
 
+@pytest.mark.slow
 def test_a_real_server_answers_and_the_cache_outlives_it(tmp_path, monkeypatch):
     monkeypatch.setattr(endpoint, "RETRIES", 0)
     model = str(assets.model_path("smollm2-135m-instruct"))

@@ -42,11 +42,13 @@ def measured(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_every_case_is_measured_beside_what_was_planned(measured):
     table = measured()
     assert table["note"].isna().all() and (table["rate"] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_is_a_row_that_says_so(measured, monkeypatch):
     for kind in (AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification):
         make = kind.from_config

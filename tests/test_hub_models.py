@@ -159,6 +159,7 @@ def trained(adapter):
     return load_file(adapter.folder / fine_tuning.WEIGHTS["lora" if (adapter.folder / "adapter_config.json").exists() else "full"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number_format", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_that_share_a_neox_train_what_one_does_that_holds_it(neox, tmp_path, method, number_format):
@@ -197,6 +198,7 @@ def test_two_processes_that_share_a_neox_train_what_one_does_that_holds_it(neox,
     assert any("dense_h_to_4h" in name for name in changed) and ("gpt_neox.embed_in.weight" in changed) == (method == "full")
 
 
+@pytest.mark.slow
 def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, tmp_path, kill_when):
     changes = {"teacher.processes": 2, "teacher.sharding": "sharded", "teacher.epochs": 20, "teacher.checkpoint_steps": 7,
                "teacher.lora_dropout": 0.1}
@@ -218,6 +220,7 @@ def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, 
     assert not list(tmp_path.rglob("*-training"))
 
 
+@pytest.mark.slow
 def test_two_machines_share_a_neox_from_the_shell(neox, tmp_path):
     """Two launchers of one process each, as accelerate starts on every machine of a cluster."""
     settings = neox(tmp_path / "run", **{"teacher.sharding": "sharded", "teacher.epochs": 1})
@@ -257,6 +260,7 @@ def test_roberta_and_bart_students(paper, monkeypatch, name, model, metric):
     assert again.equals(table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tweets", "webnlg"])
 def test_students_of_the_paper_are_saved_whole(paper, monkeypatch, tmp_path, name):
     monkeypatch.delenv("SYNTHTUNE_CACHE")
@@ -433,6 +437,7 @@ def ask(hub, folder, expression="assets.model_path('bart-large')", **variables):
     return done.stdout.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_model_is_downloaded_without_its_pickles_and_a_broken_download_is_tried_again(hub, tmp_path):
     hub.breaks = 1
     folder = Path(ask(hub, tmp_path))
@@ -503,6 +508,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         self.wfile.write(page)
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_one_sentence(hub, tmp_path):
     """However the client tells it; it tries for some twenty seconds, so all at once."""
     hub.silent = True
@@ -528,6 +534,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(hub, tmp_path):
         assert reason in said and "Run again to go on with what is there, or copy" in said, (name, said)
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_lost_while_it_sends_is_one_sentence(hub, tmp_path):
     hub.breaks, hub.silent_after = 1, True
     assert ask(hub, tmp_path).startswith("ERROR Cannot download 'bart-large' (facebook/bart-large on")
@@ -564,6 +571,7 @@ def write_public(root):
         (root / "rte" / file).write_text("\n".join(lines) + "\n", "utf-8")
 
 
+@pytest.mark.slow
 def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tmp_path, monkeypatch):
     """Every notebook of the profile `paper`: the teacher's layers shared by two processes, the other stages' work as well."""
     monkeypatch.delenv("SYNTHTUNE_CACHE")

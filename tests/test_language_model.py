@@ -89,6 +89,7 @@ needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason
 ENGINES = pytest.mark.parametrize("engine", ["batches", "continuous", pytest.param("vllm", marks=needs_vllm)])
 
 
+@pytest.mark.slow
 @ENGINES
 @pytest.mark.parametrize("size", [2, 64])
 def test_greedy_writing_is_that_of_transformers(lm, plain, size, engine):
@@ -144,6 +145,7 @@ def test_writing_stops_at_a_text(lm, engine):
     assert count and sums[0] < 0
 
 
+@pytest.mark.slow
 @ENGINES
 def test_sampling_is_fixed_by_its_seed(lm, engine):
     def sampled(seed):
@@ -174,6 +176,7 @@ def sampled_rows(logits, temperature, top_p, generator):
     return decoding._sample(logits, logits.logsumexp(-1, keepdim=True), temperature, top_p, generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "temperature", "top_p"),
     [

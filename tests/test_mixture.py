@@ -56,6 +56,7 @@ def test_a_weight_of_one_leaves_the_teachers_labels(opinions, tiny, tmp_path):
     assert set(found["output"]) == {task.labels[0]} and np.exp(found["log_probability"]).round(6).unique() == [0.7]
 
 
+@pytest.mark.slow
 def test_stages_take_the_mixtures_labels_and_students_learn_them(study, tiny, tmp_path):
     """Real models: the distribution in the tables is the mixture of the teacher's and the students', for both routes."""
     settings = tiny(tmp_path, **MIXED).check("tweets")

@@ -111,6 +111,7 @@ def test_a_notebook_is_executed_with_its_parameters_and_its_cost_is_recorded(ben
     assert bench.left() == []
 
 
+@pytest.mark.slow
 def test_errors_of_ours_are_the_sentence_alone_and_others_name_the_cell(bench):
     status, said = bench.run(
         "x = 1",

@@ -13,6 +13,8 @@ import pytest
 from conftest import TINY
 from synthtune.conditions import CONDITIONS, FULL, HARD, PROMPTED
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PLAN = {**TINY, "tasks": ["tweets"], "budgets": [32], "jobs": 2, "figures.resamples": 100}
 NOTEBOOKS = [

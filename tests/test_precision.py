@@ -18,6 +18,8 @@ from synthtune.models import assets, fine_tuning, language_model, students
 from test_hub_models import save, snapshot
 from transformers import AutoModel, AutoModelForSeq2SeqLM
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):

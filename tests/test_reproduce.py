@@ -13,6 +13,8 @@ import nbformat
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 # A stand-in for every stage: writes the files the real notebook promises, and behaves as a control file tells

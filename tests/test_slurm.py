@@ -18,6 +18,8 @@ from synthtune.scale import cluster, planner
 from test_pipeline import NOTEBOOKS, start
 from test_reproduce import Study
 
+pytestmark = pytest.mark.slow
+
 CONFIGURATION = """
 ClusterName=synthtune
 SlurmctldHost=localhost(127.0.0.1)

@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from synthtune import number_format
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "speed.py"
 
 
+@pytest.mark.slow
 def test_every_comparison_runs_and_both_sides_agree():
     written = [path.read_bytes() for path in sorted(FILE.parent.glob("speed.*"))]
     done = subprocess.run([sys.executable, str(FILE), "--quick"], capture_output=True, text=True)

@@ -263,6 +263,7 @@ def scores(task, settings):
     return task.score(list(task.test), bench_of_task.predict(trained, [example.text for example in task.test])[0])
 
 
+@pytest.mark.slow
 def test_a_classifier_learns(bench):
     changes = {"students.learning_rate": 3e-4, "students.frozen_layers": 4, "students.batch_size": 16}
     task, settings = bench("tweets", **changes, **{"students.steps": 25})
@@ -291,6 +292,7 @@ RUN = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tweets", "webnlg"])
 def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, bench, fitted, name):
     _, whole, weights = uninterrupted(name)

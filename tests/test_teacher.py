@@ -83,6 +83,7 @@ def test_an_adapter_is_kept_as_safetensors_with_its_settings(study):
         assert layers == {str(number) for number in range(15, 30)}  # the lowest 15 of 30 are frozen
 
 
+@pytest.mark.slow
 def test_the_generator_learns_and_writes_with_the_commonest_tokens_and_those_of_gold(study, lm, tiny, tmp_path):
 
     settings = tiny(tmp_path, **{"teacher.vocabulary": 2048, "teacher.epochs": 2})
@@ -123,6 +124,7 @@ def test_a_changed_setting_trains_again(study, lm, copied, monkeypatch, change):
     assert len(trained) == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_adapter_is_trained_again_and_is_the_same(study, lm, copied):
     settings = copied()
     folder = teacher.adapter_folder(Context.of(study.task, settings, study.budget), "annotate")
@@ -147,6 +149,7 @@ def test_an_interrupted_training_leaves_no_adapter(study, lm, tiny, tmp_path, mo
     assert not list(tmp_path.rglob("*adapter*"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_adapter_as_one_from_gold_alone(lm, tiny, tmp_path):
     """Nine examples in batches of four: the last batch has one, so the second process has none there."""
     changes = {"budgets": [9], "teacher.batch_size": 4, "teacher.epochs": 2, "teacher.lora_dropout": 0.0}
@@ -180,6 +183,7 @@ def test_two_processes_train_the_same_adapter_as_one_from_gold_alone(lm, tiny, t
     assert read_json(launched.folder / "settings.json")["processes"] == 2 and launched.digest == together.digest
 
 
+@pytest.mark.slow
 def test_a_failing_process_is_one_sentence(study, lm, copied):
     settings = copied(**{"teacher.processes": 2, "teacher.model": "no-such-model"})
     with pytest.raises(StageError) as caught:
@@ -236,6 +240,7 @@ def test_a_long_text_is_cut_and_not_what_asks_for_the_output(study, lm, tiny, tm
     assert teacher._cut_prompt(lm, study.task, "short", 64) == "Tweet: short\nSentiment:"
 
 
+@pytest.mark.slow
 def test_prompts_are_turns_of_a_chat_on_demand(study, lm, tiny, tmp_path):
     context = Context.of(study.task, tiny(tmp_path, **{"teacher.prompts": "chat", "teacher.max_tokens": 80}), study.budget)
     ids, learned = teacher._encoded(lm, context, tasks.Example("1", "word " * 300, "positive"), "annotate")

@@ -18,6 +18,8 @@ from synthtune.models import language_model
 from synthtune.scale import workers
 from synthtune.scale.workers import Shards
 
+pytestmark = pytest.mark.slow
+
 SHARDS = {"annotate.shard_size": 11, "generate.shard_size": 9}
 TWO = {"annotate.processes": 2, "generate.processes": 2, "students.processes": 2}
 
