@@ -325,6 +325,17 @@ def test_verdicts(low, high, threshold, expected):
     assert claims.verdict(low, high, threshold) == expected
 
 
+def test_synthetic_examples_that_make_a_student_worse_replace_no_labels(laptop):
+    results = Results.read(*laptop)
+    scores = results.resampled["tweets"]
+    for cell in scores:
+        if cell[0] == 125 and cell[1] != GOLD:
+            scores[cell] = scores[125, GOLD, 0] - 5
+    checked = claims.claims(results)
+    [worth] = checked[(checked.claim == "g") & (checked["where"] == "Tweets")].to_dict("records")
+    assert (worth["value"], worth["low"], worth["high"]) == (125, 125, 125) and worth["verdict"] == "not decided"
+
+
 def test_claims(laptop):
     folder, settings = laptop
     checked = pd.read_csv(folder / "figures" / "claims.csv")

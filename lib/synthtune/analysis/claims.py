@@ -216,7 +216,8 @@ def _worth(results: Results, task: str, _: None) -> dict | None:
     def worth(*scores: np.ndarray) -> np.ndarray:
         # More labels never make a student worse; where they seem to, that is the spread of seeds.
         rising = np.maximum.accumulate(np.stack(scores[:-1]), axis=0)
-        return np.exp([np.interp(score, at, labels) for score, at in zip(scores[-1], rising.T, strict=True)])
+        found = np.exp([np.interp(score, at, labels) for score, at in zip(scores[-1], rising.T, strict=True)])
+        return np.where(scores[-1] > rising[0], found, budgets[0])  # no fewer labels were tried; exactly, for the verdict
 
     tried = [_headline(results, task, budgets[0], name) for name, condition in CONDITIONS.items() if condition.synthetic]
     scores = {cell: results.resampled[task][cell][0] for cell in tried if cell in results.resampled[task]}
