@@ -74,7 +74,7 @@ INTENTS = [f"{thing} {event}" for thing in ("card", "cash", "transfer", "top up"
 """77 label texts of two to six tokens, as many as BANKING77 has."""
 ALLOWED = {"float32": 1e-3, "bfloat16": 1.0}
 """Nats by which the two sides' scores of a label may differ: bfloat16 has three decimal digits."""
-STAGES = ("settings", "tasks", "teacher", "annotate", "generate", "student", "figures", "reproduce", "custom")
+STAGES = ("settings", "tasks", "teacher", "annotate", "generate", "student", "analysis.figures", "run.reproduce", "custom")
 
 
 FULL = SimpleNamespace(
@@ -640,9 +640,9 @@ def main() -> int:
     formats: list[NumberFormat] = ["float32", "bfloat16"] if number_format.of_machine() == "bfloat16" else ["float32"]
     laptop = settings_module.load("laptop")
     loaded = {name: tasks.load(name, laptop.check(name)) for name in ("webnlg", "sgd", "film_reviews", "reuters_r8")}
-    rows = [row for chosen in formats for row in in_own_process(comparisons, effort, chosen, loaded)]
-    modules = ("torch", "transformers", *[f"synthtune.{stage}" for stage in STAGES])[: 1 if given.quick else None]
+    modules = ("torch", "transformers", *[f"synthtune.{stage}" for stage in STAGES])
     imports = {module: import_seconds(module, effort.imports) for module in modules}
+    rows = [row for chosen in formats for row in in_own_process(comparisons, effort, chosen, loaded)]
     found = choice(effort)
     page = text(rows, formats, imports, found, time.perf_counter() - start)
     print(f"\n{page}")
