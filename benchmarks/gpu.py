@@ -42,7 +42,7 @@ from synthtune import settings
 from synthtune.files import atomic_path
 from synthtune.models import assets, decoding, fine_tuning, scoring, vllm_engine
 from synthtune.models.language_model import LanguageModel
-from synthtune.scale import devices, model_cost, planner, stage_cost
+from synthtune.scale import devices, model_cost, stage_cost
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from torch.nn import functional
@@ -106,7 +106,7 @@ class Bench:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         chosen = settings.load("paper", {"plan.gpu": self._name()})
-        self.plan, self.chip = chosen.plan, planner.device(chosen)
+        self.plan, self.chip = chosen.plan, devices.device(chosen)
         self.bytes = torch.finfo(self.dtype).bits // 8
 
     def _name(self) -> str:

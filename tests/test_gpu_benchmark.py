@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -20,12 +21,18 @@ PLANNED = ["predicted_rate", "limit_rate", "predicted_gib"]
 
 
 @pytest.fixture
-def measured(tmp_path, monkeypatch):
-    """Run it with tiny shapes; give its table, which has a row for every case."""
+def gpu(monkeypatch):
+    """The benchmark as a module."""
     specification = importlib.util.spec_from_file_location("gpu_benchmark", FILE)
-    gpu = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, "gpu_benchmark", gpu)
-    specification.loader.exec_module(gpu)
+    module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "gpu_benchmark", module)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def measured(gpu, tmp_path, monkeypatch):
+    """Run it with tiny shapes; give its table, which has a row for every case."""
 
     def run(**changes):
         for name, value in changes.items():
@@ -65,3 +72,13 @@ def test_a_model_that_does_not_fit_is_a_row_that_says_so(measured, monkeypatch):
 
 def test_what_comes_too_late_is_a_row_that_says_so(measured):
     assert set(measured(SECONDS=-1)["note"]) == {"not measured: time was up"}
+
+
+@pytest.mark.parametrize(("said", "gib", "chip"), [("NVIDIA H200", 139.8, "H200 141GB"), ("NVIDIA H100 80GB HBM3", 79.2, "H100 80GB"),
+                                                   ("NVIDIA A100-SXM4-40GB", 39.4, "A100 40GB")])
+def test_the_chip_is_found_by_its_name_and_memory(gpu, tmp_path, monkeypatch, said, gib, chip):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: said)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * gpu.GIB))
+    bench = gpu.Bench(gpu.TOY, tmp_path)
+    assert bench.plan.gpu == bench.chip.name == chip and bench.device.type == "cuda"

@@ -3,6 +3,7 @@ ends."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -165,6 +166,7 @@ def study(tmp_path):
 def test_a_run_a_second_run_and_a_changed_setting(study):
     said = study.command("--dry-run")
     assert "5 of 5 notebooks would run" in said and "run    02_annotate · tweets · budget 20" in said
+    assert re.search(r"would run, [1-9]\d* at a time:", said)
     assert not (study.runs / "settings.json").exists()
 
     said = study.command("--jobs", "2")

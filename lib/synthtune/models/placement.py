@@ -35,13 +35,13 @@ def to_device(model: PreTrainedModel) -> None:
     there = number_format.device()
     if there == "cpu" or model in _on_device:
         return
-    # cuDNN's attention makes a plan for each length of the cache: 1.6 ms of an H200's processor a layer and token, two thirds of
-    # the time of decoding (torch 2.11). PyTorch's own kernels make none.
-    torch.backends.cuda.enable_cudnn_sdp(False)
     if there == "mps":  # it shares the machine's memory: nobody has to leave
         model.to(there)
         _on_device[model] = None
         return
+    # cuDNN's attention makes a plan for each length of the cache: 1.6 ms of an H200's processor a layer and token, two thirds of
+    # the time of decoding (torch 2.11). PyTorch's own kernels make none.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     for leave in tuple(guests):  # each takes itself off the list
         leave()
     needed = ROOM * _bytes(model)
