@@ -1,12 +1,12 @@
 """125 labelled rows: what our small model reaches, side by side with what else a user could do with them.
 
-    benchmarks/custom_data --data-root DIR            # custom.md and custom.csv; DIR has rte/ and banking77/
+    benchmarks/custom_data --data-root DIR            # custom_data.md and .csv; DIR has rte/ and banking77/
     benchmarks/custom_data --only tweets --out DIR
 
 Every system of a task sees the same 125 rows, the same unlabelled inputs (their labels are not written to the files) and
 the same test rows. TF-IDF and logistic regression; SetFit on the same MiniLM, where that package is installed, on the gold rows
-and on gold and annotated ones (as many pairs in all); MiniLM fine-tuned on the gold rows; MiniLM self-trained: fine-tuned on gold and on its own labels for the unlabelled inputs that our
-teacher annotates; the teacher itself; and what `./run_all.sh --task` ships.
+and on gold and annotated ones (as many pairs in all); MiniLM fine-tuned on the gold rows; MiniLM self-trained: fine-tuned on gold and
+on its own labels for the unlabelled inputs that our teacher annotates; the teacher itself; and what `./run_all.sh --task` ships.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from synthtune import custom, experiment, settings, student, tasks, teacher
+from synthtune import custom, experiment, number_format, settings, student, tasks, teacher
 from synthtune.analysis import statistics
-from synthtune.conditions import GOLD
+from synthtune.conditions import CONDITIONS, GOLD
 from synthtune.context import Context
 from synthtune.custom import baselines, study
 from synthtune.custom.products import write_csv
 from synthtune.errors import SynthtuneError
+from synthtune.files import read_json, write_json
 from synthtune.models import assets, language_model
 from synthtune.progress import progress
 from synthtune.settings import TASKS
@@ -50,6 +51,7 @@ INTENTS = 15
 """Intents that BANKING77 is cut to, its commonest: of 77, 125 rows would have one or two of each."""
 SELF_TRAINED = "MiniLM, self-trained"
 SETFIT_MORE = "SetFit, gold and annotated"
+COLUMNS = ["task", "system", "accuracy", "low", "high", "shipped", "megabytes", "training seconds", "seconds per 1,000 texts"]
 NAMES = {GOLD: "MiniLM, gold alone", study.TEACHER: "teacher itself"}
 ABOUT = {
     "film_reviews": "Say whether the film review is positive or negative.",
@@ -100,9 +102,12 @@ def estimated(records: dict[int, np.ndarray], chosen: settings.Settings) -> stat
 
 
 def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
-    """One row a system: accuracy with its interval, size, seconds for 1,000 texts."""
+    """One row a system: accuracy with its interval, size, seconds of one training and for 1,000 texts.
+
+    The training seconds of what `./run_all.sh --task` makes are those of all it does: teacher, synthetic rows and every student.
+    """
     own = custom.read(rows_of(name, folder, data_root))
-    outcome = study.run(own, folder / "results")
+    outcome, ours = timed(lambda: study.run(own, folder / "results"))
     part, gold = outcome.whole, outcome.whole.task.gold(outcome.whole.budget)
     test = list(part.task.test)
     texts = [example.text for example in test]
@@ -111,8 +116,10 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
     pseudo = [item.text for item in part.task.unlabelled(part.budget)[: part.settings.annotate.inputs]]
     rows = [experiment.Row(example.text, example.target) for example in gold]
     records: dict[int, np.ndarray] = {}
+    training = {study.TEACHER: ours, **{condition: ours for condition in CONDITIONS if condition != GOLD}}
     for cell in progress(cells, desc="self-training", unit="seed"):
-        said, _ = bench.predict(bench.train(rows, cell), pseudo)
+        of_gold, training[GOLD] = timed(lambda cell=cell: bench.train(rows, cell))
+        said, _ = bench.predict(of_gold, pseudo)
         more = rows + [experiment.Row(text, output) for text, output in zip(pseudo, said, strict=True)]
         trained = bench.train(more, experiment.Cell(cell.budget, "self-trained", len(pseudo), cell.seed))
         outputs, _ = bench.predict(trained, texts)
@@ -128,7 +135,7 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
     annotator = teacher.with_adapter(lm, adapter)
     speed[study.TEACHER] = timed(lambda: teacher.answers(annotator, Context.of(part.task, part.settings), texts))[1]
     sizes[study.TEACHER] = sum(p.numel() * p.element_size() for p in annotator.model.parameters()) / 1e6
-    model = baselines.tfidf_model(gold)
+    model, training[baselines.TFIDF] = timed(lambda: baselines.tfidf_model(gold))
     speed[baselines.TFIDF] = timed(lambda: model.predict(texts))[1]
     sizes[baselines.TFIDF] = len(pickle.dumps(model)) / 1e6  # only measured: no pickle is stored
     by_setfit = {}
@@ -138,8 +145,8 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
         for system, trained_on in ((baselines.SETFIT, gold), (SETFIT_MORE, more)):
             answers = {}
             for cell in progress(cells, desc=system, unit="seed"):
-                fitted = baselines.setfit_model(trained_on, part.settings.model_copy(update={"seed": cell.seed}),
-                                                max(1, round(20 * len(gold) / len(trained_on))))
+                fitted, training[system] = timed(lambda cell=cell: baselines.setfit_model(
+                    trained_on, part.settings.model_copy(update={"seed": cell.seed}), max(1, round(20 * len(gold) / len(trained_on)))))
                 said, seconds = timed(lambda fitted=fitted: fitted.predict(texts))
                 speed[system], sizes[system] = seconds, size
                 answers[cell.seed] = np.array(part.task.score(test, [str(label) for label in said])["per_example"])
@@ -149,11 +156,12 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
         of = GOLD if row.system.startswith(GOLD) else row.system
         found.append({"task": name, "system": NAMES.get(row.system, row.system), "accuracy": row.value, "low": row.low,
                       "high": row.high, "shipped": row.system == outcome.winner, "megabytes": sizes.get(of),
+                      "training seconds": training.get(row.system),
                       "seconds per 1,000 texts": 1000 * speed[of] / len(texts) if of in speed else None})
     found.append({**next(row for row in found if row["system"] == NAMES[GOLD]), "system": SELF_TRAINED, "shipped": False,
-                  "accuracy": own_score.value, "low": own_score.low, "high": own_score.high})
+                  "training seconds": None, "accuracy": own_score.value, "low": own_score.low, "high": own_score.high})
     found += [{"task": name, "system": system, "accuracy": score.value, "low": score.low, "high": score.high, "shipped": False,
-               "megabytes": sizes[system], "seconds per 1,000 texts": 1000 * speed[system] / len(texts)}
+               "megabytes": sizes[system], "training seconds": training[system], "seconds per 1,000 texts": 1000 * speed[system] / len(texts)}
               for system, score in by_setfit.items()]
     return found
 
@@ -179,13 +187,16 @@ def markdown(table: pd.DataFrame) -> str:
             value = f"**{value}**" if row["accuracy"] == small["accuracy"].max() and system != NAMES[study.TEACHER] else value
             cells.append(f"{value}{' ◆' if row['shipped'] else ''} ({row['low']:.1f}–{row['high']:.1f})")
         lines.append(f"| {system} | " + " | ".join(cells) + " |")
-    costs = table.groupby("system", sort=False)[["megabytes", "seconds per 1,000 texts"]].median().dropna(how="all")
+    costs = table.groupby("system", sort=False)[["megabytes", "training seconds", "seconds per 1,000 texts"]].median().dropna(how="all")
 
     def shown(number: float, form: str) -> str:
         return "–" if np.isnan(number) else format(number, form)
 
-    lines += ["", "| system | size, MB | seconds for 1,000 texts (median of the tasks) |", "|---|---|---|",
-              *(f"| {system} | {shown(row.iloc[0], ',.1f')} | {shown(row.iloc[1], '.2f')} |" for system, row in costs.iterrows()), ""]
+    lines += ["", "Medians of the tasks. The seconds of training are one student's for MiniLM and SetFit; for what the teacher has part in, "
+              "they are all that `./run_all.sh --task` does: teacher, synthetic rows, and every student.", "",
+              "| system | size, MB | seconds of training | seconds for 1,000 texts |", "|---|---|---|---|",
+              *(f"| {system} | {shown(row.iloc[0], ',.1f')} | {shown(row.iloc[1], ',.0f')} | {shown(row.iloc[2], '.2f')} |"
+                for system, row in costs.iterrows()), "", f"Measured on {os.cpu_count()} cores of {number_format.device_name()}, in {number_format.of_machine()}.", ""]
     return "\n".join(lines)
 
 
@@ -197,12 +208,15 @@ def main(only: list[str], out: Path, data_root: Path | None, work: Path | None) 
         for name in progress(names, desc="tasks", unit="task"):
             folder = Path(work or place, name)
             folder.mkdir(parents=True, exist_ok=True)
-            found += measure(name, folder, data_root)
-            table = pd.DataFrame(found)
+            kept = folder / "measured.json"
+            if not kept.exists():
+                write_json(kept, measure(name, folder, data_root))
+            found += read_json(kept)
+            table = pd.DataFrame(found, columns=COLUMNS)
             out.mkdir(parents=True, exist_ok=True)
-            table.to_csv(out / "custom.csv", index=False, float_format="%.4f")
-            (out / "custom.md").write_text(markdown(table), "utf-8")
-    print((out / "custom.md").read_text("utf-8"))
+            table.to_csv(out / "custom_data.csv", index=False, float_format="%.4f")
+            (out / "custom_data.md").write_text(markdown(table), "utf-8")
+    print((out / "custom_data.md").read_text("utf-8"))
 
 
 if __name__ == "__main__":
@@ -210,7 +224,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", action="append", default=[], choices=list(ABOUT))
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--data-root", type=Path, help="folder with the official files of RTE and BANKING77, in rte/, banking77/")
-    parser.add_argument("--work", type=Path, help="folder that keeps what has been trained; a second run goes on from there")
+    parser.add_argument("--work", type=Path, help="folder that keeps what has been measured; a second run goes on from there")
     given = parser.parse_args()
     try:
         main(given.only, given.out, given.data_root, given.work)

@@ -298,8 +298,7 @@ def the_teacher(bench: Bench) -> None:
                    predicted_rate=new / planned_sampling.seconds(1), limit_rate=limit,
                    predicted_gib=planned_sampling.memory(planned_sampling.shape).total / GIB, note=note)
 
-    for how, write in (("our write, batches", functools.partial(ours, "batches")),
-                       ("our write, continuous batching", functools.partial(ours, "continuous")), ("plain generate", plain)):
+    for how, write in (("our write, batches", functools.partial(ours, "batches")), ("plain generate", plain)):
         bench.measure(sampling(how), functools.partial(sampled, write))
 
     number = size.batch * size.length

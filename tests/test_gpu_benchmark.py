@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 CASES = ["student, roberta-large: training", "student, bart-large: training", "teacher, scoring labels: 8 prompts",
-         "teacher, sampling: our write, batches", "teacher, sampling: our write, continuous batching",
-         "teacher, sampling: plain generate", "teacher, LoRA training: activations kept",
+         "teacher, sampling: our write, batches", "teacher, sampling: plain generate", "teacher, LoRA training: activations kept",
          "teacher, LoRA training: activations kept, adapters multiplied in bfloat16",
          "teacher, LoRA training: activations checkpointed",
          *(["teacher, sampling: our write, vLLM"] if importlib.util.find_spec("vllm") else [])]

@@ -86,7 +86,7 @@ def plain(lm):
 
 
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is no dependency: not installed")
-ENGINES = pytest.mark.parametrize("engine", ["batches", "continuous", pytest.param("vllm", marks=needs_vllm)])
+ENGINES = pytest.mark.parametrize("engine", ["batches", pytest.param("vllm", marks=needs_vllm)])
 
 
 @pytest.mark.slow

@@ -473,7 +473,7 @@ def test_every_change_that_is_advised_makes_the_stage_fit(changes):
 
 
 def test_where_one_gpu_does_not_hold_the_teacher_it_says_how_to_divide_them():
-    small = planner.plan(settings.load("paper", ["plan.gpu=A100 40GB", "generate.engine=continuous"]))
+    small = planner.plan(settings.load("paper", ["plan.gpu=A100 40GB", "generate.engine=vllm"]))
     count = int(small.table.loc[small.table["stage"].isin(planner.ANSWERING), "gpus_needed"].max())
     assert count > 1 and f"takes {count} GPUs" in small.advice[-1] and "generate.engine=batches" in small.advice[-1]
     batches = planner.plan(settings.load("paper", ["plan.gpu=A100 40GB"]))

@@ -127,8 +127,7 @@ class GenerateSettings(_Section):
     temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: sample among the likeliest tokens of this mass")
     batch_size: int = Field(160, ge=1, description="sequences decoded side by side")
-    engine: Literal["batches", "continuous", "vllm"] = Field(
-        "batches", description="one batch after another, or, for GPUs, transformers' continuous batching or vLLM")
+    engine: Literal["batches", "vllm"] = Field("batches", description="one batch after another, or, on a GPU, vLLM")
     processes: int | None = PROCESSES
     shard_size: int = Field(512, ge=1, description="pairs per shard, as for annotate")
     max_new_tokens: int = Field(40, ge=4, description="longest pair, in tokens")

@@ -9,12 +9,11 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from synthtune.errors import StageError
-from synthtune.models import continuous, placement, vllm_engine
+from synthtune.models import placement, vllm_engine
 from synthtune.models.language_model import LanguageModel, after_prefix, agree, by_length, next_logits, padded
 from synthtune.progress import progress
 
-Engine = Literal["batches", "continuous", "vllm"]
+Engine = Literal["batches", "vllm"]
 """What generates text; see `decode`."""
 
 NUCLEUS_CANDIDATES = 2048
@@ -76,8 +75,8 @@ def decode(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefi
     stop : str, optional
         A text that ends the continuation, besides the end token; neither is returned.
     engine : str
-        "batches": one batch after another, which a row leaves when it is done. "continuous": transformers' continuous
-        batching, where a row that waits takes its place. "vllm": the same with vLLM, if that is installed.
+        "batches": one batch after another, which a row leaves when it is done. "vllm": vLLM, if that is installed, where a
+        row that waits takes the place of one that is done.
     description : str
         What the progress bar says.
 
@@ -86,16 +85,14 @@ def decode(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefi
     texts : list of str
         Stripped of surrounding space.
     log_probabilities : list of float
-        Of the new tokens, summed: under the model itself (temperature 1, no nucleus), or, if they were sampled by
-        continuous batching, under what they were sampled from.
+        Of the new tokens, summed, under the model itself (temperature 1, no nucleus).
     finished : list of bool
         Whether the text ended by itself, and not at `max_new_tokens`.
 
     Raises
     ------
     StageError
-        If continuous batching gives up, or the model is on several GPUs, over which it does not work; if vLLM is not
-        installed, or fails.
+        If vLLM is not installed, or fails.
     """
     if engine != "vllm":
         placement.to_device(lm.model)
@@ -103,12 +100,7 @@ def decode(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefi
     chosen = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "temperature": temperature, "top_p": top_p,
               "seed": seed, "stop": stop}
     with progress(total=len(rows), desc=description, unit="text") as bar:
-        if engine == "continuous":
-            if placement.is_spread(lm.model):
-                raise StageError("generate.engine: transformers' continuous batching cannot decode with a model that is laid out "
-                                 "over several GPUs. Set generate.engine=batches, or use GPUs that hold it whole.")
-            new, sums, finished = continuous.decode(lm, [common + row for row in rows], **chosen, done=bar.update)
-        elif engine == "vllm":
+        if engine == "vllm":
             new, sums, finished = vllm_engine.decode(lm, [common + row for row in rows], **chosen, done=bar.update)
         else:
             plainly = {"max_new_tokens": 2, "batch_size": 2, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stop": None, "done": lambda _: 0}

@@ -121,11 +121,6 @@ def spread(model: PreTrainedModel, places: Mapping[str, Device]) -> None:
                    skip_keys=model._skip_keys_device_placement)
 
 
-def is_spread(model: PreTrainedModel) -> bool:
-    """Whether a model's layers are on several devices."""
-    return len({weight.device for weight in model.parameters()}) > 1
-
-
 def where(model: nn.Module) -> torch.device:
     """The device of a model's first weights."""
     return next(model.parameters()).device

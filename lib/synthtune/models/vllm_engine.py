@@ -13,13 +13,14 @@ import random
 import tempfile
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from synthtune.errors import StageError
 from synthtune.models import placement
-from synthtune.models.continuous import holding
 
 if TYPE_CHECKING:
     from synthtune.models.language_model import LanguageModel
@@ -30,7 +31,18 @@ _loaded: list[tuple[weakref.ref, int, Any]] = []
 
 def decode(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_size: int, temperature: float, top_p: float,
            seed: int, stop: str | None, done: Callable[[int], object]) -> tuple[list[list[int]], list[float], list[bool]]:
-    """The same as `continuous.decode`, by vLLM.
+    """Tokens that follow each row, their log-probabilities summed, and whether each ended by itself.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        With its whole vocabulary.
+    rows : list of list of int
+        Token ids of the prompts.
+    max_new_tokens, batch_size, temperature, top_p, seed, stop
+        As for `decoding.decode`. A token that holds the stop text ends a continuation also where it is its first.
+    done : callable
+        Called with a number of rows that are finished.
 
     Raises
     ------
@@ -44,7 +56,7 @@ def decode(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_
         return [], [], []
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # it would send them to its makers
-    ends = {lm.end, *(holding(lm.tokenizer, stop) if stop else ())}
+    ends = {lm.end, *(_holding(lm.tokenizer, stop) if stop else ())}
     seeds = random.Random(seed)  # one seed for all would draw equal texts after equal prompts
     new: list[list[int]] = [[] for _ in rows]
     sums, finished = [0.0] * len(rows), [False] * len(rows)
@@ -98,3 +110,10 @@ def close() -> None:
     while _loaded:
         _loaded.pop()[2].llm_engine.engine_core.shutdown()
         placement.guests.remove(close)
+
+
+@lru_cache(maxsize=4)
+def _holding(tokenizer: PreTrainedTokenizerBase, stop: str) -> frozenset[int]:
+    """Tokens whose text holds another."""
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return frozenset(token for token, text in enumerate(texts) if stop in text)
