@@ -149,7 +149,7 @@ def test_annotations_are_judged_afterwards(study):
     assert report["n"] == 40 and report["mean_logprob"] == pytest.approx(study.annotated["log_probability"].mean())
     assert {"task", "budget", "seconds", "model_digest", "data_digest", "settings_digest"} <= set(report)
 
-    bins = annotate.reliability(study.annotated, study.task, 32, bins=4)
+    bins = annotate.reliability(study.annotated, Context.of(study.task, study.settings, 32), bins=4)
     assert list(bins["n"]) == [10, 10, 10, 10] and bins["confidence"].is_monotonic_increasing
     assert (bins["accuracy"] * bins["n"]).sum() / 40 == pytest.approx(100 * right.mean())
     assert bins["confidence"].between(0.5, 1).all()

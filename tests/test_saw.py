@@ -5,6 +5,7 @@ import pytest
 from synthtune import tasks
 from synthtune.analysis import saw
 from synthtune.analysis.results import FINE_TUNED
+from synthtune.context import Context
 
 
 def test_teacher(study):
@@ -26,10 +27,11 @@ def test_annotation(study, surest_is_right):
     table["log_probability"] = [-0.01 * place for place in range(20)]
     right = [(place < 15) == surest_is_right for place in range(20)]
     table["output"] = [true[name] if yes else other[true[name]] for name, yes in zip(table["id"], right, strict=True)]
-    said = saw.annotation({"n": 20, "kept": 20, "value": 75.0}, table, study.task, study.budget).data
+    context = Context.of(study.task, study.settings, study.budget)
+    said = saw.annotation({"n": 20, "kept": 20, "value": 75.0}, table, context).data
     assert "Of 20 annotated texts 75.0 % have the true label" in said
     assert ("most confident 100 % are right" in said) == surest_is_right
-    assert "nothing was left" in saw.annotation({"n": 0}, table, study.task, study.budget).data
+    assert "nothing was left" in saw.annotation({"n": 0}, table, context).data
 
 
 def test_generation():

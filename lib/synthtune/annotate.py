@@ -143,7 +143,7 @@ def check(annotated: pd.DataFrame, lm: LanguageModel | Prompted, context: Contex
     return report
 
 
-def reliability(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) -> pd.DataFrame:
+def reliability(annotated: pd.DataFrame, context: Context, bins: int = 5) -> pd.DataFrame:
     """Accuracy of annotations by the teacher's own confidence, in bins of equal size.
 
     Returns
@@ -151,7 +151,7 @@ def reliability(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5)
     DataFrame
         Columns confidence (mean probability of the output in the bin), accuracy (percent), n.
     """
-    true = {example.id: example.target for example in task.pool[budget:]}
+    true = {example.id: example.target for example in context.task.pool[context.budget:]}
     table = pd.DataFrame({"confidence": np.exp(annotated["log_probability"]),
                           "accuracy": 100.0 * (annotated["output"] == annotated["id"].map(true))})
     groups = pd.qcut(table["confidence"].rank(method="first"), min(bins, len(table)), labels=False)

@@ -12,6 +12,7 @@ from synthtune import annotate, mixture
 from synthtune.analysis import statistics
 from synthtune.analysis.results import FINE_TUNED
 from synthtune.conditions import CONDITIONS, FULL, GOLD
+from synthtune.context import Context
 from synthtune.metrics import METRICS
 from synthtune.settings import Settings
 from synthtune.tasks import Task
@@ -41,16 +42,17 @@ def teacher(measured: pd.DataFrame, task: Task) -> Markdown:
     return _paragraph(said, f"The same model, prompted, reaches {shots} on the first {_examples(own.iloc[0], task)}.")
 
 
-def annotation(report: dict[str, Any], annotated: pd.DataFrame, task: Task, budget: int) -> Markdown:
+def annotation(report: dict[str, Any], annotated: pd.DataFrame, context: Context) -> Markdown:
     """Notebook 02: how good the annotations are. `report` is what `annotate.check` returns."""
     if not report["n"]:
         return _paragraph("The whole pool is gold: nothing was left to annotate.")
+    task = context.task
     if task.kind == "classification":
         said = f"Of {report['n']:,} annotated texts {report['value']:.1f} % have the true label."
         said += f" {mixture.sentence(report['annotator'])}" if "annotator" in report else ""
         if annotated["log_probability"].isna().any():
             return _paragraph(said)
-        right = annotate.reliability(annotated, task, budget)["accuracy"]
+        right = annotate.reliability(annotated, context)["accuracy"]
         least, most = right.iloc[0], right.iloc[-1]
         if most <= least:
             return _paragraph(said, "Its confidence does not tell right labels from wrong ones.")

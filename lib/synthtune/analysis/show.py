@@ -131,27 +131,27 @@ def words(texts: dict[str, pd.Series]) -> Image:
     return picture(figure, "Histograms of words in a text: " + ", ".join(lengths) + ".")
 
 
-def confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) -> Image:
+def confidence(annotated: pd.DataFrame, context: Context, bins: int = 5) -> Image:
     """Quality of annotations in groups of equal size, from the least to the most confident.
 
     Classification: accuracy against the mean probability of the chosen label, with the line on which they are
     equal (a reliability diagram). NLG: the task's metric against the mean log-probability per word, which has
     no such line.
     """
-    figure, axes = _small_axes()
+    task, (figure, axes) = context.task, _small_axes()
     if annotated["log_probability"].isna().all():
         why = "the model does not say how sure it is" if len(annotated) else "nothing was annotated: every input has its label"
         axes.set_title(why)
         return picture(figure, f"Empty: {why}.")
     if task.kind == "classification":
-        shown = annotate.reliability(annotated, task, budget, bins)
+        shown = annotate.reliability(annotated, context, bins)
         x, y = 100 * shown["confidence"], shown["accuracy"]
         low = min(x.min(), y.min()) - 3
         axes.plot([low, 100], [low, 100], color=GREY, linestyle=":", label="as sure as right")
         axes.legend(frameon=False)
         axes.set(xlabel="teacher's probability of its label (%)")
     else:
-        x, y = _quality_by_confidence(annotated, task, budget, bins)
+        x, y = _quality_by_confidence(annotated, context, bins)
         axes.set(xlabel="teacher's log-probability a word (nats)")
     axes.plot(x, y, color=BLUE, marker="o")
     metric = METRICS[task.metric]
@@ -159,15 +159,15 @@ def confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int = 5) 
     return picture(figure, f"{metric.title} of the annotations against the teacher's confidence in them.")
 
 
-def _quality_by_confidence(annotated: pd.DataFrame, task: Task, budget: int, bins: int) -> tuple[list[float], list[float]]:
+def _quality_by_confidence(annotated: pd.DataFrame, context: Context, bins: int) -> tuple[list[float], list[float]]:
     """Mean log-probability per word and the task's metric, in groups of equal size."""
-    true = {example.id: example for example in task.pool[budget:]}
+    true = {example.id: example for example in context.task.pool[context.budget:]}
     a_word = annotated["log_probability"] / annotated["output"].str.split().str.len().clip(lower=1)
     x, y = [], []
     for part in np.array_split(np.argsort(a_word.to_numpy()), min(bins, len(annotated))):
         rows = annotated.iloc[part]
         x.append(float(a_word.iloc[part].mean()))
-        y.append(task.score([true[name] for name in rows["id"]], list(rows["output"]))[task.metric])
+        y.append(context.task.score([true[name] for name in rows["id"]], list(rows["output"]))[task.metric])
     return x, y
 
 
