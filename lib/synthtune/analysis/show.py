@@ -167,7 +167,7 @@ def _quality_by_confidence(annotated: pd.DataFrame, context: Context, bins: int)
     for part in np.array_split(np.argsort(a_word.to_numpy()), min(bins, len(annotated))):
         rows = annotated.iloc[part]
         x.append(float(a_word.iloc[part].mean()))
-        y.append(context.task.score([true[name] for name in rows["id"]], list(rows["output"]))[task.metric])
+        y.append(context.task.score([true[name] for name in rows["id"]], list(rows["output"]))[context.task.metric])
     return x, y
 
 
