@@ -6,15 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-import torch
-from synthtune.run import warm_kernels
 
 ROOT = Path(__file__).parents[1]
 
@@ -197,121 +194,17 @@ def test_a_missing_notebook_is_named(tmp_path):
     assert said.returncode == 2 and said.stderr.strip() == f"There is no notebook {tmp_path / 'none.ipynb'}."
 
 
-# -- kernels forked from a process that has imported everything ------------------------------------------
-
-
-class Run:
-    """What a run offers its runners: a socket they report to, and warm kernels beside it."""
-
-    def __init__(self, folder: Path):
-        self.environment = {"SYNTHTUNE_RUN": str(folder)}
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "synthtune.run.warm_kernels", str(folder / "w")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "lib")},
-        )
-        deadline = time.monotonic() + 120
-        while not (folder / "w").exists():
-            assert self.server.poll() is None, self.server.stdout.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-
-    def kernels(self) -> list[psutil.Process]:
-        return psutil.Process(self.server.pid).children()
-
-    def wait_for(self, kernels: int, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while len(self.kernels()) != kernels:
-            assert time.monotonic() < deadline, self.kernels()
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        self.server.stdin.close()
-        self.server.wait(10)
-
-
-@pytest.fixture(scope="module")
-def warm():
-    """Only where a kernel can be forked: see `synthtune.run.warm_kernels`."""
-    if sys.platform != "linux":
-        pytest.skip("kernels are forked on Linux only")
-    if torch.cuda.is_available():
-        pytest.skip("kernels are not forked where there is a GPU")
-    with tempfile.TemporaryDirectory(prefix="synthtune-", dir="/tmp") as folder:
-        run = Run(Path(folder))
-        yield run
-        run.close()
-
-
-def test_a_forked_kernel_has_imported_everything_and_shares_nothing(bench, warm):
-    asked = "import os, sys\nprint(os.getppid(), 'torch' in sys.modules, hasattr(sys, 'seen'), os.environ['MARK'])"
-    for mark in ("a", "b"):
-        process = bench.start(asked + "\nsys.seen = True", environment={**warm.environment, "MARK": mark})
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, said
-        executed = nbformat.read(bench.output(), as_version=4)
-        assert executed.cells[-1].outputs[0].text == f"{warm.server.pid} True False {mark}\n"
-    warm.wait_for(0)
-    status, said = bench.run(asked, environment={"MARK": "c"})  # outside of a run
-    assert status == 0 and str(warm.server.pid) not in bench.output().read_text()
-
-
-def test_a_forked_kernel_draws_inline(bench, warm):
-    cell = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
-    process = bench.start(cell, environment=warm.environment)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    outputs = nbformat.read(bench.output(), as_version=4).cells[-1].outputs
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-
-
-def test_a_forked_kernel_that_is_killed_is_told(bench, warm):
-    process = bench.start(
-        "import os, time\ntime.sleep(1)\nos.kill(os.getpid(), 9)\ntime.sleep(60)", environment=warm.environment
-    )
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 1 and "most likely because memory ran out" in said
-    warm.wait_for(0)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_forked_kernel_ends_with_its_runner(bench, warm, number):
-    process = bench.start("import time\ntime.sleep(300)", environment=warm.environment)
-    warm.wait_for(1)
-    process.send_signal(number)
-    process.communicate(timeout=20)
-    warm.wait_for(0, seconds=5)
-
-
-def test_without_a_process_that_listens_a_kernel_is_started(bench, tmp_path):
-    process = bench.start("print('here')", environment={"SYNTHTUNE_RUN": str(tmp_path)})
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "here" in bench.output().read_text(), said
-
-
-def test_a_runner_ends_with_its_run(bench, warm):
-    process = bench.start("import time\ntime.sleep(300)", environment=warm.environment)
-    warm.wait_for(1)
+def test_a_runner_ends_with_its_run(bench, tmp_path):
+    started = tmp_path / "started"
+    cell = f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
+    process = bench.start(cell, environment={"SYNTHTUNE_RUN": str(tmp_path)})
+    deadline = time.monotonic() + 40
+    while not (started.exists() and started.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
     os.close(bench.run_is_on)
     assert process.wait(10) == 130
-    warm.wait_for(0, seconds=5)
-
-
-def test_forked_kernels_end_with_the_run():
-    """Also when it is killed: its end of the pipe closes."""
-    with tempfile.TemporaryDirectory(prefix="synthtune-", dir="/tmp") as folder:
-        run = Run(Path(folder))
-        connection = Path(folder, "c.json")
-        connection.write_text(json.dumps({"transport": "ipc", "ip": f"{folder}/k", "key": "", "shell_port": 1,
-                                          "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5,
-                                          "signature_scheme": "hmac-sha256"}))
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", str(connection)]
-        kernel = subprocess.Popen(warm_kernels.copying(Path(folder, "w"), command), cwd=folder)
-        while not warm_kernels.copied(Path(folder)):
-            time.sleep(0.05)
-        [forked] = warm_kernels.copied(Path(folder))
-        assert kernel.poll() is None and psutil.Process(forked).is_running()
-        run.close()
-        assert kernel.wait(10) == -signal.SIGKILL and not psutil.pid_exists(forked)
+    kernel, deadline = int(started.read_text()), time.monotonic() + 8
+    while psutil.pid_exists(kernel) and psutil.Process(kernel).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

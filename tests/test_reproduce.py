@@ -132,20 +132,14 @@ class Study:
             time.sleep(0.1)
 
     def kernels(self) -> list[int]:
-        """Kernels of this run's notebooks: started ones, and forks of the process that keeps kernels warm."""
-        mine = self.processes()
-        warm = [pid for pid, info in mine.items() if "synthtune.run.warm_kernels" in info["cmdline"]]
-        return [
-            pid
-            for pid, info in mine.items()
-            if info["cmdline"][1:3] == ["-m", "ipykernel_launcher"] or (pid in warm and info["ppid"] in warm)
-        ]
+        """Kernels of this run's notebooks."""
+        return [pid for pid, info in self.processes().items() if info["cmdline"][1:3] == ["-m", "ipykernel_launcher"]]
 
     def processes(self) -> dict[int, dict]:
         """What psutil knows of each process of this run."""
         return {
             process.pid: {**process.info, "cmdline": process.info["cmdline"] or []}  # none of one that is just ending
-            for process in psutil.process_iter(["cmdline", "environ", "status", "ppid"])
+            for process in psutil.process_iter(["cmdline", "environ", "status"])
             if process.info["status"] != psutil.STATUS_ZOMBIE
             and (process.info["environ"] or {}).get("SYNTHTUNE_STARTED_IN") == str(self.runs)
         }

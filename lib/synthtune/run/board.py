@@ -18,8 +18,8 @@ from synthtune.progress import Screen, duration, report
 RUN = "SYNTHTUNE_RUN"
 """Environment variable of a runner that belongs to a run: the run's folder of sockets. Its standard input ends with the run."""
 
-BOARD, WARM = "b", "w"
-"""Sockets in that folder: of the run's board, and of `synthtune.run.warm_kernels`."""
+BOARD = "b"
+"""The socket of the run's board, in that folder."""
 
 SOCKET_FOLDER_LIMIT = 85
 """Longest folder that leaves room for the sockets in it; every system takes 100 characters."""

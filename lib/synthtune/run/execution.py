@@ -20,7 +20,7 @@ from synthtune import files
 from synthtune.errors import StageError
 from synthtune.places import as_typed
 from synthtune.progress import Screen, duration
-from synthtune.run.board import BOARD, RUN, WARM, Board, read_minutes, socket_folder
+from synthtune.run.board import BOARD, RUN, Board, read_minutes, socket_folder
 from synthtune.run.graph import Run, last_words
 from synthtune.scale import cluster
 
@@ -92,10 +92,6 @@ def _snakemake(run: Run, pending: list[str], output: BinaryIO) -> int:
                 minutes.setdefault(row["notebook"], []).append(float(row["minutes"]))
             board = Board(place / BOARD, screen, list(labels.values()), run.division.jobs, minutes)
             environment[RUN] = str(place)
-            if sys.platform == "linux" and len(pending) > run.division.jobs:
-                # Ready by the time that the first notebooks are done.
-                warm = [sys.executable, "-m", "synthtune.run.warm_kernels", str(place / WARM)]
-                stack.enter_context(_started(warm, run.folder, environment, output))
         stack.enter_context(contextlib.closing(board))
         snakemake = stack.enter_context(_started(run.snakemake(), run.folder, environment, output))
         born = psutil.Process(snakemake.pid).create_time()

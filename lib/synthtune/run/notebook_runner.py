@@ -32,8 +32,8 @@ from jupyter_client.manager import AsyncKernelManager
 from synthtune import errors, files, progress
 from synthtune.errors import SettingsError, StageError, SynthtuneError
 from synthtune.places import as_typed
-from synthtune.run import exit_status, warm_kernels
-from synthtune.run.board import BOARD, RUN, WARM, Board, label, read_minutes, socket_folder
+from synthtune.run import exit_status
+from synthtune.run.board import BOARD, RUN, Board, label, read_minutes, socket_folder
 
 START_SECONDS = 120
 """How long a kernel may take to answer first; importing from a cold disk is slow."""
@@ -45,17 +45,13 @@ MINUTES_COLUMNS = ["notebook", "task", "budget", "minutes", "peak_rss_gib"]
 
 
 class _Kernel(AsyncKernelManager):
-    """A kernel that talks over sockets in a folder, copied from the run's warm one if there is a run."""
+    """A kernel that talks over sockets in a folder."""
 
     watch: _Watch
     environment: dict[str, str]
 
     def __init__(self, **options: Any):
         super().__init__(transport="ipc", connection_file=f"{self.watch.folder}/c.json", **options)
-
-    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
-        command = super().format_kernel_cmd(extra_arguments)
-        return warm_kernels.copying(Path(os.environ[RUN], WARM), command) if RUN in os.environ else command
 
     async def start_kernel(self, **options: Any) -> None:
         await super().start_kernel(**options, env={**os.environ, **self.environment})
@@ -76,13 +72,11 @@ class _Watch(threading.Thread):
             time.sleep(WATCH_SECONDS)
 
     def _family(self) -> list[psutil.Process]:
-        found = []
         if self.process is not None:
-            for number in (self.process.pid, *warm_kernels.copied(self.folder)):
-                with contextlib.suppress(psutil.Error):
-                    kernel = psutil.Process(number)
-                    found += [kernel, *kernel.children(recursive=True)]
-        return found
+            with contextlib.suppress(psutil.Error):
+                kernel = psutil.Process(self.process.pid)
+                return [kernel, *kernel.children(recursive=True)]
+        return []
 
     def _resident(self) -> int:
         total = highest = 0
