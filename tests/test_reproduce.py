@@ -52,6 +52,8 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from synthtune.run import graph, reproduce
+from synthtune.scale import cluster
+cluster.QUEUE_SECONDS = 4
 graph.NOTEBOOKS = Path({notebooks!r})
 graph.Run.fetch_assets = lambda run: None
 sys.exit(reproduce.main(sys.argv[1:]))
