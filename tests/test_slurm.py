@@ -15,7 +15,6 @@ import pytest
 from synthtune import settings as settings_module
 from synthtune.errors import SettingsError
 from synthtune.scale import cluster, planner
-from test_pipeline import NOTEBOOKS, start
 from test_reproduce import Study
 
 pytestmark = pytest.mark.slow
@@ -171,18 +170,6 @@ def test_a_run_is_a_queue_of_jobs_and_a_second_one_has_nothing_to_do(study, slur
     assert not jobs(slurm)
     assert "Nothing to do" in study.command()
     assert "Nothing to do" in Study.command(study)  # and on this machine alone
-
-
-def test_the_real_notebooks_run_as_jobs(slurm, tmp_path, monkeypatch):
-    """The smoke profile's graph, cut to one task and little of everything, with real models and data."""
-    for name in ("SLURM_CONF", "PATH"):
-        monkeypatch.setenv(name, slurm[name])
-    process = start(tmp_path / "run", *AS_JOBS)
-    said, _ = process.communicate(timeout=1200)
-    assert process.returncode == 0, said
-    assert len(re.findall(r"SLURM job \d+ submitted", said)) == 5 and "[5/5] 05_figures: done" in said and not jobs(slurm)
-    assert {path.stem for path in (tmp_path / "run" / "notebooks").glob("*.ipynb")} == set(NOTEBOOKS)
-    assert (tmp_path / "run" / "tweets" / "results.parquet").exists()
 
 
 def test_a_job_that_is_put_back_into_the_queue_is_done_again(study, slurm):
