@@ -161,7 +161,8 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
     found.append({**next(row for row in found if row["system"] == NAMES[GOLD]), "system": SELF_TRAINED, "shipped": False,
                   "training seconds": None, "accuracy": own_score.value, "low": own_score.low, "high": own_score.high})
     found += [{"task": name, "system": system, "accuracy": score.value, "low": score.low, "high": score.high, "shipped": False,
-               "megabytes": sizes[system], "training seconds": training[system], "seconds per 1,000 texts": 1000 * speed[system] / len(texts)}
+               "megabytes": sizes[system], "training seconds": training[system],
+               "seconds per 1,000 texts": 1000 * speed[system] / len(texts)}
               for system, score in by_setfit.items()]
     return found
 
@@ -192,11 +193,12 @@ def markdown(table: pd.DataFrame) -> str:
     def shown(number: float, form: str) -> str:
         return "–" if np.isnan(number) else format(number, form)
 
-    lines += ["", "Medians of the tasks. The seconds of training are one student's for MiniLM and SetFit; for what the teacher has part in, "
-              "they are all that `./run_all.sh --task` does: teacher, synthetic rows, and every student.", "",
+    lines += ["", "Medians of the tasks. The seconds of training are one student's for MiniLM and SetFit; for what the teacher has part "
+              "in, they are all that `./run_all.sh --task` does: teacher, synthetic rows, and every student.", "",
               "| system | size, MB | seconds of training | seconds for 1,000 texts |", "|---|---|---|---|",
               *(f"| {system} | {shown(row.iloc[0], ',.1f')} | {shown(row.iloc[1], ',.0f')} | {shown(row.iloc[2], '.2f')} |"
-                for system, row in costs.iterrows()), "", f"Measured on {os.cpu_count()} cores of {number_format.device_name()}, in {number_format.of_machine()}.", ""]
+                for system, row in costs.iterrows()), "",
+              f"Measured on {os.cpu_count()} cores of {number_format.device_name()}, in {number_format.of_machine()}.", ""]
     return "\n".join(lines)
 
 

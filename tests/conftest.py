@@ -20,13 +20,13 @@ TINY = {
     "teacher.epochs": 3, "teacher.epochs_larger": 1, "teacher.frozen_layers": 15, "teacher.test_examples": 20,
     "teacher.prompted_examples": 10,
     "annotate.inputs": 40, "annotate.max_new_tokens": 24, "generate.pairs": 24, "generate.max_new_tokens": 48,
-    "students.sweep": [], "students.steps": 4, "students.passes": 0, "students.seeds": [1], "students.seeds_larger": [1], "students.seeds_full": [1],
-    "students.max_new_tokens": 16,
+    "students.sweep": [], "students.steps": 4, "students.passes": 0, "students.seeds": [1],
+    "students.seeds_larger": [1], "students.seeds_full": [1], "students.max_new_tokens": 16,
 }
 
 
-LONGEST = ["test_hub_models.py", "test_custom_tasks.py", "test_custom_training.py", "test_pipeline.py", "test_slurm.py", "test_reproduce.py",
-           "test_student.py", "test_notebooks.py"]
+LONGEST = ["test_hub_models.py", "test_custom_tasks.py", "test_custom_training.py", "test_pipeline.py", "test_slurm.py",
+           "test_reproduce.py", "test_student.py", "test_notebooks.py"]
 """Begun first, so that at the end no process waits for another."""
 
 

@@ -88,7 +88,8 @@ def save(folder, name, sizes, form, around, **tokens):
                                                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     if around:
         tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 0), ("</s>", 2)])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>", **tokens})
+    named = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>", **tokens}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
     fast.save_pretrained(folder)
     config = getattr(transformers, f"{name}Config")(vocab_size=len(fast), pad_token_id=1, bos_token_id=0, eos_token_id=2, **sizes)
     torch.manual_seed(1)
@@ -135,7 +136,8 @@ def test_a_teacher(tiny, tmp_path, monkeypatch, name):
     for module in (scoring, decoding):
         monkeypatch.setattr(module, "next_logits", lambda lm, rows, number: used.append(len(rows)) or plain(lm, rows, number))
     annotator = teacher.with_adapter(lm, teacher.fine_tune(lm, Context.of(task, settings, 16), "annotate"))
-    prefix, prompts, labels = "Some examples first.\n", ["Text: one\nLabel:", "Text: another, longer one :)\nLabel:"], ["positive", "not at all"]
+    prefix, labels = "Some examples first.\n", ["positive", "not at all"]
+    prompts = ["Text: one\nLabel:", "Text: another, longer one :)\nLabel:"]
     scores = scoring.score_labels(annotator, prompts, labels, prefix)
     assert (len(used) == 2) == side_by_side  # once for each label, to try
     for row, prompt in enumerate(prompts):
@@ -163,7 +165,8 @@ def test_a_teacher(tiny, tmp_path, monkeypatch, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_classifier(tiny, tmp_path, name):
-    save(tmp_path / "own", name, ENCODERS[name], "Model", "<s> $A </s>", bos_token="<s>", cls_token="<s>", sep_token="</s>", mask_token="<mask>")
+    save(tmp_path / "own", name, ENCODERS[name], "Model", "<s> $A </s>", bos_token="<s>", cls_token="<s>", sep_token="</s>",
+         mask_token="<mask>")
     settings = tiny(tmp_path / "run", **{"students.model": str(tmp_path / "own"), "students.frozen_layers": 2,
                                          "students.learning_rate": 1e-2, "students.max_tokens": 100}).check("tweets")
     task = tasks.load("tweets", settings)

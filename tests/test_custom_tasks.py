@@ -37,7 +37,8 @@ def rows(number=120, seed=0):
         label = draw.choice(("yes", "no"))
         place, city, word, other = draw.choice(PLACES), draw.choice(CITIES), *draw.sample(WORDS[label], 2)
         yield {"visit": f"{visit} days in {city}, in a {word} {place} with {other} people and {draw.randrange(10**6)} steps.",
-               "worth it": label, "facts": f"{place} | city | {city} | steps {draw.randrange(10**6)}", "sentence": f"We saw the {place} of {city}."}
+               "worth it": label, "facts": f"{place} | city | {city} | steps {draw.randrange(10**6)}",
+               "sentence": f"We saw the {place} of {city}."}
 
 
 TRIPS = '''
@@ -186,7 +187,8 @@ def test_a_python_file_is_a_task(folder, tmp_path):
     moods, trips = (tasks.load(name, chosen) for name in chosen.tasks)
     assert (moods.title, moods.kind, moods.labels, moods.template.output) == ("Moods", "classification", ("glad", "sad"), "Mood")
     assert (len(moods.pool), len(moods.dev), len(moods.test)) == (60, 10, 20)
-    assert (trips.kind, {int(each.id) < 10 for each in trips.dev}, {10 <= int(each.id) < 20 for each in trips.test}) == ("nlg", {True}, {True})
+    assert trips.kind == "nlg" and trips.dev and trips.test
+    assert all(int(each.id) < 10 for each in trips.dev) and all(10 <= int(each.id) < 20 for each in trips.test)
     assert trips.is_input(trips.pool[0].text) and not trips.is_input("a hotel")
     assert trips.missing_slots("pier | city | Hull | steps 3", "We saw the pier.") == ["Hull"]
     assert tasks.load(str(folder / "moods.py"), settings.load("smoke", TINY, run_dir=tmp_path)) == moods, "a notebook's task"

@@ -521,7 +521,8 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
     bench = student.trainer(Context.of(part.task, part.settings))
     inputs = [example.text for example in part.task.pool[part.budget:]]
     assert all(text.startswith("Utterance: ") and " Act: " in text for text in inputs)
-    said, sure = bench.predict(bench.train(experiment.training_rows(Context.of(part.task, part.settings), cell)[0], cell), inputs, scored=True)
+    rows, _ = experiment.training_rows(Context.of(part.task, part.settings), cell)
+    said, sure = bench.predict(bench.train(rows, cell), inputs, scored=True)
     saved = list(deployed.predict(written["model"], inputs, ()))
     assert [text for outputs, _, _ in saved for text in outputs] == said
     assert np.concatenate([scores[:, 0] for _, scores, _ in saved]) == pytest.approx(sure.numpy(), abs=1e-3)

@@ -433,7 +433,8 @@ def test_what_is_sent_is_said_first_and_what_it_cost_afterwards(scripted, tmp_pa
     server = scripted(listening)
     settings = at(server.base_url, input_price=2, output_price=8, max_concurrency=1)
     answer([question("a" * 400)] * 2 + [question("b")], settings, tmp_path, max_tokens=30)
-    assert f"Sending 2 prompts to some-model at {server.base_url}. Estimated: 109 tokens read, at most 60 written, at most $0.0007." in said[0]
+    assert (f"Sending 2 prompts to some-model at {server.base_url}. Estimated: 109 tokens read, at most 60 written, "
+            "at most $0.0007.") in said[0]
     assert "2 answers: 2,000 tokens read, 100 written, $0.0048 (estimated: 109 tokens read, at most 60" in capsys.readouterr().out
     answer([question("b")], settings, tmp_path, max_tokens=30)
     assert not capsys.readouterr().out, "nothing is sent and nothing is said"

@@ -48,7 +48,8 @@ def test_pairs_are_kept_until_a_setting_of_theirs_changes(study, tiny, monkeypat
         assert list(again["text"]) == list(study.generated["text"])
         assert list(again["dropped"]) == list(study.generated["dropped"])
     with pytest.raises(pytest.fail.Exception):
-        generate.generate(study.generator, study.annotator, Context.of(study.task, tiny(study.settings.folder, **{"generate.temperature": 0.8}), 32))
+        other = tiny(study.settings.folder, **{"generate.temperature": 0.8})
+        generate.generate(study.generator, study.annotator, Context.of(study.task, other, 32))
 
 
 def pairs(*rows):

@@ -15,14 +15,16 @@ from synthtune.student import Cell, Row
 from torch.nn import functional
 from transformers import pipeline
 
-WORDS = {"food": ("soup", "bread", "coffee", "jam"), "room": ("bed", "window", "shower", "lamp"), "staff": ("porter", "waiter", "cook", "maid")}
+WORDS = {"food": ("soup", "bread", "coffee", "jam"), "room": ("bed", "window", "shower", "lamp"),
+         "staff": ("porter", "waiter", "cook", "maid")}
 
 
 def remarks(number=120, seed=0):
     draw = random.Random(seed)
     for place in range(number):
         labels = sorted(draw.sample(list(WORDS), draw.choice((1, 2))))
-        yield "The " + " and the ".join(draw.choice(WORDS[label]) for label in labels) + f" of house {place} {draw.randrange(10**6)}.", labels
+        words = " and the ".join(draw.choice(WORDS[label]) for label in labels)
+        yield f"The {words} of house {place} {draw.randrange(10**6)}.", labels
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,8 @@ def test_a_student_learns_sets_from_labels_and_from_distributions(task, tmp_path
     [(sets, again, _)] = deployed.predict(tmp_path, texts, hotel.labels, hotel.separator)
     assert again == pytest.approx(scores.numpy(), abs=1e-2) and set(sets) <= set(hotel.labels)
     with pytest.raises(SettingsError, match="one label a row"):
-        student.trainer(Context.of(hotel, settings.load("smoke", {"students.class_weight": "balanced", "tasks": [str(chosen.task_files["hotel"])]}))).train(rows, Cell(60, "gold", 0, 1))
+        balanced = settings.load("smoke", {"students.class_weight": "balanced", "tasks": [str(chosen.task_files["hotel"])]})
+        student.trainer(Context.of(hotel, balanced)).train(rows, Cell(60, "gold", 0, 1))
 
 
 def test_the_loss_of_a_soft_label_is_that_of_its_marginals(task, monkeypatch):

@@ -214,5 +214,6 @@ def test_processes_do_not_wait_long_for_one_that_is_silent(watched):
     settings = make(**{"teacher.sharding": "sharded"})
     started = time.monotonic()
     with pytest.raises(StageError, match=r"tweets in 2 processes failed: .*(?i:timed? ?out)"):
-        teacher.fine_tune(language_model.load("gpt-neox-20b", "float32"), Context.of(tasks.load("tweets", settings), settings, 18), "annotate")
+        context = Context.of(tasks.load("tweets", settings), settings, 18)
+        teacher.fine_tune(language_model.load("gpt-neox-20b", "float32"), context, "annotate")
     assert time.monotonic() - started < 120

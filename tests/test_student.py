@@ -324,8 +324,8 @@ def test_a_row_of_the_results(uninterrupted, tiny):
     folder, table, _ = uninterrupted("tweets")
     assert list(table.columns) == [
         "task", "kind", "budget", "condition", "amount", "seed", "n_gold", "n_annotated", "n_generated", "accuracy",
-        "macro_f1", "bleu", "chrf", "rouge_l", "per_example", "train_seconds", "answer_seconds", "parameters", "number_format", "device", "data_digest", "model",
-        "model_digest", "settings_digest", "settings"]
+        "macro_f1", "bleu", "chrf", "rouge_l", "per_example", "train_seconds", "answer_seconds", "parameters", "number_format",
+        "device", "data_digest", "model", "model_digest", "settings_digest", "settings"]
     settings = tiny(folder)
     assert [(row.budget, row.condition, row.amount, row.seed) for row in table.itertuples()] == [
         (cell.budget, cell.condition, cell.amount, cell.seed)
@@ -397,8 +397,9 @@ def test_a_writer_copies_values_that_it_has_never_seen(bench):
 
 def test_gold_alone_trains_as_long_as_with_all_annotated_examples(bench):
     task, settings = bench("tweets", **{"students.steps": 4, "students.passes": 1, "students.batch_size": 8})
-    found = {cell.condition: experiment.steps(Context.of(task, settings), cell, experiment.training_rows(Context.of(task, settings), cell)[0])
-             for cell in experiment.cells(Context.of(task, settings)) if cell.budget == 32 and cell.amount != 30 or cell.condition == "full"}
+    context = Context.of(task, settings)
+    found = {cell.condition: experiment.steps(context, cell, experiment.training_rows(context, cell)[0])
+             for cell in experiment.cells(context) if cell.budget == 32 and cell.amount != 30 or cell.condition == "full"}
     assert found == {"gold": 12, "gold+annotated": 12, "full": 20}  # 32 gold and 60 annotated examples
 
 

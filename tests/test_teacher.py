@@ -281,7 +281,8 @@ def test_the_rows_of_the_prompted_model(study, lm):
     table = teacher.save(rows, Context.of(study.task, study.settings, study.budget))
     pd.testing.assert_frame_equal(pd.read_parquet(study.folder / "teacher.parquet"), table, check_dtype=False)
     assert {"task", "kind", "budget", "system", "model", "accuracy", "macro_f1", "bleu", "chrf", "rouge_l", "per_example",
-            "seconds", "parameters", "number_format", "device", "data_digest", "model_digest", "settings_digest", "settings"} == set(table.columns)
+            "seconds", "parameters", "number_format", "device", "data_digest", "model_digest", "settings_digest", "settings"
+            } == set(table.columns)
 
 
 def test_a_budget_over_the_pool_is_refused(study, lm):

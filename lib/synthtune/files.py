@@ -116,7 +116,9 @@ def remove_left_over(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: str | Path, name: str = ".lock") -> Iterator[None]:
-    """Let one process at a time fill a folder, or what a name in it stands for; others wait. The system frees the lock of a process that was killed.
+    """Let one process at a time fill a folder, or what a name in it stands for; others wait.
+
+    The system frees the lock of a process that was killed.
 
     Raises
     ------

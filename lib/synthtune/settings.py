@@ -152,7 +152,8 @@ class StudentSettings(_Section):
     passes: float = Field(1.0, ge=0, description="fewest passes over all examples that a student trains on; many take more steps")
     frozen_layers: int = Field(3, ge=0, description="lowest encoder layers kept as pretrained, embeddings included")
     pooling: Literal["mean"] | None = Field(
-        None, description="classification: mean over all tokens where the model's layers are BERT's; as the architecture does else, or if null")
+        None, description="classification: mean over all tokens where the model's layers are BERT's; as the architecture does else, "
+                          "or if null")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
     class_weight: Literal["balanced"] | None = Field(

@@ -35,8 +35,9 @@ SENTENCES = {
     "teacher's own language model before fine-tuning, prompted with 0 and with several gold examples, "
     "and an endpoint's model if the settings name one. This is a weaker opponent than the paper's.",
     "g": "Synthetic data replaces a large part of the labels: with the fewest gold examples and synthetic ones a student is "
-    "as good as with many more gold examples alone. The condition is the best on average; how many is read off the scores of gold at every budget and of all "
-    "true labels, on a logarithmic scale; a student better than that of all true labels counts as the whole pool.",
+    "as good as with many more gold examples alone. The condition is the best on average; how many is read off the scores of "
+    "gold at every budget and of all true labels, on a logarithmic scale; a student better than that of all true labels counts as "
+    "the whole pool.",
 }
 """Each claim in our own words, by its letter."""
 

@@ -78,7 +78,8 @@ def _seconds(part: Context, reference: Reference) -> float:
     annotates, generates = (section.source != "endpoint" for section in (chosen.annotate, chosen.generate))
     mixed = mixture.wanted(part)
     again = (mixture.FOLDS - 1) * mixed  # each fold's teacher learns from all of the rows but its own
-    learned = (annotates + again + generates) * chosen.teacher.epochs * part.budget * tokens * max(0.1, 1 - chosen.teacher.frozen_layers / layers)
+    trained = max(0.1, 1 - chosen.teacher.frozen_layers / layers)
+    learned = (annotates + again + generates) * chosen.teacher.epochs * part.budget * tokens * trained
     read = annotates * (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
     written = generates * chosen.generate.pairs * chosen.generate.max_new_tokens
     if part.task.kind == "nlg" and annotates:

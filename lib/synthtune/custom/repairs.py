@@ -1,9 +1,9 @@
 """Repairs that change no meaning, written to copies beside the user's files, with a record of every change.
 
-Labels lose the spaces around them and what nobody sees in them, keep one blank between their words, and get one spelling
-where they look alike; rows with an empty text or label and exact duplicates go; so do byte-order marks and NUL bytes; text is written as UTF-8;
-cells that a spreadsheet would run are escaped in CSV. What needs a decision (two labels for one text, a class
-with few rows) is left to the user.
+Labels lose the spaces around them and what nobody sees in them, keep one blank between their words, and get one spelling where they
+look alike; rows with an empty text or label and exact duplicates go; so do byte-order marks and NUL bytes; text is written as UTF-8;
+cells that a spreadsheet would run are escaped in CSV. What needs a decision (two labels for one text, a class with few rows) is left
+to the user.
 """
 
 from __future__ import annotations

@@ -447,7 +447,8 @@ class Students(Stage):
     def count_work(self) -> None:
         """Jobs, tokens, FLOPs and disk of all cells."""
         chosen, settings = self.settings.students, self.settings
-        routes = {budget: {"annotated": number, "prompted": number if settings.annotate.beside else 0} | ({"generated": settings.generate.pairs} if budget in self.generating else {})
+        routes = {budget: {"annotated": number, "prompted": number if settings.annotate.beside else 0}
+                  | ({"generated": settings.generate.pairs} if budget in self.generating else {})
                   for budget, number in self.annotated.items()}
         cells = cells_given(routes, settings.pool_size, "nlg" if self.generates else "classification", settings)
         most = {budget: budget + number for budget, number in self.annotated.items()}  # gold alone trains as long
