@@ -12,6 +12,7 @@ on its own labels for the unlabelled inputs that our teacher annotates; the teac
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import pickle
 import sys
@@ -36,10 +37,11 @@ from synthtune import custom, experiment, number_format, settings, student, task
 from synthtune.analysis import statistics
 from synthtune.conditions import CONDITIONS, GOLD
 from synthtune.context import Context
-from synthtune.custom import baselines, study
+from synthtune.custom import baselines, parts, study
 from synthtune.custom.products import write_csv
+from synthtune.custom.rows import CustomData
 from synthtune.errors import SynthtuneError
-from synthtune.files import read_json, write_json
+from synthtune.files import cached
 from synthtune.models import assets, language_model
 from synthtune.progress import progress
 from synthtune.settings import TASKS
@@ -102,12 +104,11 @@ def estimated(records: dict[int, np.ndarray], chosen: settings.Settings) -> stat
     return statistics.estimate(statistics.resample({0: records}, chosen.figures.resamples, chosen.seed)[0])
 
 
-def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
+def measure(name: str, own: CustomData, folder: Path) -> pd.DataFrame:
     """One row a system: accuracy with its interval, size, seconds of one training and for 1,000 texts.
 
     The training seconds of what `./run_all.sh --task` makes are those of all it does: teacher, synthetic rows and every student.
     """
-    own = custom.read(rows_of(name, folder, data_root))
     with mock.patch.dict(sys.modules, {"setfit": None}):  # it is measured below, with every seed
         outcome, ours = timed(lambda: study.run(own, folder / "results"))
     part, gold = outcome.whole, outcome.whole.task.gold(outcome.whole.budget)
@@ -118,7 +119,7 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
     pseudo = [item.text for item in part.task.unlabelled(part.budget)[: part.settings.annotate.inputs]]
     rows = [experiment.Row(example.text, example.target) for example in gold]
     records: dict[int, np.ndarray] = {}
-    training = {study.TEACHER: ours, **{condition: ours for condition in CONDITIONS if condition != GOLD}}
+    training = dict.fromkeys((study.TEACHER, *CONDITIONS), ours)
     for cell in progress(cells, desc="self-training", unit="seed"):
         of_gold, training[GOLD] = timed(lambda cell=cell: bench.train(rows, cell))
         said, _ = bench.predict(of_gold, pseudo)
@@ -166,7 +167,7 @@ def measure(name: str, folder: Path, data_root: Path | None) -> list[dict]:
                "megabytes": sizes[system], "training seconds": training[system],
                "seconds per 1,000 texts": 1000 * speed[system] / len(texts)}
               for system, score in by_setfit.items()]
-    return found
+    return pd.DataFrame(found, columns=COLUMNS)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -207,16 +208,16 @@ def markdown(table: pd.DataFrame) -> str:
 def main(only: list[str], out: Path, data_root: Path | None, work: Path | None) -> None:
     names = only or [name for name in ABOUT if name in TASKS or data_root]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    found: list[dict] = []
+    found: list[pd.DataFrame] = []
     with tempfile.TemporaryDirectory(prefix="synthtune-custom-data-") as place:
         for name in progress(names, desc="tasks", unit="task"):
             folder = Path(work or place, name)
             folder.mkdir(parents=True, exist_ok=True)
-            kept = folder / "measured.json"
-            if not kept.exists():
-                write_json(kept, measure(name, folder, data_root))
-            found += read_json(kept)
-            table = pd.DataFrame(found, columns=COLUMNS)
+            own = custom.read(rows_of(name, folder, data_root))
+            whole = parts.parts(own, parts.settings_of(own, folder))[0]
+            made_from = {"task": whole.task.digest, "settings": whole.settings.model_dump(mode="json")}
+            found.append(cached(folder / "measured.parquet", made_from, functools.partial(measure, name, own, folder)))
+            table = pd.concat(found, ignore_index=True)
             out.mkdir(parents=True, exist_ok=True)
             table.to_csv(out / "custom_data.csv", index=False, float_format="%.4f")
             (out / "custom_data.md").write_text(markdown(table), "utf-8")
