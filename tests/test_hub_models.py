@@ -573,7 +573,7 @@ def write_public(root):
 
 @pytest.mark.slow
 def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tmp_path, monkeypatch):
-    """Every notebook of the profile `paper`: the teacher's layers shared by two processes, annotation as well."""
+    """Every notebook of the profile `paper`: the teacher's layers shared by two processes, the other stages' work as well."""
     monkeypatch.delenv("SYNTHTUNE_CACHE")
     write_public(tmp_path / "corpora")
     small = {"pool_size": 40, "budgets": [16], "test_size": 20, "teacher.max_tokens": 100, "students.max_tokens": 100,
@@ -581,8 +581,8 @@ def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tm
     changes = {**small, "run_dir": str(tmp_path / "run"), "nlg_test_size": 10, "dev_size": 10, "teacher.epochs": 1,
                "teacher.processes": 2, "teacher.test_examples": 10, "teacher.prompted_examples": 10, "teacher.checkpoint_steps": 1,
                "teacher.batch_size": 8, "annotate.inputs": 12, "annotate.processes": 2, "annotate.shard_size": 6,
-               "annotate.max_new_tokens": 12, "generate.pairs": 12, "generate.processes": 1, "generate.shard_size": 6,
-               "students.processes": 1, "students.seeds": [1], "students.seeds_full": [1], "students.passes": 0,
+               "annotate.max_new_tokens": 12, "generate.pairs": 12, "generate.processes": 2, "generate.shard_size": 6,
+               "students.processes": 2, "students.seeds": [1, 2], "students.seeds_full": [1], "students.passes": 0,
                "students.sweep": [], "students.steps": 2,
                "students.max_new_tokens": 12, "figures.resamples": 100}
     named = settings_module.load("paper").per_task

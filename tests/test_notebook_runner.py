@@ -78,6 +78,23 @@ class Bench:
         return [path.name for path in (self.folder / "tmp").iterdir()]
 
 
+def numbers(file: Path, process: subprocess.Popen) -> list[int]:
+    """Numbers that a cell of a running notebook writes into a file, once it has."""
+    deadline = time.monotonic() + 40
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    return list(map(int, file.read_text().split()))
+
+
+def wait_for_end(processes: list[int]) -> None:
+    """Wait until of processes, by their numbers, none runs."""
+    deadline = time.monotonic() + 8
+    while any(psutil.pid_exists(one) and psutil.Process(one).status() != psutil.STATUS_ZOMBIE for one in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.fixture
 def bench(tmp_path):
     (tmp_path / "tmp").mkdir()
@@ -147,23 +164,14 @@ def test_nothing_outlives_an_interrupted_runner(bench, number):
         f"pathlib.Path({str(started)!r}).write_text(f'{{os.getpid()}} "
         f"{{child.pid}}')\nchild.wait()"
     )
-    deadline = time.monotonic() + 40
-    while not (started.exists() and started.read_text()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
-    kernel, child = map(int, started.read_text().split())
+    kernel, child = numbers(started, process)
     process.send_signal(number)
     said, _ = process.communicate(timeout=10)
-    deadline = time.monotonic() + 8
     # A kernel whose runner was killed ends by itself; only what it had started through a shell is out of
     # reach then.
     watched = [kernel] if number == signal.SIGKILL else [kernel, child]
     try:
-        while any(
-            psutil.pid_exists(one) and psutil.Process(one).status() != psutil.STATUS_ZOMBIE for one in watched
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for_end(watched)
     finally:
         if psutil.pid_exists(child):
             psutil.Process(child).kill()
@@ -198,13 +206,7 @@ def test_a_runner_ends_with_its_run(bench, tmp_path):
     started = tmp_path / "started"
     cell = f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
     process = bench.start(cell, environment={"SYNTHTUNE_RUN": str(tmp_path)})
-    deadline = time.monotonic() + 40
-    while not (started.exists() and started.read_text()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
+    [kernel] = numbers(started, process)
     os.close(bench.run_is_on)
     assert process.wait(10) == 130
-    kernel, deadline = int(started.read_text()), time.monotonic() + 8
-    while psutil.pid_exists(kernel) and psutil.Process(kernel).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for_end([kernel])

@@ -46,6 +46,9 @@ STAGES = {
     "05_figures": ["figures/claims.md", "figures/report.html"],
 }
 
+QUEUE_SECONDS = 4
+"""Between two looks at the queue of a cluster."""
+
 DRIVER = """
 import signal, sys
 # A shell that starts the tests in the background has them ignore Ctrl-C.
@@ -53,7 +56,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from synthtune.run import graph, reproduce
 from synthtune.scale import cluster
-cluster.QUEUE_SECONDS = 4
+cluster.QUEUE_SECONDS = {seconds}
 graph.NOTEBOOKS = Path({notebooks!r})
 graph.Run.fetch_assets = lambda run: None
 sys.exit(reproduce.main(sys.argv[1:]))
@@ -88,7 +91,7 @@ class Study:
             ]
             nbformat.write(notebook, self.notebooks / f"{stage}.ipynb")
         self.driver = folder / "driver.py"
-        self.driver.write_text(DRIVER.format(notebooks=str(self.notebooks)))
+        self.driver.write_text(DRIVER.format(notebooks=str(self.notebooks), seconds=QUEUE_SECONDS))
 
     def start(self, *arguments: str) -> subprocess.Popen:
         command = [

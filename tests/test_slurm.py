@@ -15,7 +15,8 @@ import pytest
 from synthtune import settings as settings_module
 from synthtune.errors import SettingsError
 from synthtune.scale import cluster, planner
-from test_reproduce import Study
+from test_pipeline import NOTEBOOKS, start
+from test_reproduce import QUEUE_SECONDS, Study
 
 pytestmark = pytest.mark.slow
 
@@ -172,6 +173,18 @@ def test_a_run_is_a_queue_of_jobs_and_a_second_one_has_nothing_to_do(study, slur
     assert "Nothing to do" in Study.command(study)  # and on this machine alone
 
 
+def test_the_real_notebooks_run_as_jobs(slurm, tmp_path, monkeypatch):
+    """The smoke profile's graph, cut to one task and little of everything, with real models and data."""
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, slurm[name])
+    process = start(tmp_path / "run", *AS_JOBS)
+    said, _ = process.communicate(timeout=1200)
+    assert process.returncode == 0, said
+    assert len(re.findall(r"SLURM job \d+ submitted", said)) == 5 and "[5/5] 05_figures: done" in said and not jobs(slurm)
+    assert {path.stem for path in (tmp_path / "run" / "notebooks").glob("*.ipynb")} == set(NOTEBOOKS)
+    assert (tmp_path / "run" / "tweets" / "results.parquet").exists()
+
+
 def test_a_job_that_is_put_back_into_the_queue_is_done_again(study, slurm):
     """As a cluster does with the jobs of a machine that it has lost."""
     study.plan(**{"02_annotate": "hang"})
@@ -205,7 +218,7 @@ def test_a_job_whose_machine_is_lost_is_done_again_when_there_is_one(study, slur
     asked(slurm, "scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=lost")
     try:
         wait_for(lambda: job in jobs(slurm, "PENDING") and not jobs(slurm, "RUNNING"))
-        time.sleep(10)  # it is looked at every 4 seconds
+        time.sleep(QUEUE_SECONDS + 5)
     finally:
         subprocess.Popen(["slurmd", "-D"], env=slurm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     said, _ = process.communicate(timeout=280)
@@ -219,7 +232,7 @@ def test_a_job_that_cannot_start_says_what_it_waits_for(study, slurm):
     process = study.start()
     try:
         [job] = wait_for(lambda: jobs(slurm, "PENDING"))
-        time.sleep(10)  # it is looked at every 4 seconds
+        time.sleep(QUEUE_SECONDS + 5)
     finally:
         asked(slurm, "scontrol", "update", "NodeName=localhost", "State=RESUME")
     said, _ = process.communicate(timeout=280)
