@@ -37,7 +37,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pandas as pd
 import torch
-from peft.helpers import disable_input_dtype_casting
 from synthtune import settings
 from synthtune.files import atomic_path
 from synthtune.models import assets, decoding, fine_tuning, scoring, vllm_engine
@@ -315,7 +314,7 @@ def the_teacher(bench: Bench) -> None:
         module = fine_tuning.TargetLoss(made()).to(device).train()
         return module, torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
 
-    for way in ("kept", "kept, adapters multiplied in bfloat16", "checkpointed"):
+    for way in ("kept, adapters in float32", "kept", "checkpointed"):
         kept = model_cost.activation_bytes(shape.decoder, layers, number, bench.bytes, rank, shape.norms, way == "checkpointed")
         again, logits = 0, 12 * shape.vocabulary * number
         if way == "checkpointed":
@@ -329,9 +328,8 @@ def the_teacher(bench: Bench) -> None:
                 module.at_once = model_cost.LOGITS_AT_ONCE
             tokens = torch.randint(0, 256, (size.batch, size.length), device=device)
             with contextlib.ExitStack() as computing:
-                if "multiplied" in way:  # instead of peft's way: inputs copied to float32, and results back
-                    computing.enter_context(disable_input_dtype_casting(made()))
-                    computing.enter_context(torch.autocast(device.type, torch.bfloat16))
+                if "float32" not in way:  # as the package does, and not peft, which copies inputs to float32, and results back
+                    computing.enter_context(fine_tuning.multiplied_in(torch.bfloat16, made(), device))
                 seconds = steps(bench, module, optimizer, lambda: module(tokens, tokens) / number)
             return number / seconds, flops / seconds / peak
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 CASES = ["student, roberta-large: training", "student, bart-large: training", "teacher, scoring labels: 8 prompts",
-         "teacher, sampling: our write, batches", "teacher, sampling: plain generate", "teacher, LoRA training: activations kept",
-         "teacher, LoRA training: activations kept, adapters multiplied in bfloat16",
+         "teacher, sampling: our write, batches", "teacher, sampling: plain generate",
+         "teacher, LoRA training: activations kept, adapters in float32", "teacher, LoRA training: activations kept",
          "teacher, LoRA training: activations checkpointed",
          *(["teacher, sampling: our write, vLLM"] if importlib.util.find_spec("vllm") else [])]
 PLANNED = ["predicted_rate", "limit_rate", "predicted_gib"]

@@ -1,5 +1,6 @@
 """Fine-tuning the real teacher, briefly: what it learns from, what is kept, and what several processes change."""
 
+import contextlib
 import math
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from sealed import sealed
 from synthtune import annotate, tasks, teacher
@@ -19,6 +21,9 @@ from synthtune.errors import SettingsError, StageError
 from synthtune.files import read_json
 from synthtune.models import decoding, fine_tuning, scoring
 from synthtune.scale import workers
+from synthtune.settings import TeacherSettings
+from torch import nn
+from torch.nn import functional
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 
@@ -60,6 +65,33 @@ def test_the_loss_of_a_few_tokens_at_a_time_is_that_of_all_at_once(head_is_train
     (whole, gradients, [tokens]), (loss, others, sizes) = run(None), run(16)
     torch.testing.assert_close([loss, *others], [whole, *gradients])
     assert max(sizes) == 16 and sum(sizes) == 2 * tokens  # each is computed again in the backward pass
+
+
+def test_adapters_multiplied_in_bfloat16_learn_what_float32_ones_do():
+    torch.manual_seed(0)
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=300, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
+                                             intermediate_size=128)).to(torch.bfloat16)
+    tuned = fine_tuning.trainable(model, TeacherSettings(lora_dropout=0.0), 0)
+    adapters = {name: weight for name, weight in tuned.named_parameters() if weight.requires_grad}
+    for weight in adapters.values():
+        nn.init.normal_(weight, std=0.05)
+    ids, seen = torch.randint(0, 300, (4, 20)), []
+    for layer in tuned.modules():
+        if isinstance(layer, LoraLayer):
+            layer.lora_A["default"].register_forward_hook(lambda _map, _inputs, output: seen.append(output.dtype))
+
+    def gradient(computing):
+        tuned.zero_grad()
+        seen.clear()
+        with computing:
+            fine_tuning.TargetLoss(model)(ids, ids).backward()
+        assert {weight.grad.dtype for weight in adapters.values()} == {torch.float32}
+        return torch.cat([weight.grad.flatten() for weight in adapters.values()]), set(seen)
+
+    (ours, by_peft), (in_bfloat16, dtypes) = gradient(contextlib.nullcontext()), gradient(
+        fine_tuning.multiplied_in(torch.bfloat16, tuned, torch.device("cpu")))
+    assert (by_peft, dtypes) == ({torch.float32}, {torch.bfloat16})
+    assert functional.cosine_similarity(ours, in_bfloat16, dim=0) > 0.99
 
 
 def test_fine_tuning_leaves_the_pretrained_model_as_it_was(study, lm):
