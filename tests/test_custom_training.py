@@ -462,7 +462,7 @@ def test_calibration_finds_the_temperature_that_made_the_labels():
     found = OfLabels.fit(torch.tensor(logits).log_softmax(-1).numpy(), truth)
     assert found.temperature == pytest.approx(1.8, rel=0.08)
     right = logits.argmax(1) == truth
-    assert found.of(logits).mean() == pytest.approx(right.mean(), abs=0.02)
+    assert found.of(logits, logits.argmax(1)).mean() == pytest.approx(right.mean(), abs=0.02)
     with_unknown = OfLabels.fit(np.concatenate([logits, logits[:50]]), [*truth, *[-1] * 50])
     assert with_unknown.temperature == pytest.approx(found.temperature)
 

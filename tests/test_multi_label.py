@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from synthtune import custom, metrics, settings, student, tasks, teacher
 from synthtune.context import Context
 from synthtune.custom import deployed
+from synthtune.custom.confidence import OfLabels
 from synthtune.errors import SettingsError
 from synthtune.models import classifier, students
 from synthtune.student import Cell, Row
@@ -119,6 +121,39 @@ def test_a_student_learns_sets_from_labels_and_from_distributions(task, tmp_path
     with pytest.raises(SettingsError, match="one label a row"):
         balanced = settings.load("smoke", {"students.class_weight": "balanced", "tasks": [str(chosen.task_files["hotel"])]})
         student.trainer(Context.of(hotel, balanced)).train(rows, Cell(60, "gold", 0, 1))
+
+
+def test_thresholds_are_chosen_on_gold_rows_that_a_student_did_not_learn_from(task, tmp_path, monkeypatch):
+    hotel, chosen = task
+    folds = chosen.model_copy(update={"students": chosen.students.model_copy(update={"thresholds": "folds", "steps": 40})})
+    bench, learned = student.trainer(Context.of(replace(hotel, dev=()), folds)), []
+    fit = students.StudentTrainer.fit
+
+    def fits(self, module, rows, cell, loss):
+        learned.append({row.text for row in rows})
+        return fit(self, module, rows, cell, loss)
+
+    def chosen_on(probabilities, truth):
+        assert probabilities.shape == truth.shape == (60, 3)
+        return torch.tensor([0.5, 0.5, 0.0])
+
+    monkeypatch.setattr(students.StudentTrainer, "fit", fits)
+    monkeypatch.setattr(classifier, "thresholds", chosen_on)
+    gold, more = hotel.gold(60), Row("The soup is annotated.", "food")
+    trained = bench.train([*(Row(example.text, example.target) for example in gold), more], Cell(60, "gold+annotated", 1, 1))
+    whole, *parts = learned
+    assert len(whole) == 61 and [len(part) for part in parts] == [41, 41, 41] and all(more.text in part for part in parts)
+    assert set.union(*(whole - part for part in parts)) == {example.text for example in gold}
+    texts = [example.text for example in hotel.test]
+    predicted, scores = bench.predict(trained, texts, scored=True)
+    assert all("staff" in output for output in predicted) and len(set(predicted)) > 1
+    bench.whole(trained).save_pretrained(tmp_path)
+    bench.tokenizer.save_pretrained(tmp_path)
+    [(sets, again, _)] = deployed.predict(tmp_path, texts, hotel.labels, hotel.separator)
+    assert sets == predicted and again == pytest.approx(scores.numpy(), abs=1e-2)
+    known = {label: place for place, label in enumerate(hotel.labels)}
+    confidence = OfLabels(1.0).of(again, [known.get(output, -1) for output in sets])
+    assert (confidence > 0).tolist() == [output in known for output in sets]
 
 
 def test_the_loss_of_a_soft_label_is_that_of_its_marginals(task, monkeypatch):

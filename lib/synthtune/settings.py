@@ -158,6 +158,10 @@ class StudentSettings(_Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
     class_weight: Literal["balanced"] | None = Field(
         None, description="classification: balanced weighs each class by n / (classes * n of the class) in the loss, alike if null")
+    thresholds: Literal["folds"] | None = Field(
+        None, description="rows of several labels: from which probability on a label is said. folds chooses the best F1 on gold rows, "
+                          "each answered by a student that did not learn from it; if null, the best F1 on development examples, or, "
+                          "where there are none, the likeliest set of labels that rows have is said")
     synthetic_labels: Literal["hard", "soft"] = Field(
         "soft", description="what a classifier learns of a synthetic example: its label, or the teacher's distribution over labels")
     temperature: float = Field(1.0, gt=0, description="divides the log-probabilities of soft labels; above 1 they are softer")

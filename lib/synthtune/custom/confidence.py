@@ -44,9 +44,10 @@ class OfLabels:
         """Of all labels, shape (N, labels)."""
         return np.exp(log_softmax(scores / self.temperature, axis=1))
 
-    def of(self, scores: np.ndarray) -> np.ndarray:
-        """Of the likeliest label of each row, shape (N,)."""
-        return self.probabilities(scores).max(1)
+    def of(self, scores: np.ndarray, places: Sequence[int]) -> np.ndarray:
+        """Of the label that is said of each row, shape (N,), from its place; 0 where that is -1, a set of labels that no row has."""
+        found = np.take_along_axis(self.probabilities(scores), np.asarray(places)[:, None], 1)[:, 0]
+        return np.where(np.asarray(places) < 0, 0.0, found)
 
 
 @dataclass(frozen=True)

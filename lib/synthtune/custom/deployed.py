@@ -168,7 +168,9 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str],
     tokenizer = AutoTokenizer.from_pretrained(folder)
     kind = AutoModelForSequenceClassification if labels else AutoModelForSeq2SeqLM
     model = kind.from_pretrained(folder, use_safetensors=True).eval()
-    sets = torch.tensor(label_sets(labels, classes_of(labels, separator), separator), dtype=torch.float32) if separator else None
+    classes = classes_of(labels, separator) if separator else ()
+    sets = torch.tensor(label_sets(labels, classes, separator), dtype=torch.float32) if separator else None
+    thresholds = getattr(model.config, "thresholds", None)
     warm_started = model.config.model_type == "encoder-decoder"  # of MiniLM, whose word pieces stand apart
     for start in progress(range(0, len(texts), CHUNK), desc="predict", unit="chunk"):
         chunk = list(texts[start: start + CHUNK])
@@ -183,6 +185,10 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str],
                     out = model(**read, output_hidden_states=True)
                     hidden = out.hidden_states[-1]
                     scores[batch] = (out.logits.log_softmax(-1) if sets is None else classifier.set_scores(out.logits, sets)).numpy()
+                    said = (classifier.said(out.logits, torch.tensor(thresholds), classes, separator) if thresholds
+                            else [labels[place] for place in scores[batch].argmax(1)])
+                    for index, output in zip(batch, said, strict=True):
+                        outputs[index] = output
                 else:
                     hidden = model.get_encoder()(**read).last_hidden_state
                     out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True,
@@ -193,8 +199,6 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str],
                         outputs[index] = seq2seq.joined(text) if warm_started else text.strip()
             mask = read["attention_mask"][..., None]
             embeddings[batch] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
-        if labels:
-            outputs = [labels[place] for place in scores.argmax(1)]
         yield outputs, scores, embeddings
 
 
@@ -216,15 +220,17 @@ def predictions(outcome: Outcome, model: Path) -> tuple[pd.DataFrame, pd.DataFra
         return pd.DataFrame(), pd.DataFrame()
     inputs = [example.text for example in examples(rows, pair_of(own), "unlabelled")]
     outputs, confidence, doubt, embeddings = [], [], [], []
-    for said, scores, places in predict(model, inputs, own.labels, own.columns.separator):
+    places = {label: place for place, label in enumerate(own.labels)}
+    for said, scores, embedded in predict(model, inputs, own.labels, own.columns.separator):
         outputs += said
-        confidence += outcome.confidence.of(scores).tolist()
         if own.labels:
+            confidence += outcome.confidence.of(scores, [places.get(output, -1) for output in said]).tolist()
             best = np.sort(outcome.confidence.probabilities(scores), 1)[:, -2:]
             doubt += (1 - (best[:, -1] - best[:, 0])).tolist()
         else:
+            confidence += outcome.confidence.of(scores).tolist()
             doubt += (-scores[:, 0]).tolist()
-        embeddings.append(places)
+        embeddings.append(embedded)
     columns = [name for name in ("row", "text", "text_pair") if name in rows]
     table = rows[columns].assign(predicted=outputs, confidence=np.round(confidence, 4)).reset_index(drop=True)
     chosen = worth_labelling(np.array(doubt), np.concatenate(embeddings), settings.custom.to_label, settings.seed)

@@ -18,7 +18,7 @@ from synthtune import mixture, number_format
 from synthtune.conditions import CONDITIONS
 from synthtune.context import Context
 from synthtune.custom.parts import WHOLE
-from synthtune.models import assets
+from synthtune.models import assets, classifier
 from synthtune.number_format import NumberFormat
 from synthtune.scale import machine
 from synthtune.settings import Settings
@@ -85,7 +85,8 @@ def _seconds(part: Context, reference: Reference) -> float:
     if part.task.kind == "nlg" and annotates:
         written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
     seeds = len(chosen.students.seeds if part.task.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
-    steps = (seeds * len(CONDITIONS) + mixed * (mixture.FOLDS + len(chosen.students.seeds))) * chosen.students.steps
+    trainings = 1 + classifier.FOLDS if chosen.students.thresholds else 1
+    steps = trainings * (seeds * len(CONDITIONS) + mixed * (mixture.FOLDS + len(chosen.students.seeds))) * chosen.students.steps
     teacher = learned * reference.trained + read * reference.read + written * reference.written
     student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student
     return (teacher * machine.weights(chosen.teacher.model) / TEACHER

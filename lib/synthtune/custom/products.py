@@ -165,10 +165,15 @@ def _model_card(outcome: Outcome) -> ModelCard:
         introduction=f"{_plain(own.task.description or '')} A small student ({settings.students.model}), {MADE_BY}.".strip(),
         verdict=page.verdict(outcome), labels=list(map(_plain, sorted(own.report.labels))), several=bool(own.columns.separator),
         sample=f"{names[0]}: … {names[1]}: …" if names else "…", metric=page.metric_name(outcome),
-        calibration="A label has a probability of its own; said is the likeliest set of those that labelled rows have."
-        if own.columns.separator else _calibration(outcome.confidence),
+        calibration=_rule(settings) if own.columns.separator else _calibration(outcome.confidence),
         chosen=json.dumps({name: stored[name] for name in ("profile", "seed", "teacher", "annotate", "generate", "students")},
                           indent=1))
+
+
+def _rule(settings: Settings) -> str:
+    return "A label has a probability of its own; " + (
+        "it is said from its threshold on: `thresholds` in config.json, in the order of `id2label`."
+        if settings.students.thresholds else "said is the likeliest set of those that labelled rows have.")
 
 
 def _calibration(by: Confidence) -> str:

@@ -199,12 +199,14 @@ def _measured(own: CustomData, settings: Settings, each: list[Context]) -> Outco
         quality = np.array([output == example.target for output, example in zip(said, held, strict=True)], dtype=float)
         places = {label: place for place, label in enumerate(own.labels)}
         sure: Confidence = OfLabels.fit(scored, [places.get(example.target, -1) for example in held])
+        confidence = sure.of(scored, [places.get(output, -1) for output in said])
     else:
         quality = metrics.chrf_of_each([[example.target] for example in held], said)
         sure = OfTexts.fit(scored, quality)
+        confidence = sure.of(scored)
     table = pd.DataFrame({"id": [example.id for example in held], "text": [example.text for example in held],
                           "truth": [example.target for example in held], "predicted": said,
-                          "confidence": sure.of(scored), "quality": quality, "by_gold": list(gold["output"])})
+                          "confidence": confidence, "quality": quality, "by_gold": list(gold["output"])})
     words = "the test file" if len(each) == 1 else f"{len(tested)} folds"
     annotated, generated = made[WHOLE]
     return Outcome(own, settings, each[0], scores, winner, optimism, verdict, table, words, sure, annotated, generated)

@@ -21,6 +21,9 @@ from synthtune.models import assets, layers
 from synthtune.models.language_model import by_length
 from synthtune.models.students import StudentTrainer, Trained
 
+FOLDS = 3
+"""Parts of the gold rows that are answered in turn where `students.thresholds` is folds."""
+
 
 def mean(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any) -> torch.Tensor:
     """LayerNorm of the mean over all tokens, (batch, 1, hidden), of hidden states (batch, length, hidden)."""
@@ -82,6 +85,21 @@ class Classifier(StudentTrainer):
         return model(**{"inputs_embeds" if self.apart else "input_ids": states}, attention_mask=mask).logits.float()
 
     def train(self, rows: list[Row], cell: Cell) -> Trained:
+        model = self._trained(rows, cell)
+        if self.sets is None or not (self.task.dev or self.chosen.thresholds):
+            return Trained(model)
+        if self.chosen.thresholds:
+            gold = {example.text for example in self.context.at(cell.budget).gold}
+            known = [row for row in rows if row.text in gold]
+            held = [known[fold::FOLDS] for fold in range(FOLDS)]
+            answered = [(self._trained([row for row in rows if row not in apart], cell), apart) for apart in held]
+        else:
+            answered = [(model, [Row(example.text, example.target) for example in self.task.dev])]
+        logits = torch.cat([self.logits_of_all(each, [row.text for row in apart]) for each, apart in answered])
+        truth = label_sets([row.output for _, apart in answered for row in apart], self.task.classes, self.task.separator)
+        return Trained(model, thresholds=thresholds(logits.sigmoid(), torch.tensor(truth, dtype=torch.bool)))
+
+    def _trained(self, rows: list[Row], cell: Cell) -> PreTrainedModel:
         self.read([row.text for row in rows])
         torch.manual_seed(cell.seed)
         labels = list(self.task.labels)
@@ -104,11 +122,7 @@ class Classifier(StudentTrainer):
             return each, torch.ones_like(each)
 
         self.fit(model, rows, cell, loss)
-        if self.sets is None or not self.task.dev:
-            return Trained(model)
-        truth = label_sets([example.target for example in self.task.dev], self.task.classes, self.task.separator)
-        said = self.logits_of_all(model, [example.text for example in self.task.dev]).sigmoid()
-        return Trained(model, thresholds=thresholds(said, torch.tensor(truth, dtype=torch.bool)))
+        return model
 
     def class_weight(self, rows: Sequence[Row]) -> torch.Tensor | None:
         """Weights of the labels in the loss, (labels,), as `students.class_weight` says; 1 for a label that no row has."""
@@ -127,8 +141,7 @@ class Classifier(StudentTrainer):
         scores = logits.log_softmax(-1) if self.sets is None else set_scores(logits, self.sets)
         predicted = [self.task.labels[best] for best in scores.argmax(-1).tolist()]
         if trained.thresholds is not None:
-            chosen = (logits.sigmoid() >= trained.thresholds).scatter(1, logits.argmax(-1, keepdim=True), True)
-            predicted = [joined_labels(np.array(self.task.classes)[row], self.task.separator) for row in chosen.numpy()]
+            predicted = said(logits, trained.thresholds, self.task.classes, self.task.separator)
         return predicted, scores if scored else None
 
     def logits_of_all(self, model: PreTrainedModel, texts: Sequence[str]) -> torch.Tensor:
@@ -145,6 +158,8 @@ class Classifier(StudentTrainer):
         model.load_state_dict(trained.model.state_dict(), strict=False)  # all but the frozen layers, if these were apart
         model.config.id2label = dict(enumerate(self.task.classes))
         model.config.label2id = {label: number for number, label in enumerate(self.task.classes)}
+        if trained.thresholds is not None:
+            model.config.thresholds = trained.thresholds.tolist()
         return model.eval()
 
     def _pretrained(self) -> PreTrainedModel:
@@ -184,6 +199,12 @@ def set_scores(logits: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
     sets : Tensor of shape (sets, classes), 0 or 1
     """
     return (functional.logsigmoid(logits) @ sets.T + functional.logsigmoid(-logits) @ (1 - sets).T).log_softmax(-1)
+
+
+def said(logits: torch.Tensor, thresholds: torch.Tensor, classes: Sequence[str], separator: str) -> list[str]:
+    """The labels of each text, logits of shape (texts, classes), that reach their threshold, (classes,); one at least."""
+    chosen = (logits.sigmoid() >= thresholds).scatter(1, logits.argmax(-1, keepdim=True), True)
+    return [joined_labels(np.array(classes)[row], separator) for row in chosen.numpy()]
 
 
 def thresholds(probabilities: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
