@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -452,6 +453,22 @@ def test_what_to_do_next_follows_from_who_is_better(teacher, setfit, said):
     scores |= {"SetFit": setfit} if setfit else {}
     found = page.advice(pd.DataFrame({"system": list(scores), "value": list(scores.values())}), ANNOTATED)
     assert len(found) == len(said) and all(start in sentence for start, sentence in zip(said, found, strict=True))
+
+
+def test_the_stages_of_a_part_follow_each_other_and_parts_do_not_wait(monkeypatch):
+    monkeypatch.setattr(study, "_work", lambda stage, part: stage(part))
+    begun = []
+    stages = [(part, [lambda part, number=number: begun.append((part, number)) for number in range(3)]) for part in "abc"]
+    with ThreadPoolExecutor(1) as pool:
+        assert len(list(study._done(pool, stages))) == 9
+    assert begun[:3] == [("a", 0), ("b", 0), ("c", 0)]
+    assert all([number for of, number in begun if of == part] == [0, 1, 2] for part in "abc")
+
+    def fails(part):
+        raise StageError(f"{part} fails")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(StageError, match="a fails"):
+        list(study._done(pool, [("a", [fails])]))
 
 
 def test_calibration_finds_the_temperature_that_made_the_labels():

@@ -61,9 +61,8 @@ def seconds(each: Sequence[Context], settings: Settings) -> float:
     """Seconds that the parts will take if nothing of them is there yet."""
     reference = REFERENCE[settings.format]
     work = [_seconds(part, reference) for part in each if not _is_done(part)]
-    # The parts are about equal and go round over the processes.
-    rounds = math.ceil(len(work) / machine.processes(settings, len(each)))
-    return START_SECONDS + max(work, default=0.0) * rounds * reference.rate / _rate(settings)
+    longest = max(max(work, default=0.0), sum(work) / machine.processes(settings, len(each)))
+    return START_SECONDS + longest * reference.rate / _rate(settings)
 
 
 def _is_done(part: Context) -> bool:

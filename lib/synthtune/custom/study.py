@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
@@ -148,11 +148,11 @@ def _side_by_side(each: list[Context], settings: Settings) -> None:
     if processes < 2:
         return
     others = active_children()
+    stages = [(part, [_annotated, _synthetic, _answers] if part.task.test else [_annotated, _synthetic]) for part in each]
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (workers.environment(settings),)) as pool:
         try:
-            parts = [pool.submit(_work, part) for part in each]
-            for done in progress(as_completed(parts), total=len(parts), desc="teachers and students", unit="part"):
-                done.result()
+            for _ in progress(_done(pool, stages), total=sum(len(of) for _, of in stages), desc="teachers and students", unit="stage"):
+                pass
         except BaseException as error:
             for process in active_children():
                 if process not in others:
@@ -161,6 +161,18 @@ def _side_by_side(each: list[Context], settings: Settings) -> None:
                 raise StageError("A process ended without a word, most likely because memory ran out. Close other programs, or "
                                  "choose a smaller teacher, and run again; finished work is kept.") from error
             raise
+
+
+def _done(pool: ProcessPoolExecutor, stages: list[tuple[Context, list[Callable]]]) -> Iterator[None]:
+    """Do the stages of each part, one after the other; each time one is done, the part's next one waits its turn."""
+    waiting = {pool.submit(_work, of[0], part): (part, of[1:]) for part, of in stages}
+    while waiting:
+        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            part, later = waiting.pop(future)
+            future.result()
+            if later:
+                waiting[pool.submit(_work, later[0], part)] = part, later[1:]
+            yield
 
 
 def _begin(environment: dict[str, str]) -> None:
@@ -172,14 +184,16 @@ def _begin(environment: dict[str, str]) -> None:
     workers.end_with_starter()
 
 
-def _work(part: Context) -> None:
-    """All that is kept of a part."""
+_loaded: list[LanguageModel | None] = []
+"""The model that is fine-tuned, once a process that does the work of parts has loaded it."""
+
+
+def _work(stage: Callable, part: Context) -> None:
     torch.set_num_threads(part.settings.threads)
     with record.offline(part.settings):
-        lm = teacher.base(part.settings)
-        _synthetic(lm, part)
-        if part.task.test:
-            _answers(lm, part)
+        if not _loaded:
+            _loaded.append(teacher.base(part.settings))
+        stage(_loaded[0], part)
 
 
 def _measured(own: CustomData, settings: Settings, each: list[Context]) -> Outcome:
@@ -217,6 +231,11 @@ def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
     if winner == GOLD:
         return "does not help"
     return "helps" if scores.set_index("system").loc[winner, "gain_low"] > optimism else "not decided"
+
+
+def _annotated(lm: LanguageModel | None, part: Context) -> pd.DataFrame:
+    """Annotated examples of a part."""
+    return annotate.annotate(teacher.ready(lm, part, "annotate"), part) if part.unlabelled else pd.DataFrame()
 
 
 def _synthetic(lm: LanguageModel | None, part: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
