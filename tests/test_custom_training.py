@@ -33,6 +33,7 @@ from synthtune.custom.parts import parts, settings_of
 from synthtune.errors import RowsError, StageError
 from synthtune.files import claimed
 from synthtune.models import assets
+from synthtune.progress import progress
 from synthtune.scale import machine
 from synthtune.settings import load
 from synthtune.tasks import splits
@@ -469,6 +470,18 @@ def test_the_stages_of_a_part_follow_each_other_and_parts_do_not_wait(monkeypatc
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(StageError, match="a fails"):
         list(study._done(pool, [("a", [fails])]))
+
+
+def test_a_process_that_works_for_another_draws_no_bars(monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(study.workers, "end_with_starter", lambda: None)
+    for name in ("TQDM_DISABLE", "SYNTHTUNE_PROGRESS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert not progress(range(2)).disable
+    study._begin({})
+    unseen = progress(range(2))
+    assert unseen.disable and list(unseen) == [0, 1]
 
 
 def test_calibration_finds_the_temperature_that_made_the_labels():

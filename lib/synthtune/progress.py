@@ -51,6 +51,7 @@ class Bar(tqdm):
             unit=f" {unit}" if unit.isalpha() and unit != "B" else unit,
             unit_scale=unit == "B",
             leave=False,
+            disable="TQDM_DISABLE" in os.environ,  # tqdm itself asks when it is imported, before a process knows that it has no bars
             dynamic_ncols=True,
             mininterval=seconds,
             file=io.StringIO() if self._draw else None,  # where there is no terminal its control characters are dropped
