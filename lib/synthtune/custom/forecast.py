@@ -84,7 +84,7 @@ def _seconds(part: Context, reference: Reference) -> float:
     if part.task.kind == "nlg" and annotates:
         written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
     seeds = len(chosen.students.seeds if part.task.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
-    trainings = 1 + classifier.FOLDS if chosen.students.thresholds else 1
+    trainings = 1 + classifier.FOLDS if part.task.separator and chosen.students.thresholds else 1
     steps = trainings * (seeds * len(CONDITIONS) + mixed * (mixture.FOLDS + len(chosen.students.seeds))) * chosen.students.steps
     teacher = learned * reference.trained + read * reference.read + written * reference.written
     student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student

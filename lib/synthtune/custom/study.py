@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,9 @@ from synthtune.progress import duration, progress
 from synthtune.scale import machine, workers
 from synthtune.settings import Settings
 from synthtune.tasks import Example
+
+if TYPE_CHECKING:
+    from synthtune.models.endpoint import Prompted  # its client library takes a second to import
 
 TEACHER = "teacher itself"
 Verdict = Literal["helps", "does not help", "not decided"]
@@ -233,16 +236,16 @@ def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
     return "helps" if scores.set_index("system").loc[winner, "gain_low"] > optimism else "not decided"
 
 
-def _annotated(lm: LanguageModel | None, part: Context) -> pd.DataFrame:
-    """Annotated examples of a part."""
-    return annotate.annotate(teacher.ready(lm, part, "annotate"), part) if part.unlabelled else pd.DataFrame()
+def _annotated(lm: LanguageModel | None, part: Context) -> tuple[LanguageModel | Prompted, pd.DataFrame]:
+    """What annotates a part, and its annotated examples."""
+    annotator = teacher.ready(lm, part, "annotate")
+    return annotator, annotate.annotate(annotator, part) if part.unlabelled else pd.DataFrame()
 
 
 def _synthetic(lm: LanguageModel | None, part: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Annotated and generated examples of a part."""
-    annotator, generator = (teacher.ready(lm, part, objective) for objective in ("annotate", "generate"))
-    annotated = annotate.annotate(annotator, part) if part.unlabelled else pd.DataFrame()
-    return annotated, generate.generate(generator, annotator, part)
+    annotator, annotated = _annotated(lm, part)
+    return annotated, generate.generate(teacher.ready(lm, part, "generate"), annotator, part)
 
 
 def cells(part: Context) -> list[Cell]:
