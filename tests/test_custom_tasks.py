@@ -98,7 +98,7 @@ def load(folder, run_dir=None, **changes):
 
 def test_the_whole_study_runs_on_them(folder, small):
     run = folder / "run"
-    changes = {**TINY, **small, "tasks": ["visits.yaml", "moods.py", "trips.py"], "run_dir": str(run), "jobs": 2}
+    changes = {**TINY, **small, "tasks": ["visits.yaml", "trips.py"], "run_dir": str(run), "jobs": 2}
     command = [sys.executable, "-m", "synthtune.run.reproduce", "--profile", "smoke",
                *(f"--set={name}={json.dumps(value)}" for name, value in changes.items())]
 
@@ -110,23 +110,22 @@ def test_the_whole_study_runs_on_them(folder, small):
     said = study()
     assert said.returncode == 0, said.stdout
     every = {*CONDITIONS, FULL} - {PROMPTED}
-    for task, conditions in (("visits", every), ("moods", every), ("trips", {"gold", "gold+annotated", FULL})):
+    for task, conditions in (("visits", every), ("trips", {"gold", "gold+annotated", FULL})):
         results = pd.read_parquet(run / task / "results.parquet")
         assert conditions <= set(results["condition"])
     table = pd.read_csv(run / "figures" / "table_1.csv")
-    assert {"Visits", "Moods", "Trips"} <= set(table["title"])
+    assert {"Visits", "Trips"} <= set(table["title"])
     claims, report = ((run / "figures" / name).read_text() for name in ("claims.md", "report.html"))
-    assert "Visits" in claims and "Custom tasks: Visits, Moods and Trips." in report
+    assert "Visits" in claims and "Custom tasks: Visits and Trips." in report
     assert (run / "figures" / "figure_2.png").exists() and (run / "figures" / "figure_3.png").exists()
-    for task, shown in (("visits", "Visit: 0 days in"), ("moods", "The sun is out again.")):
+    for task, shown in (("visits", "Visit: 0 days in"), ("trips", "pier | city | Hull")):
         tuned = json.loads((run / "notebooks" / f"{task}-16-01_teacher.ipynb").read_text())
         assert shown in json.dumps(tuned), "its sentences, or its first row, are what notebooks show"
 
     assert "Nothing to do" in study().stdout
     (folder / "visits.csv").write_text((folder / "visits.csv").read_text() + "One more grim day in Oslo.,no,,\n")
-    (folder / "moods.txt").write_text((folder / "moods.txt").read_text() + "sad One more grim day in Oslo.\n")
     again = study("--dry-run").stdout
-    for said in ("run    01_teacher · visits", "run    01_teacher · moods", "reuse  01_teacher · trips"):
+    for said in ("run    01_teacher · visits", "reuse  01_teacher · trips"):
         assert said in again, "rows are part of what results are made from"
     assert "reuse  01_teacher · trips" in study("--dry-run", "--only", "trips").stdout
     assert "did you mean 'visits'" in study("--only", "visit").stdout

@@ -3,13 +3,13 @@
 import json
 import multiprocessing
 import os
-import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -239,17 +239,27 @@ def test_more_annotated_rows_make_nothing_again_that_does_not_depend_on_them(tes
 
 
 def test_parts_in_two_processes_give_the_same_results_and_end_with_a_failure(done, tmp_path, monkeypatch, capsys):
-    task, finished = done[0], done[1]
     monkeypatch.setattr(machine, "cores", lambda: 2)
-    assert command.train(custom.read(task), tmp_path / "results", FEW) is not None
-    assert re.search(r"This takes about [\d ]+(s|min)", capsys.readouterr().out)
-    assert contents(tmp_path / "results") == contents(finished)
+    for name in ("finished", "failing"):
+        (tmp_path / name).mkdir()
+    task, folder = copied(done, tmp_path / "finished")
+    folds = sorted((folder / "work").glob("fold-*"))
+    for lost in folds:
+        shutil.rmtree(lost)
+    (folder / "report.html").unlink()
+    assert command.train(custom.read(task), folder, FEW) is not None
+    assert len(folds) == 2 and re.search(r"This takes about [\d ]+(s|min)", capsys.readouterr().out)
+    assert contents(folder) == contents(done[1])
     assert not multiprocessing.active_children()
-    (tmp_path / "other" / "work" / "fold-1").mkdir(parents=True)
-    for path in (tmp_path / "results" / "work" / "fold-1").glob("budget-*"):
-        (tmp_path / "other" / "work" / "fold-1" / path.name).write_text("in the way")
+
+    task, folder = copied(done, tmp_path / "failing")
+    for lost in sorted((folder / "work").glob("fold-*")):
+        [made] = lost.glob("budget-*")
+        shutil.rmtree(made)
+        made.write_text("in the way")
+    (folder / "report.html").unlink()
     with pytest.raises(StageError):
-        command.train(custom.read(task), tmp_path / "other", FEW)
+        command.train(custom.read(task), folder, FEW)
     assert not multiprocessing.active_children()
 
 
@@ -571,22 +581,20 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
     assert "`decoder_model.onnx`" in (written["model"] / "README.md").read_text("utf-8")
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(tested, tmp_path):
+def test_killed_twice_it_ends_with_the_same_bytes(tested, tmp_path):
     task, reference = tested
     again = [sys.executable, "-m", "synthtune.run.reproduce", "--task", str(task), "--out", str(tmp_path / "killed"),
              *[f"--set={text}" for text in FEW]]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "lib"), "PYTHONHASHSEED": "0"}
-    draw, kills = random.Random(11), 0
-    while kills < 2:
+    work = tmp_path / "killed" / "work" / "whole"
+    for moment in ("*/teacher-annotate", "answers/gold*"):  # among the teachers, and among the students
         process = subprocess.Popen(again, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    stdin=subprocess.DEVNULL, start_new_session=True)
-        try:
-            process.communicate(timeout=draw.uniform(8, 25))
-            break  # it was done before it could be killed
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
+        while not list(work.glob(moment)):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
     finished = subprocess.run(again, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert kills and contents(tmp_path / "killed") == contents(reference)
+    assert contents(tmp_path / "killed") == contents(reference)
