@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 from synthtune import metrics
 from synthtune.analysis import claims, figures, report, table
-from synthtune.analysis.results import FINE_TUNED, Results, added, corpora_sentence, title
+from synthtune.analysis.results import FINE_TUNED, Results, added, corpora_sentence
 from synthtune.conditions import (
     ANNOTATED,
     BOTH,
@@ -187,7 +187,7 @@ def test_captions_say_which_corpora_are_real(laptop, tmp_path):
     assert added(results, results.tasks()) == sentence
     assert sentence in figures.caption(2, results) and sentence in table.notes(results)
     settings = laptop[1].model_copy(update={"data_root": Path("somewhere")})
-    assert title("sgd", settings) == "SGD" and title("sgd", laptop[1]) == "SGD format, own corpus"
+    assert Results.read(laptop[0], settings).title("sgd") == "SGD" and results.title("sgd") == "SGD format, own corpus"
     assert corpora_sentence(["webnlg", "sgd"], settings) == "Real corpora: WebNLG and SGD."
     for number in figures.FIGURES:
         assert "{" not in figures.caption(number, results)
