@@ -25,7 +25,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from synthtune.analysis import statistics
-from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, added, corpora_sentence, where
+from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, added, corpora_sentence, where, write_texts
 from synthtune.conditions import ANNOTATED, CONDITIONS, FULL, GENERATED, GOLD, HARD, REFERENCES, TEACHER, condition
 from synthtune.files import atomic_path, read_yaml
 from synthtune.metrics import METRICS, main_metric
@@ -104,10 +104,7 @@ def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
         with atomic_path(path) as temporary, style():
             figure.savefig(temporary, dpi=300, metadata=metadata)
         written.append(path)
-    path = stem.with_name(f"{stem.name}.csv")
-    with atomic_path(path) as temporary:
-        shown.to_csv(temporary, index=False, float_format="%.6g")
-    return [*written, path]
+    return written + write_texts(stem.parent, {f"{stem.name}.csv": shown.to_csv(index=False, float_format="%.6g")})
 
 
 @contextmanager

@@ -32,15 +32,10 @@ def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
     real = [SPECS[task].title for task in tasks if not (is_custom(task) or is_own_corpus(task, settings.data_root))]
     custom = [task_list.title(task, settings.data_root) for task in tasks if is_custom(task)]
     own = [SPECS[task].title for task in tasks if is_own_corpus(task, settings.data_root)]
-    sentences = []
-    if real:
-        sentences.append(f"Real corpora: {_listed(real)}.")
-    if own:
-        sentences.append(f"Written for this package, in the official file format only: {_listed(own)}; not the published "
-                         f"{_listed(own)} data.")
-    if custom:
-        sentences.append(f"Custom tasks: {_listed(custom)}.")
-    return " ".join(sentences)
+    said = {"Real corpora: {0}.": real,
+            "Written for this package, in the official file format only: {0}; not the published {0} data.": own,
+            "Custom tasks: {0}.": custom}
+    return " ".join(sentence.format(_listed(names)) for sentence, names in said.items() if names)
 
 
 def _listed(names: list[str]) -> str:
