@@ -217,7 +217,7 @@ def test_a_condition_is_one_entry(smoke, tmp_path, monkeypatch):
         rows = pd.read_parquet(path)
         pd.concat([rows, rows[rows.condition == BOTH].assign(condition=name)]).to_parquet(path)
     assert name not in set(figures.table_of(2, Results.read(folder, settings)).series), "not an entry yet"
-    monkeypatch.setitem(CONDITIONS, name, Condition(annotated=0.75, generated=0.25, color="#123456", marker="P"))
+    monkeypatch.setitem(CONDITIONS, name, Condition({"annotated": 0.75, "generated": 0.25}, color="#123456", marker="P"))
     results = Results.read(folder, settings)
     assert [rows.condition.iloc[0] for rows in results.compared("tweets", 25)] == [each for each in CONDITIONS if each != PROMPTED]
     for number in (2, 3, 5, 6, 7):

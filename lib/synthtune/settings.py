@@ -454,8 +454,6 @@ def _contradictions(settings: Settings) -> Iterator[str]:
 
 def _depends_on(settings: Settings, stage: str, task: str | None) -> dict[str, Any]:
     """What a stage of a task depends on; see `Settings.for_stage`. The settings are those of the task."""
-    if stage not in READS:
-        raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, READS)}")
     # A setting that is null says nothing: one that a later version adds, null at first, voids no results.
     mine = settings.model_dump(mode="json", exclude_none=True)
     sections = list(READS[stage])
@@ -566,11 +564,7 @@ def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
     AssetError
         The hub has no such model, or cannot be reached.
     """
-    return _with_models(read(profile, overrides, run_dir, data_root))
-
-
-def _with_models(settings: Settings) -> Settings:
-    """The same settings with every model's name settled."""
+    settings = read(profile, overrides, run_dir, data_root)
     named = settings.named_models()
     now = {name: model_names.settled(name, settings.folder / "models.json") for name in named.values()}
     changed = {setting: now[name] for setting, name in named.items() if now[name] != name}
