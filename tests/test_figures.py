@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 from synthtune import metrics
 from synthtune.analysis import claims, figures, report, table
-from synthtune.analysis.results import FINE_TUNED, Results, added, corpora_sentence, title
+from synthtune.analysis.results import FINE_TUNED, Results, added, corpora_sentence
 from synthtune.conditions import (
     ANNOTATED,
     BOTH,
@@ -187,7 +187,7 @@ def test_captions_say_which_corpora_are_real(laptop, tmp_path):
     assert added(results, results.tasks()) == sentence
     assert sentence in figures.caption(2, results) and sentence in table.notes(results)
     settings = laptop[1].model_copy(update={"data_root": Path("somewhere")})
-    assert title("sgd", settings) == "SGD" and title("sgd", laptop[1]) == "SGD format, own corpus"
+    assert Results.read(laptop[0], settings).title("sgd") == "SGD" and results.title("sgd") == "SGD format, own corpus"
     assert corpora_sentence(["webnlg", "sgd"], settings) == "Real corpora: WebNLG and SGD."
     for number in figures.FIGURES:
         assert "{" not in figures.caption(number, results)
@@ -217,7 +217,7 @@ def test_a_condition_is_one_entry(smoke, tmp_path, monkeypatch):
         rows = pd.read_parquet(path)
         pd.concat([rows, rows[rows.condition == BOTH].assign(condition=name)]).to_parquet(path)
     assert name not in set(figures.table_of(2, Results.read(folder, settings)).series), "not an entry yet"
-    monkeypatch.setitem(CONDITIONS, name, Condition(annotated=0.75, generated=0.25, color="#123456", marker="P"))
+    monkeypatch.setitem(CONDITIONS, name, Condition({"annotated": 0.75, "generated": 0.25}, color="#123456", marker="P"))
     results = Results.read(folder, settings)
     assert [rows.condition.iloc[0] for rows in results.compared("tweets", 25)] == [each for each in CONDITIONS if each != PROMPTED]
     for number in (2, 3, 5, 6, 7):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 GOLD, ANNOTATED, GENERATED, BOTH, PROMPTED, FULL = "gold", "gold+annotated", "gold+generated", "gold+both", "gold+prompted", "full"
@@ -16,18 +16,16 @@ class Condition:
 
     Attributes
     ----------
-    annotated, generated, prompted : float
-        Shares of the added synthetic examples, 0 to 1, by who made them: the annotating teacher, the generating one, or a prompted
-        model that annotates beside them; all are 0 where none are added.
+    shares : dict
+        Shares of the added synthetic examples, which sum to 1, by their route: "annotated" by the teacher, "generated", or "prompted":
+        annotated by a prompted model beside the teacher. Empty where none are added.
     color, marker, linestyle
         How figures draw it, as matplotlib names them.
     label : str
         What legends call it, if not by its name.
     """
 
-    annotated: float = 0
-    generated: float = 0
-    prompted: float = 0
+    shares: dict[str, float] = field(default_factory=dict)
     color: str = "#444444"
     marker: str = ""
     linestyle: Any = "-"
@@ -39,12 +37,6 @@ class Condition:
         return {"color": self.color, "marker": self.marker, "linestyle": self.linestyle}
 
     @property
-    def shares(self) -> dict[str, float]:
-        """The shares that are not 0, by route."""
-        shares = {"annotated": self.annotated, "generated": self.generated, "prompted": self.prompted}
-        return {route: share for route, share in shares.items() if share}
-
-    @property
     def synthetic(self) -> bool:
         """Whether synthetic examples are added to gold."""
         return bool(self.shares)
@@ -52,31 +44,33 @@ class Condition:
     @property
     def kinds(self) -> str:
         """Which synthetic examples are added, in words."""
-        return "of both kinds" if len(self.shares) > 1 else "endpoint-annotated" if self.prompted else next(iter(self.shares), "")
+        made = next(iter(self.shares), "")
+        return "of both kinds" if len(self.shares) > 1 else "endpoint-annotated" if made == "prompted" else made
 
     @property
     def examples(self) -> str:
         """The synthetic examples that are added, in words and before a verb."""
-        if not (self.annotated and self.generated):
+        if len(self.shares) < 2:
             return f"{self.kinds} examples"
-        return f"examples, {'half of each kind' if self.annotated == 0.5 else f'{self.annotated:.0%} annotated'},"
+        route, share = next(iter(self.shares.items()))
+        return f"examples, {'half of each kind' if share == 0.5 else f'{share:.0%} {route}'},"
 
 
 # Okabe and Ito's palette, whose colours differ in all common kinds of colour blindness. Markers and line styles
 # differ as well, for print without colour.
 CONDITIONS = {
     GOLD: Condition(color="#E69F00", marker="o"),
-    ANNOTATED: Condition(annotated=1, color="#0072B2", marker="s"),
-    GENERATED: Condition(generated=1, color="#009E73", marker="^", linestyle="-."),
-    BOTH: Condition(annotated=0.5, generated=0.5, color="#CC79A7", marker="D", linestyle=(0, (4, 1))),
-    PROMPTED: Condition(prompted=1, color="#882255", marker="P", linestyle=(0, (1, 1))),
+    ANNOTATED: Condition({"annotated": 1}, color="#0072B2", marker="s"),
+    GENERATED: Condition({"generated": 1}, color="#009E73", marker="^", linestyle="-."),
+    BOTH: Condition({"annotated": 0.5, "generated": 0.5}, color="#CC79A7", marker="D", linestyle=(0, (4, 1))),
+    PROMPTED: Condition({"prompted": 1}, color="#882255", marker="P", linestyle=(0, (1, 1))),
 }
 """Every condition that figures and table compare, by its name and in their order."""
 
 REFERENCES = {
     TEACHER: Condition(color="#D55E00", linestyle=(0, (5, 2))),
     FULL: Condition(linestyle=":", label="full (all true labels)"),
-    HARD: Condition(annotated=1, color="#56B4E9", marker="v"),
+    HARD: Condition({"annotated": 1}, color="#56B4E9", marker="v"),
 }
 """What conditions are compared with: the teacher itself; a student trained on all true labels of the pool; and annotated examples
 with the teacher's label alone, where `students.synthetic_labels` is "soft", which only figure 6 shows.

@@ -234,16 +234,9 @@ def bleu_from(statistics: np.ndarray) -> float:
     float
         BLEU in percent.
     """
-    totals = np.asarray(statistics).reshape(-1, STATISTICS).sum(axis=0)
-    numbers = [int(value) for value in totals]
-    return BLEU.compute_bleu(
-        numbers[:ORDERS],
-        numbers[ORDERS : 2 * ORDERS],
-        sys_len=numbers[-2],
-        ref_len=numbers[-1],
-        smooth_method="exp",
-        effective_order=True,
-    ).score
+    numbers = np.asarray(statistics).reshape(-1, STATISTICS).sum(axis=0).astype(int).tolist()
+    return BLEU.compute_bleu(numbers[:ORDERS], numbers[ORDERS : 2 * ORDERS], sys_len=numbers[-2], ref_len=numbers[-1],
+                             smooth_method="exp", effective_order=True).score
 
 
 METRICS = {

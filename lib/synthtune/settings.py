@@ -384,7 +384,10 @@ class Settings(_Section):
         task : str, optional
             The task; needed for every stage but "figures".
         """
-        return _figures_depend_on(self) if stage == "figures" else _depends_on(self.for_task(task), stage, task)
+        if stage != "figures":
+            return _depends_on(self.for_task(task), stage, task)
+        without = ("run_dir", "jobs", "number_format", "plan", "cluster", "custom", "custom_task", "task_files")
+        return {"figures": self.model_dump(mode="json", exclude_none=True, exclude={**dict.fromkeys(without, True), "endpoint": HOW})}
 
     def stage_digest(self, stage: str, task: str, budget: int) -> str:
         """SHA-256 of what a stage's result depends on."""
@@ -449,15 +452,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
                "generate.engine=batches.")
 
 
-def _figures_depend_on(settings: Settings) -> dict[str, Any]:
-    without = ("run_dir", "jobs", "number_format", "plan", "cluster", "custom", "custom_task", "task_files")
-    return {"figures": settings.model_dump(mode="json", exclude_none=True, exclude={**dict.fromkeys(without, True), "endpoint": HOW})}
-
-
 def _depends_on(settings: Settings, stage: str, task: str | None) -> dict[str, Any]:
     """What a stage of a task depends on; see `Settings.for_stage`. The settings are those of the task."""
-    if stage not in READS:
-        raise SettingsError(f"Unknown stage '{stage}': {nearest(stage, READS)}")
     # A setting that is null says nothing: one that a later version adds, null at first, voids no results.
     mine = settings.model_dump(mode="json", exclude_none=True)
     sections = list(READS[stage])
@@ -520,25 +516,24 @@ def _with_task_files(values: dict[str, Any]) -> dict[str, Any]:
                 raise SettingsError(f"tasks: {entry}: another task, or a folder of the results, is called '{name}'; rename the file.")
         tasks += named
     for name, path in files.items():
-        if _is_python(path):
-            register(path)
-            writes = SPECS[name].kind == "nlg"
-        else:
-            writes = _checked_task_file(path).target
-        if writes:
+        if _generates_text(name, path):
             of_kind = (values.get("custom") or {}).get("nlg") or {}
             changes[name] = {**of_kind, **changes.get(name, {})}
     return {**values, "tasks": tasks, "task_files": files, "per_task": changes}
 
 
-def _checked_task_file(path: Path) -> Any:
+def _generates_text(name: str, path: Path) -> bool:
+    """Whether the task of a file is text generation; a file that does not say so, or cannot be used, is refused."""
+    if _is_python(path):
+        register(path)
+        return SPECS[name].kind == "nlg"
     from synthtune.custom import task_file  # its package reads settings
 
     chosen = task_file.load(path)
     if not (chosen.label or chosen.target):
         raise SettingsError(f"{path.name}: a task of the study says which column is to be predicted; add 'label: COLUMN', or "
                             "'target: COLUMN' for texts to be written.")
-    return chosen
+    return bool(chosen.target)
 
 
 def official_corpora() -> Path:
@@ -569,11 +564,7 @@ def load(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
     AssetError
         The hub has no such model, or cannot be reached.
     """
-    return _with_models(read(profile, overrides, run_dir, data_root))
-
-
-def _with_models(settings: Settings) -> Settings:
-    """The same settings with every model's name settled."""
+    settings = read(profile, overrides, run_dir, data_root)
     named = settings.named_models()
     now = {name: model_names.settled(name, settings.folder / "models.json") for name in named.values()}
     changed = {setting: now[name] for setting, name in named.items() if now[name] != name}

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from synthtune.analysis import statistics
+from synthtune.analysis.report import rendered
 from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, corpora_sentence, where, write_texts
 from synthtune.conditions import ANNOTATED, BOTH, CONDITIONS, FULL, GENERATED, GOLD
+from synthtune.files import read_yaml
 from synthtune.metrics import METRICS, main_metric
 
 MARGIN = {"classification": 1.0, "nlg": 2.0}
@@ -20,37 +22,8 @@ MARGIN = {"classification": 1.0, "nlg": 2.0}
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
 
-SENTENCES = {
-    "a": "With the fewest gold examples, adding examples annotated by the fine-tuned teacher makes the "
-    "student better.",
-    "b": "With the fewest gold examples, adding examples that the fine-tuned teacher generated makes "
-    "the student better.",
-    "c": "Synthetic data helps most where gold is scarcest: the gain at the smallest budget is larger "
-    "than at the largest.",
-    "d": "Returns diminish: on the NLG tasks, the more annotated data there is already, the less "
-    "further data adds.",
-    "e": "Half annotated, half generated is almost as good as all annotated at an equal amount: behind by "
-    f"less than {MARGIN['classification']:g} accuracy point or {MARGIN['nlg']:g} BLEU points.",
-    "f": "A fine-tuned small teacher beats prompting. The paper prompts GPT-3.5; here the stand-in is the "
-    "teacher's own language model before fine-tuning, prompted with 0 and with several gold examples, "
-    "and an endpoint's model if the settings name one. This is a weaker opponent than the paper's.",
-    "g": "Synthetic data replaces a large part of the labels: with the fewest gold examples and synthetic ones a student is "
-    "as good as with many more gold examples alone. The condition is the best on average; how many is read off the scores of "
-    "gold at every budget and of all true labels, on a logarithmic scale; a student better than that of all true labels counts as "
-    "the whole pool.",
-}
+SENTENCES = {letter: said.format(**MARGIN) for letter, said in read_yaml(Path(__file__).with_name("claims.yaml")).items()}
 """Each claim in our own words, by its letter."""
-
-RULE = (
-    "A claim *holds* if the {confidence} interval lies wholly on the claim's side of the threshold, "
-    "*does not hold* if it lies wholly on the other side, and is *not decided* otherwise. Intervals are "
-    "percentile intervals of a paired bootstrap over seeds and test examples ({resamples:,} resamples; "
-    "Koehn 2004): both are drawn again with replacement, the same draw for everything compared. Where a "
-    "condition has one seed, the interval covers test examples only; with two or three, it understates "
-    "the spread between seeds. A mean over tasks takes the tasks as they are, with no interval for which "
-    "tasks were chosen. Nothing is corrected for the number of comparisons: read the means first."
-)
-"""How verdicts are reached; written at the top of claims.md."""
 
 
 def verdict(low: float, high: float, threshold: float = 0.0) -> str:
@@ -174,13 +147,11 @@ def _returns(results: Results, task: str, unit: str) -> dict | None:
         return None
     (a, b), (c, d) = steps[:2], steps[-2:]
     cells = [(budget, ANNOTATED if amount else GOLD, amount) for amount in (a, b, c, d)]
-    at = f"{a:,} to {b:,} and {c:,} to {d:,}, {budget:,} gold"
-    if unit == "example":
-        return _entry(results, task, cells, lambda at_a, at_b, at_c, at_d: 100 * ((at_b - at_a) / b - (at_d - at_c) / (d - c)),
-                      "gain per 100 annotated examples, first step minus last", at, per=" per 100 examples")
-    return _entry(results, task, cells,
-                  lambda at_a, at_b, at_c, at_d: (at_b - at_a) / math.log2(b / a) - (at_d - at_c) / math.log2(d / c),
-                  "gain per doubling of annotated examples, first step minus last", at, per=" per doubling")
+    first, last = ((high - low) / 100 if unit == "example" else math.log2(high / low) for low, high in ((a, b), (c, d)))
+    gain, per = {"example": ("100 annotated examples", "100 examples"),
+                 "doubling": ("doubling of annotated examples", "doubling")}[unit]
+    return _entry(results, task, cells, lambda at_a, at_b, at_c, at_d: (at_b - at_a) / first - (at_d - at_c) / last,
+                  f"gain per {gain}, first step minus last", f"{a:,} to {b:,} and {c:,} to {d:,}, {budget:,} gold", per=f" per {per}")
 
 
 def _half_and_half(results: Results, task: str, condition: str) -> dict | None:
@@ -232,35 +203,22 @@ def _worth(results: Results, task: str, _: None) -> dict | None:
 def markdown(checked: pd.DataFrame, results: Results) -> str:
     """The claims as a Markdown page: the rule, the means of all claims, then every number."""
     figures = results.settings.figures
-    rule = RULE.format(confidence=f"{100 * figures.confidence:g} %", resamples=figures.resamples)
-    lines = ["# The paper's claims, checked", "", rule, "", corpora_sentence(results.tasks(), results.settings), ""]
-    columns = ["where", "quantity", "number", "interval", "probability", "seeds", "test examples", "verdict"]
-    means = where(checked, scope="mean") if len(checked) else checked
-    if len(means):
-        at_a_glance = ["claim", "where", "quantity", "number", "interval", "verdict"]
-        lines += ["## At a glance", "", "Means over tasks of one kind.", "", *_rows(means, at_a_glance), ""]
-    for letter in SENTENCES:
-        rows = where(checked, claim=letter) if len(checked) else checked
-        lines += [f"## Claim {letter}", "", SENTENCES[letter], "",
-                  *(_rows(rows, columns) if len(rows) else ["Not checked: this run has no results for it."]), ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return rendered("claims.md.jinja", checked=[_cells(row) for row in checked.itertuples()], sentences=SENTENCES,
+                    confidence=f"{100 * figures.confidence:g} %", resamples=f"{figures.resamples:,}",
+                    corpora=corpora_sentence(results.tasks(), results.settings))
 
 
-def _rows(rows: pd.DataFrame, columns: list[str]) -> list[str]:
-    """Lines of a Markdown table of some columns of claims, whose numbers are formatted as texts."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows.itertuples():
-        number = "{:,.0f}" if row.unit == "labels" else "{:+.2f}"
-        against = "" if row.threshold == 0 else f" (threshold {'' if row.unit == 'labels' else '+' * (row.threshold > 0)}{row.threshold:g})"
-        cells = row._asdict() | {
-            "number": f"{number.format(row.value)} {row.unit}",
-            "interval": f"{number.format(row.low)} to {number.format(row.high)}{against}",
-            "probability": f"{row.probability:.3f}",
-            "test examples": f"{row.test_examples:,}",
-            "verdict": f"**{row.verdict}**",
-        }
-        lines.append("| " + " | ".join(str(cells[column]) for column in columns) + " |")
-    return lines
+def _cells(row: Any) -> dict[str, Any]:
+    """A checked claim as the page shows it, by column: numbers are texts."""
+    number = "{:,.0f}" if row.unit == "labels" else "{:+.2f}"
+    against = "" if row.threshold == 0 else f" (threshold {'' if row.unit == 'labels' else '+' * (row.threshold > 0)}{row.threshold:g})"
+    return row._asdict() | {
+        "number": f"{number.format(row.value)} {row.unit}",
+        "interval": f"{number.format(row.low)} to {number.format(row.high)}{against}",
+        "probability": f"{row.probability:.3f}",
+        "test examples": f"{row.test_examples:,}",
+        "verdict": f"**{row.verdict}**",
+    }
 
 
 def write(run_dir: str | Path, settings: Any) -> list[Path]:

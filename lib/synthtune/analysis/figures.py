@@ -22,22 +22,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from synthtune.analysis import statistics
-from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, added, corpora_sentence, where
-from synthtune.conditions import (
-    ANNOTATED,
-    CONDITIONS,
-    FULL,
-    GENERATED,
-    GOLD,
-    HARD,
-    REFERENCES,
-    TEACHER,
-    condition,
-)
-from synthtune.files import atomic_path
+from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, added, corpora_sentence, where, write_texts
+from synthtune.conditions import ANNOTATED, CONDITIONS, FULL, GENERATED, GOLD, HARD, REFERENCES, TEACHER, condition
+from synthtune.files import atomic_path, read_yaml
 from synthtune.metrics import METRICS, main_metric
 
 WIDTH = 6.9
@@ -48,31 +38,10 @@ _SYSTEM_STYLES = [{"color": color, "marker": marker} for color, marker in (
     ("#D55E00", "o"), ("#56B4E9", "v"), ("#0072B2", "s"), ("#CC79A7", "D"), ("#009E73", "^"), ("#E69F00", "P"), ("#000000", "X"),
     ("#F0E442", "*"))]
 
-CAPTIONS = {
-    1: "The method in three steps. A language model is fine-tuned on a few gold examples (the teacher). It "
-    "then labels texts that have no label, P(Y|X), or generates new pairs, P(X,Y), which are filtered. "
-    "A small student is trained on gold and synthetic examples together.",
-    2: "Classification: accuracy on the test set against the number of labelled examples. Points are means "
-    "over seeds, bars {bars}. Dashed: the fine-tuned teacher itself. Dotted: a student trained on the "
-    "true labels of the whole pool. {added} {corpora}",
-    3: "Natural language generation: BLEU (lower-cased) on the test set against the number of labelled "
-    "examples. Points are means over seeds, bars {bars}. Dashed: the fine-tuned teacher itself. Dotted: a "
-    "student trained on all true pairs of the pool. {added} {corpora}",
-    4: "The teacher, fine-tuned on {budget} gold examples, against models that are only prompted, with 0 or "
-    "more examples taken from the same gold. Bars are {confidence} bootstrap intervals over test "
-    "examples. {corpora}",
-    5: "BLEU against the number of synthetic examples added to the gold ones (logarithmic axis). Points are "
-    "means over seeds, bars {bars}. Horizontal lines: gold alone, the teacher, and a student "
-    "trained on all true pairs. {corpora}",
-    6: "Annotation, generation, and half of each, at equal amounts of synthetic data (the number beside each "
-    "task) added to {budget} gold examples: gain over gold alone, in points. In classification "
-    "students learn the teacher's distribution over the labels; with hard labels they learn its most probable label. Bars are {confidence} "
-    "intervals of a paired bootstrap over seeds and test examples. {corpora}",
-    7: "What a score costs: its mean over seeds against the price of labels and machine time together "
-    "({cost_per_label} dollars a label, {cost_per_hour} a machine hour; both are settings). Along a line "
-    "the number of labelled examples grows. Machine time is that of the teacher's notebook, of the "
-    "synthetic examples used and of training the student. {corpora}",
-}
+WORDS = read_yaml(Path(__file__).with_name("figures.yaml"))
+"""What is said of each figure: its title, a description, and its caption."""
+
+CAPTIONS = {number: said["caption"] for number, said in WORDS.items()}
 """Caption of each figure; `caption` fills in the numbers and says which corpora are real."""
 
 
@@ -85,18 +54,13 @@ def caption(number: int, results: Results) -> str:
     text = CAPTIONS[number].format(
         confidence=confidence,
         bars=f"{confidence} bootstrap intervals over seeds and test examples (none where there is one seed)",
-        budget=_smallest_budget(results),
+        budget=results.smallest_budget,
         cost_per_label=f"{settings.cost_per_label:g}",
         cost_per_hour=f"{settings.cost_per_hour:g}",
         added=added(results, shown),
         corpora=corpora_sentence(shown, settings),
     )
     return text.strip()
-
-
-def _smallest_budget(results: Results) -> str:
-    budgets = sorted({min(results.budgets(task)) for task in results.tasks() if results.budgets(task)})
-    return " or ".join(f"{budget:,}" for budget in budgets)
 
 
 def draw_all(run_dir: str | Path, settings: Any) -> list[Path]:
@@ -140,10 +104,7 @@ def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
         with atomic_path(path) as temporary, style():
             figure.savefig(temporary, dpi=300, metadata=metadata)
         written.append(path)
-    path = stem.with_name(f"{stem.name}.csv")
-    with atomic_path(path) as temporary:
-        shown.to_csv(temporary, index=False, float_format="%.6g")
-    return [*written, path]
+    return written + write_texts(stem.parent, {f"{stem.name}.csv": shown.to_csv(index=False, float_format="%.6g")})
 
 
 @contextmanager
@@ -236,7 +197,7 @@ def _marks(results: Results, cells: Iterable[pd.DataFrame], interval: bool = Tru
         first, low, high = rows.iloc[0], math.nan, math.nan
         metric, series, amount = main_metric(first.kind), first.get("condition", TEACHER), int(first.get("amount", 0))
         if interval and series in CONDITIONS and len(rows) > 1:
-            found = results.estimate(results.resampled_cell(first.task, int(first.budget), series, amount))
+            found = results.estimate(results.resampled[first.task][int(first.budget), series, amount])
             low, high = found.low, found.high
         marks.append({"task": first.task, "title": results.title(first.task), "metric": METRICS[metric].title, "series": series,
                       "labelled": int(first.budget), "synthetic": amount, **columns, "mean": float(rows[metric].mean()),
@@ -291,21 +252,25 @@ def _panels(shown: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], col
 
 def _log_axis(axes: Axes, places: list[int]) -> None:
     """Logarithmic x axis with a tick at every measured place, and room for marks side by side."""
-    axes.set_xscale("log")
     room = 1.25 if len(places) > 1 else 1.6
-    axes.set_xlim(min(places) / room, max(places) * room)
     # The labels of 169 and 170 would overlap, and so would 430 and 500 on an axis of more than a decade.
     apart: list[int] = []
     gap = max(1.1, (max(places) / min(places)) ** 0.09)
     for place in places:
         if not apart or place > gap * apart[-1]:
             apart.append(place)
-    axes.xaxis.set_major_locator(FixedLocator(apart))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:,.0f}"))
+    _log_ticks(axes, min(places) / room, max(places) * room, apart, ",.0f")
     # Neighbours such as 1,000 and 1,500 would touch if the axis spans a decade and a panel is narrow.
     if len(places) > 5:
         axes.tick_params(axis="x", rotation=30)
+
+
+def _log_ticks(axes: Axes, low: float, high: float, ticks: list[float], number: str) -> None:
+    """Logarithmic x axis between two places, with labels at these ticks only."""
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.set_xticks(ticks, [format(tick, number) for tick in ticks])
+    axes.minorticks_off()
 
 
 def _condition_lines(axes: Axes, rows: pd.DataFrame, x: str) -> None:
@@ -466,14 +431,14 @@ def by_route(results: Results) -> pd.DataFrame:
         sums: dict[str, list[np.ndarray]] = {}
         for task in results.tasks(kind):
             budget = min(results.budgets(task), default=0)
-            gold, amount = results.resampled_cell(task, budget, GOLD), results.equal_amount(task, budget)
-            if gold is None or amount is None:
+            scores, amount = results.resampled[task], results.equal_amount(task, budget)
+            if (budget, GOLD, 0) not in scores or amount is None:
                 continue
             for route in _routes():
-                scores = results.resampled_cell(task, budget, route, amount)
-                if scores is not None:
-                    sums.setdefault(route, []).append(scores - gold)
-                    marks.append(_estimated(results, scores - gold, task, f"{results.title(task)} ({amount:,})", kind,
+                if (budget, route, amount) in scores:
+                    gain = scores[budget, route, amount] - scores[budget, GOLD, 0]
+                    sums.setdefault(route, []).append(gain)
+                    marks.append(_estimated(results, gain, task, f"{results.title(task)} ({amount:,})", kind,
                                             series=route, labelled=budget, synthetic=amount))
         for route, gains in sums.items():
             # A mean over tasks is shown only where it covers the same tasks for every route.
@@ -545,11 +510,7 @@ def draw_by_cost(shown: pd.DataFrame) -> Figure:
         low, high = rows.cost.min(), rows.cost.max()
         # Settings may make labels and hours free; a logarithmic axis has no place for 0.
         if low > 0:
-            axes.set_xscale("log")
-            axes.set_xlim(low / 1.35, high * 1.35)
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_locator(FixedLocator(_round_costs(low, high)))
+            _log_ticks(axes, low / 1.35, high * 1.35, _round_costs(low, high), "g")
 
     figure = _panels(shown, draw, columns=3, height=1.95, label="Total cost (US dollars)")
     _legend(figure, shown.series, **{FULL: point})

@@ -7,18 +7,19 @@ import contextlib
 import importlib.metadata
 import json
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import psutil
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from synthtune import __version__
 from synthtune.analysis import figures
-from synthtune.analysis.results import Results, computed, corpora_sentence, mixture, write_texts
+from synthtune.analysis.results import Results, computed, corpora_sentence, lowered, mixture, write_texts
 from synthtune.errors import StageError
 from synthtune.number_format import processor
 from synthtune.scale.machine import cores
@@ -26,37 +27,6 @@ from synthtune.scale.machine import cores
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf", "datasets", "numpy", "pandas",
             "pyarrow", "scipy", "scikit-learn", "sacrebleu", "rouge-score", "matplotlib", "seaborn", "papermill", "snakemake")
 """Packages whose versions the page lists: those that numbers and figures, or the order of the stages, depend on."""
-
-_INTRODUCTION = (
-    "A language model fine-tuned on a few labelled examples annotates further texts or "
-    "generates new pairs, and a small model is trained on all of them: a reproduction of "
-    "the method of Kaddour and Liu, arXiv 2310.01119, on a small scale and with other models. "
-    "Figures 1, 2, 3, 5 and 6 follow the paper's captions; figures 4 and 7 and table 1 are our reading."
-)
-
-_TITLES = {
-    1: "the method",
-    2: "classification by number of labelled examples",
-    3: "NLG by number of labelled examples",
-    4: "fine-tuned teacher against prompted models",
-    5: "amount of synthetic data",
-    6: "annotation, generation and half of each",
-    7: "what a score costs",
-}
-
-_ALTS = {
-    1: "Diagram in three steps: gold examples fine-tune a teacher; the teacher annotates unlabelled texts or "
-    "generates new pairs; gold and synthetic examples together train a student.",
-    2: "Line charts, one for each classification task: accuracy against labelled examples for four "
-    "training conditions.",
-    3: "Line charts, one for each NLG task: BLEU against labelled examples for four training "
-    "conditions.",
-    4: "Dot chart: score of the fine-tuned teacher and of prompted models, a row for each task.",
-    5: "Line charts, one for each NLG task: BLEU against the number of synthetic examples, logarithmic.",
-    6: "Dot chart: gain over gold alone from annotated (with soft and with hard labels), generated and half-and-half "
-    "data, a row for each task.",
-    7: "Line charts, one for each task: score against the cost of labels and machine time, logarithmic.",
-}
 
 
 def write(run_dir: str | Path, settings: Any) -> Path:
@@ -75,7 +45,6 @@ def write(run_dir: str | Path, settings: Any) -> Path:
     page = rendered(
         "report.html.jinja",
         profile=settings.profile,
-        introduction=_INTRODUCTION,
         corpora=corpora_sentence(results.tasks(), settings),
         figures=_figures(folder, results),
         table_1=_html(folder / "table_1.md"),
@@ -86,10 +55,10 @@ def write(run_dir: str | Path, settings: Any) -> Path:
 
 
 def rendered(template: str, **values: Any) -> str:
-    """Render a template of this package; values are escaped, not interpreted as HTML."""
+    """Render a template of this package; in a page, values are escaped, not interpreted as HTML."""
     folders = [Path(__file__).parent, Path(__file__).parents[1] / "custom"]
-    environment = Environment(loader=FileSystemLoader(folders), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                              undefined=StrictUndefined)
+    environment = Environment(loader=FileSystemLoader(folders), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True,
+                              lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
     return environment.get_template(template).render(**values)
 
 
@@ -99,8 +68,7 @@ def _figures(folder: Path, results: Results) -> list[dict]:
         svg, table = folder / f"figure_{number}.svg", folder / f"figure_{number}.csv"
         if svg.exists() and table.exists():
             numbers = pd.read_csv(table, dtype=str, keep_default_na=False)
-            shown.append({"number": number, "title": _TITLES[number], "alt": _ALTS[number],
-                          "caption": figures.caption(number, results),
+            shown.append({**figures.WORDS[number], "number": number, "caption": figures.caption(number, results),
                           "svg": base64.b64encode(svg.read_bytes()).decode("ascii"), "rows": _rows(numbers)})
     if not shown:
         raise StageError(f"{folder} has no figures yet: draw them (figures.draw_all) before the report.")
@@ -111,14 +79,8 @@ def _html(path: Path) -> Markup:
     """A Markdown page of this package as HTML, with its headings one level lower than in the file."""
     if not path.exists():
         raise StageError(f"{path} is missing: write the table and the claims before the report.")
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(path.read_text("utf-8"))
-    for token in tokens:
-        if token.type in ("heading_open", "heading_close"):
-            token.tag = f"h{int(token.tag[1]) + 1}"
-        elif token.type == "th_open":
-            token.attrSet("scope", "col")
-    return Markup(parser.renderer.render(tokens, parser.options, {}))
+    page = MarkdownIt("commonmark", {"html": False}).enable("table").render(lowered(path))
+    return Markup(re.sub("<th(?=[ >])", '<th scope="col"', page))
 
 
 def _rows(table: pd.DataFrame) -> list[list]:
@@ -147,9 +109,9 @@ def _provenance(results: Results) -> dict[str, Any]:
 
 
 def _minutes(minutes: pd.DataFrame) -> dict[str, Any]:
-    """Time and memory by stage and by notebook, and a sentence on all together; None and "" if no minutes were recorded."""
+    """Time and memory by stage and by notebook, and of all together; `stages` is None if no minutes were recorded."""
     if not len(minutes):
-        return {"stages": None, "notebooks": None, "minutes_sentence": ""}
+        return {"stages": None}
     stages = minutes.groupby("notebook").agg(number=("minutes", "size"), minutes=("minutes", "sum"), peak=("peak_rss_gib", "max"))
     stages = stages.assign(minutes=stages.minutes.map("{:.1f}".format), peak=stages.peak.map("{:.2f}".format)).reset_index()
     each = pd.DataFrame({
@@ -157,14 +119,12 @@ def _minutes(minutes: pd.DataFrame) -> dict[str, Any]:
         "budget": minutes.budget.map(lambda budget: "" if pd.isna(budget) else f"{int(budget):,}"),
         "minutes": minutes.minutes.map("{:.2f}".format), "peak memory, GiB": minutes.peak_rss_gib.map("{:.2f}".format)})
     stages.columns = ["stage", "notebooks run", "minutes, all together", "peak memory of one, GiB"]
-    sentence = (f"{len(minutes)} notebooks took {minutes.minutes.sum():.1f} minutes together; several may have run side by side, "
-                f"so the clock showed less. The largest needed {minutes.peak_rss_gib.max():.2f} GiB.")
-    return {"stages": _rows(stages), "notebooks": _rows(each), "minutes_sentence": sentence}
+    return {"stages": _rows(stages), "notebooks": _rows(each), "all_minutes": f"{minutes.minutes.sum():.1f}",
+            "largest": f"{minutes.peak_rss_gib.max():.2f}"}
 
 
 def _digests(results: Results) -> list[list]:
-    rows = pd.concat([table[["task", "data_digest", "model", "model_digest"]] for table in (results.students, results.teachers)
-                      if "data_digest" in table])
+    rows = pd.concat([results.students, results.teachers])
     seen = {("data", results.title(row.task), row.data_digest) for row in rows.itertuples()}
     seen |= {("model", row.model, row.model_digest) for row in rows.itertuples()}
     return [["kind", "name", "SHA-256"], *map(list, sorted(seen))]

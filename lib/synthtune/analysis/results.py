@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,26 +26,16 @@ KIND_NAMES = {"classification": "classification", "nlg": "NLG"}
 """Kinds of tasks, in the order of figures and claims."""
 
 
-def title(task: str, settings: Any) -> str:
-    """Name of a task as figures and table print it; the package's own corpora are named as such."""
-    return task_list.title(task, settings.data_root)
-
-
 def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:
     """A sentence that says which of `tasks` are real corpora and which are the package's own; empty for no task."""
     tasks = list(tasks)
     real = [SPECS[task].title for task in tasks if not (is_custom(task) or is_own_corpus(task, settings.data_root))]
-    custom = [title(task, settings) for task in tasks if is_custom(task)]
+    custom = [task_list.title(task, settings.data_root) for task in tasks if is_custom(task)]
     own = [SPECS[task].title for task in tasks if is_own_corpus(task, settings.data_root)]
-    sentences = []
-    if real:
-        sentences.append(f"Real corpora: {_listed(real)}.")
-    if own:
-        sentences.append(f"Written for this package, in the official file format only: {_listed(own)}; not the published "
-                         f"{_listed(own)} data.")
-    if custom:
-        sentences.append(f"Custom tasks: {_listed(custom)}.")
-    return " ".join(sentences)
+    said = {"Real corpora: {0}.": real,
+            "Written for this package, in the official file format only: {0}; not the published {0} data.": own,
+            "Custom tasks: {0}.": custom}
+    return " ".join(sentence.format(_listed(names)) for sentence, names in said.items() if names)
 
 
 def _listed(names: list[str]) -> str:
@@ -98,9 +89,10 @@ class Results:
             raise StageError(f"No task has results under {run_dir}: run the students' notebooks ({', '.join(settings.tasks)}) "
                              "first.")
         budgets = [budget for folder in folders for budget in sorted(folder.glob("budget-*"))]
-        teachers = [_parquet(path) for budget in budgets for path in budget.glob("teacher.parquet")]
         # Columns by name, for a run that has no such file yet.
-        teachers.append(pd.DataFrame(columns=["task", "kind", "budget", "system", "model", *METRICS, "per_example", "seconds"]))
+        columns = ["task", "kind", "budget", "system", "model", *METRICS, "per_example", "seconds", "number_format", "device",
+                   "data_digest", "model_digest"]
+        teachers = [_parquet(path) for budget in budgets for path in budget.glob("teacher.parquet")] or [pd.DataFrame(columns=columns)]
         synthetic = [
             {"task": path.parent.parent.name, "budget": int(record["budget"]), "route": route, "examples": int(record["kept"]),
              "seconds": float(record["seconds"])}
@@ -109,7 +101,7 @@ class Results:
         minutes = Path(run_dir) / "minutes.csv"
         return cls(
             settings, pd.concat(students, ignore_index=True),
-            pd.concat(teachers[:-1] or teachers, ignore_index=True),
+            pd.concat(teachers, ignore_index=True),
             pd.DataFrame(synthetic, columns=["task", "budget", "route", "examples", "seconds"]),
             pd.read_csv(minutes) if minutes.exists()
             else pd.DataFrame(columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]))
@@ -124,13 +116,19 @@ class Results:
         return self.students.loc[self.students.task == task, "kind"].iloc[0]
 
     def title(self, task: str) -> str:
-        """Name of the task in figures and tables."""
-        return title(task, self.settings)
+        """Name of the task in figures and tables; the package's own corpora are named as such."""
+        return task_list.title(task, self.settings.data_root)
 
     def budgets(self, task: str) -> list[int]:
         """Budgets at which the task has students, ascending, without the ceiling."""
         rows = where(self.students, task=task)
         return sorted(int(budget) for budget in rows.budget[rows.condition != FULL].unique())
+
+    @property
+    def smallest_budget(self) -> str:
+        """The smallest budget of each task, in words."""
+        smallest = sorted({min(budgets) for budgets in map(self.budgets, self.tasks()) if budgets})
+        return " or ".join(f"{budget:,}" for budget in smallest)
 
     def amounts(self, task: str, budget: int, condition: str) -> list[int]:
         """Amounts of synthetic data that a condition was run with, ascending; [0] for gold and for the ceiling."""
@@ -208,12 +206,6 @@ class Results:
         common = min(map(len, records.values()))
         return self.resample(task, {system: {0: record[:common]} for system, record in records.items()})
 
-    def resampled_cell(self, task: str, budget: int, condition: str, amount: int | None = None) -> np.ndarray | None:
-        """Bootstrap scores of one condition at an amount (by default its headline amount); None if it was not run."""
-        if amount is None:
-            amount = self.headline_amount(task, budget, condition)
-        return self.resampled[task].get((budget, condition, amount))
-
 
 def added(results: Results, tasks: Iterable[str]) -> str:
     """A sentence on the headline amounts of some tasks, from the smallest to the largest; empty if nothing was added."""
@@ -230,9 +222,7 @@ def added(results: Results, tasks: Iterable[str]) -> str:
 def computed(results: Results) -> pd.DataFrame:
     """What computed the rows: columns task, rows ("teachers" or "students"), number_format, device, n."""
     columns = ["task", "rows", "number_format", "device"]
-    tables = [table.assign(rows=name) for name, table in (("teachers", results.teachers), ("students", results.students))
-              if "number_format" in table]
-    each = pd.concat([table[columns] for table in tables]) if tables else pd.DataFrame(columns=columns)
+    each = pd.concat([results.teachers.assign(rows="teachers"), results.students.assign(rows="students")])
     each = each[each["number_format"] != ""]  # an endpoint's rows were computed elsewhere
     return each.value_counts(columns, sort=False).rename("n").reset_index()
 
@@ -270,6 +260,11 @@ def write_texts(folder: Path, texts: dict[str, str]) -> list[Path]:
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, "utf-8")
     return [folder / name for name in texts]
+
+
+def lowered(path: Path) -> str:
+    """A Markdown file with its headings one level lower."""
+    return re.sub("^(#+ )", r"#\1", path.read_text("utf-8"), flags=re.MULTILINE)
 
 
 def _parquet(path: Path) -> pd.DataFrame:

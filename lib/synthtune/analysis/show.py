@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from synthtune import annotate, teacher
 from synthtune.analysis import figures
-from synthtune.analysis.results import Results
+from synthtune.analysis.results import Results, lowered
 from synthtune.context import Context
 from synthtune.metrics import METRICS
 from synthtune.models.language_model import LanguageModel
@@ -244,8 +244,7 @@ def figure(number: int, settings: Settings) -> Image | Markdown:
 
 def markdown(path: Path) -> Markdown:
     """A Markdown file of this run without its title and with its headings one level lower."""
-    text = re.sub(r"\A# .*\n", "", path.read_text("utf-8"))
-    return Markdown(re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE))
+    return Markdown(re.sub(r"\A## .*\n", "", lowered(path)))
 
 
 def files(paths: list[Path], settings: Settings) -> None:

@@ -9,16 +9,8 @@ from typing import Any
 import pandas as pd
 
 from synthtune.analysis import statistics
-from synthtune.analysis.results import (
-    FINE_TUNED,
-    Results,
-    added,
-    corpora_sentence,
-    deployed,
-    mixture,
-    where,
-    write_texts,
-)
+from synthtune.analysis.report import rendered
+from synthtune.analysis.results import FINE_TUNED, Results, added, corpora_sentence, deployed, mixture, where, write_texts
 from synthtune.conditions import CONDITIONS, FULL, TEACHER
 from synthtune.metrics import metrics_of
 
@@ -63,11 +55,10 @@ def table_1(results: Results) -> pd.DataFrame:
 def notes(results: Results) -> str:
     """The notes below the table: budget, interval, which corpora are real."""
     tasks = results.tasks()
-    budgets = sorted({min(results.budgets(task)) for task in tasks if results.budgets(task)})
     confidence = f"{100 * results.settings.figures.confidence:g} %"
     sentences = (added(results, tasks), corpora_sentence(tasks, results.settings), mixture(results), _sizes(results))
     return (
-        f"At {' or '.join(f'{budget:,}' for budget in budgets)} labelled examples. Percent; mean over seeds ± half the {confidence} "
+        f"At {results.smallest_budget} labelled examples. Percent; mean over seeds ± half the {confidence} "
         "t interval over seeds (no ± where there is one seed). Bold: highest mean of the four conditions, whether or not the "
         "difference is more than chance (the claims say that). The teacher is the large model "
         f"itself{_fewer(results)}; full is a student trained on all true labels of the pool. " + " ".join(filter(None, sentences)))
@@ -101,34 +92,24 @@ def _number(line: pd.Series, name: str, plus_minus: str) -> str:
     return f"{line[name]:.1f}" + ("" if math.isnan(half) else f"{plus_minus}{half:.1f}")
 
 
-def _cells(shown: pd.DataFrame, line: pd.Series, bold: str, plus_minus: str) -> list[str]:
-    """The numbers of a line, the best in bold."""
-    cells = {name: _number(line, name, plus_minus) for name in columns(shown)}
-    return [bold.format(cell) if name == line.best else cell for name, cell in cells.items()]
+def _lines(shown: pd.DataFrame, bold: str, plus_minus: str) -> list[tuple[str, str, list[str]]]:
+    """Task, metric and numbers of each line, the best number in bold."""
+    lines = []
+    for _, line in shown.iterrows():
+        cells = {name: _number(line, name, plus_minus) for name in columns(shown)}
+        cells[line.best] = bold.format(cells[line.best])
+        lines.append((line.title, line.metric, list(cells.values())))
+    return lines
 
 
 def markdown(shown: pd.DataFrame) -> str:
     """The table as GitHub shows it."""
-    names = columns(shown)
-    lines = ["| Task | Metric | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
-    for _, line in shown.iterrows():
-        lines.append("| " + " | ".join([line.title, line.metric, *_cells(shown, line, "**{}**", " ± ")]) + " |")
-    return "\n".join(lines) + "\n"
+    return rendered("table_1.md.jinja", names=columns(shown), lines=_lines(shown, "**{}**", " ± "))
 
 
 def latex(shown: pd.DataFrame) -> str:
     r"""The table as a LaTeX tabular with booktabs rules, ready for \input."""
-    names = columns(shown)
-    lines = [r"\begin{tabular}{ll" + "r" * (len(names) - 2) + "|rr}", r"\toprule",
-             " & ".join(["Task", "Metric", *names]) + r" \\", r"\midrule"]
-    previous = None
-    for _, line in shown.iterrows():
-        if previous not in (None, line.task):
-            lines.append(r"\addlinespace")
-        cells = [cell.replace("–", "--") for cell in _cells(shown, line, r"\textbf{{{}}}", r" $\pm$ ")]
-        lines.append(" & ".join([line.title if line.task != previous else "", line.metric, *cells]) + r" \\")
-        previous = line.task
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return rendered("table_1.tex.jinja", names=columns(shown), lines=_lines(shown, r"\textbf{{{}}}", r" $\pm$ "))
 
 
 def write(run_dir: str | Path, settings: Any) -> list[Path]:

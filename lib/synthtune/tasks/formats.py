@@ -54,18 +54,21 @@ def table(path: Path, columns: int | None, header: int = 1, **dialect: Any) -> I
             yield rows.line_num, row
 
 
-def find_split(folder: str | Path, split: str, corpus: str, inside: Iterable[str], files: str) -> Path:
-    """Find the folder of a split in a release, or in a folder that holds the release at one of the places `inside`.
+def split_files(folder: str | Path, split: str, corpus: str, inside: Iterable[str], pattern: str) -> list[Path]:
+    """Find the files of a split in a release, or in a folder that holds the release at one of the places `inside`.
 
     Raises
     ------
     CorpusError
-        If the split is not one of the three, or its folder is not found; the message says which `files` it should hold.
+        If the split is not one of the three, its folder is not found, or holds no file like `pattern`.
     """
     if split not in SPLITS:
         raise CorpusError(f"There is no {corpus} split '{split}': choose one of {', '.join(SPLITS)}.")
-    for place in ("", *inside):
-        if (found := Path(folder, place, split)).is_dir():
-            return found
-    raise CorpusError(f"No {corpus} corpus in {folder}: there should be a folder '{split}' with {files} in it, directly or under "
-                      f"{' or '.join(f'{place}/' for place in inside)}.")
+    found = next((path for path in (Path(folder, place, split) for place in ("", *inside)) if path.is_dir()), None)
+    if found is None:
+        raise CorpusError(f"No {corpus} corpus in {folder}: there should be a folder '{split}' with {pattern} in it, directly or under "
+                          f"{' or '.join(f'{place}/' for place in inside)}.")
+    paths = sorted(found.glob(pattern))
+    if not paths:
+        raise CorpusError(f"{found} holds no file like {pattern}.")
+    return paths

@@ -21,8 +21,6 @@ from synthtune.tasks.example import Example, PromptTemplate, divided
 from synthtune.tasks.formats import SPLITS
 from synthtune.tasks.spec import Corpus, Spec
 
-__all__ = ["Example", "Task", "Unlabelled", "PromptTemplate", "load", "prepare", "seed_for", "spec_of"]
-
 ENOUGH = 0.9
 """Share of a budget that a pool must have: what a corpus has is then the budget, as RTE's 2,490 examples are of 2,500."""
 
@@ -212,6 +210,13 @@ def _store(name: str, spec: Spec, settings: Settings, folder: Path, made_from: d
     corpus = _corpus(spec, _corpus_folder(name, spec, settings))
     split = _drawn if corpus.dev is None else _as_published
     pool, dev, test, report = split(name, spec, corpus, settings)
+    report |= {"pool": len(pool), "dev": len(dev), "test": len(test)}
+    test_size = _test_size(spec, settings)
+    # An official test set may be smaller than asked for: RTE's has 277 examples.
+    if len(test) < (1 if corpus.test else test_size) or len(pool) < ENOUGH * settings.budgets[-1]:
+        raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test examples are left, fewer than the largest "
+                            f"budget ({settings.budgets[-1]}) or {'' if spec.kind == 'classification' else 'nlg_'}test_size "
+                            f"({test_size}); lower one of them. {report.get('near_duplicates', 0)} near-duplicates were dropped.")
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for part, examples in (("pool", pool), ("dev", dev), ("test", test)):
@@ -263,7 +268,7 @@ def _drawn(name: str, spec: Spec, corpus: Corpus, settings: Settings) -> tuple[l
     seed = seed_for(settings, name, "split")
     test_size = _test_size(spec, settings)
     report = {**corpus.counted, "usable": len(corpus.train) + len(corpus.test or [])}
-    rest, official_test = ([splits.shortened(example, settings.max_characters) for example in each]
+    rest, official_test = ([replace(example, text=splits.cut(example.text, settings.max_characters)) for example in each]
                            for each in (corpus.train, corpus.test or []))
     cut_texts = sum(len(a.text) != len(b.text) for a, b in zip(corpus.train, rest, strict=True))
     rest, report["exact_duplicates"] = splits.distinct(rest)
@@ -280,14 +285,9 @@ def _drawn(name: str, spec: Spec, corpus: Corpus, settings: Settings) -> tuple[l
     pool, near = _without_near(rest[: settings.pool_size + settings.pool_size // 2], test + dev)
     dev, near_dev = _without_near(dev, test)
     pool = pool[: settings.pool_size]
-    report |= {"near_duplicates": near + near_dev, "pool": len(pool), "dev": len(dev), "test": len(test), "cut_texts": cut_texts}
+    report |= {"near_duplicates": near + near_dev, "cut_texts": cut_texts}
     if spec.kind == "classification":
         report["pool_labels"] = dict(Counter(example.target for example in pool).most_common())
-    # An official test set may be smaller than asked for: RTE's has 277 examples.
-    if len(test) < (1 if corpus.test else test_size) or len(pool) < ENOUGH * settings.budgets[-1]:
-        raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test examples are left, fewer than the largest "
-                            f"budget ({settings.budgets[-1]}) or {'' if spec.kind == 'classification' else 'nlg_'}test_size "
-                            f"({test_size}); lower one of them. {report['near_duplicates']} near-duplicates were dropped.")
     return splits.ordered_for_budgets(pool, settings.budgets[0], seed), dev, test, report
 
 
@@ -311,9 +311,5 @@ def _as_published(name: str, spec: Spec, corpus: Corpus, settings: Settings) -> 
     pool = [example for example in parts["train"] if splits.normalised(example.text) not in held]
     report["in_two_splits"] = len(parts["train"]) - len(pool)
     pool = pool[: settings.pool_size]
-    report |= {"pool": len(pool), "dev": len(dev), "test": len(test),
-               "references_per_test_input": round(sum(len(e.references) for e in test) / max(1, len(test)), 2)}
-    if len(pool) < ENOUGH * settings.budgets[-1] or not test:
-        raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test inputs, fewer than the largest budget "
-                            f"({settings.budgets[-1]}); lower the budget or add files.")
+    report["references_per_test_input"] = round(sum(len(e.references) for e in test) / max(1, len(test)), 2)
     return pool, dev, test, report

@@ -19,6 +19,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
+from tqdm.utils import CallbackIOWrapper
 
 from synthtune import __version__
 from synthtune.errors import AssetError
@@ -27,7 +28,6 @@ from synthtune.progress import Bar
 from synthtune.settings import official_corpora
 from synthtune.task_list import SPECS
 
-CHUNK = 1 << 16
 PATIENCE = 30
 """Seconds without a byte before a server is given up."""
 
@@ -138,9 +138,7 @@ def _download(name: str, file: File, received: Path) -> None:
                 with open(received, "ab" if goes_on else "wb") as out, Bar(
                         desc=f"fetch {name}, {file.name}", total=file.bytes, unit="B") as bar:
                     bar.update(out.tell())
-                    while chunk := answer.read(CHUNK):
-                        out.write(chunk)
-                        bar.update(len(chunk))
+                    shutil.copyfileobj(answer, CallbackIOWrapper(bar.update, out, "write"))
             complaint = "it ended too early"
         except urllib.error.HTTPError as error:
             raise _cannot(name, f": {file.url} was refused ({error.code} {error.reason}). Its publisher may have moved it:") from error

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from synthtune.errors import CorpusError
 from synthtune.tasks.example import Example, PromptTemplate
-from synthtune.tasks.formats import SPLITS, find_split
+from synthtune.tasks.formats import SPLITS, split_files
 from synthtune.tasks.spec import Corpus, Spec
 
 ACTS = ("inform count", "inform", "request", "confirm", "offer intent", "offer", "notify success", "notify failure",
@@ -56,13 +56,10 @@ def read(folder: str | Path, split: str, max_actions: int = 3) -> list[Example]:
     CorpusError
         If a file is missing or malformed; the message names the file and the line, or the dialogue and turn.
     """
-    found = find_split(folder, split, "Schema-Guided Dialogue", ("sgd",), "schema.json and dialogues_*.json")
-    services = read_schema(found / "schema.json")
+    paths = split_files(folder, split, "Schema-Guided Dialogue", ("sgd",), "dialogues_*.json")
+    services = read_schema(paths[0].with_name("schema.json"))
     texts: dict[str, dict[str, None]] = {}
     ids: dict[str, str] = {}
-    paths = sorted(found.glob("dialogues_*.json"))
-    if not paths:
-        raise CorpusError(f"{found} holds no file like dialogues_001.json.")
     for path in paths:
         for number, dialogue in enumerate(_load_list(path)):
             name = _get(dialogue, "dialogue_id", _Place(path, "dialogue", f"number {number + 1}"))

@@ -6,7 +6,6 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -20,11 +19,6 @@ NEAR = 0.8
 def normalised(text: str) -> str:
     """Lower case, letters and digits only, single spaces: two texts equal in this form are exact duplicates."""
     return " ".join(re.findall(r"\w+", text.lower()))
-
-
-def shortened(example: Example, characters: int) -> Example:
-    """Cut an example's text at the last word that ends before `characters`."""
-    return replace(example, text=cut(example.text, characters))
 
 
 def cut(text: str, characters: int) -> str:

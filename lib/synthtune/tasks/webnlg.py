@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from synthtune.errors import CorpusError
 from synthtune.tasks.example import Example, PromptTemplate
-from synthtune.tasks.formats import SPLITS, find_split
+from synthtune.tasks.formats import SPLITS, split_files
 from synthtune.tasks.spec import Corpus, Spec
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def read(folder: str | Path, split: str, max_triples: int = 3) -> list[Example]:
     CorpusError
         If the folder or split is missing, or a file is malformed (the message names the file and the line).
     """
-    found = find_split(folder, split, "WebNLG", ("release_v2", "webnlg", "webnlg/release_v2"), "1triples/*.xml")
-    paths = sorted(found.glob("*triples/*.xml"))
-    if not paths:
-        raise CorpusError(f"{found} holds no file like 1triples/*.xml.")
+    paths = split_files(folder, split, "WebNLG", ("release_v2", "webnlg", "webnlg/release_v2"), "*triples/*.xml")
     return [example for path in paths for entry in _entries(path) if (example := _example(entry, path, split, max_triples))]
 
 
@@ -94,9 +91,8 @@ def _entries(path: Path) -> Iterator[etree._Element]:
 
 
 def _example(entry: etree._Element, path: Path, split: str, max_triples: int) -> Example | None:
-    for attribute in ("category", "eid"):
-        if not entry.get(attribute):
-            raise CorpusError(f"{path}, line {entry.sourceline}: this entry has no attribute '{attribute}'.")
+    if not entry.get("eid"):
+        raise CorpusError(f"{path}, line {entry.sourceline}: this entry has no attribute 'eid'.")
     triples = _triples(entry, path)
     texts = (" ".join((lex.text or "").split()) for lex in entry.iterfind("lex"))
     references = tuple(text for text in texts if text)
