@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from synthtune.custom.readers import LOOKED_AT, Record, Table, as_text
-from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, shown_text
+from synthtune.custom.report import Guess, Problem, listed, shown_text
 from synthtune.custom.task_file import TaskFile, plain
-from synthtune.errors import RowsError, nearest
+from synthtune.errors import nearest
 from synthtune.metrics import joined_labels
 
 ROW_LIMIT = 200_000
@@ -22,8 +22,8 @@ ROW_LIMIT = 200_000
 CELL_LIMIT = 100_000
 """Characters of the longest text that is kept. No model here reads a hundredth of it."""
 
-CHARACTER_LIMIT = 500_000_000
-"""Characters of all texts of a file that are kept."""
+BY_CHANCE = "not in the random sample"
+"""Why the other rows of a longer file are left out."""
 
 TEXT_PAIRS = [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
               ("text", "text_pair")]
@@ -74,13 +74,11 @@ class Gathered:
         "rows", "unlabelled" or "test".
     columns : Columns
     frame : DataFrame
-        Columns row (as the user counts it), those of `Columns.roles` as they are in the file, and notes.
+        Columns row (as the user counts it), those of `Columns.roles` as they are in the file, and decoded (see `Record`).
     rows_in : int
         Rows of the file; blank lines are none.
     dropped : dict
-        How many rows are not in `frame`, by reason.
-    named : dict
-        Which these are, by reason: the first `KEPT_ROWS` of each, and none of those that chance left out.
+        Which rows are not in `frame`, by reason.
     """
 
     table: Table
@@ -88,8 +86,7 @@ class Gathered:
     columns: Columns
     frame: pd.DataFrame
     rows_in: int
-    dropped: dict[str, int]
-    named: dict[str, list[int]]
+    dropped: dict[str, list[int]]
 
 
 def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
@@ -98,38 +95,32 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
     Raises
     ------
     RowsError
-        The file cannot be read on, or its texts are too much to keep; the message names file and row.
+        The file cannot be read on; the message names file and row.
     """
     used = [(name, table.columns.index(name), columns.separator if role == "output" else "")
             for role, name in columns.roles.items()]
     draw = random.Random(seed)
     kept: list[tuple] = []
-    dropped: Counter[str] = Counter()
-    named: dict[str, list[int]] = {}
-    rows_in = readable = characters = 0
+    dropped: defaultdict[str, list[int]] = defaultdict(list)
+    rows_in = readable = 0
     for record in table.read():
         rows_in += 1
         values, reason = _values(record, used)
         if reason:
-            dropped[reason] += 1
-            if dropped[reason] <= KEPT_ROWS:
-                named.setdefault(reason, []).append(record.row)
+            dropped[reason].append(record.row)
             continue
         readable += 1
-        place = len(kept) if len(kept) < ROW_LIMIT else draw.randrange(readable)
-        if place >= ROW_LIMIT:
+        row = (record.row, *values, record.decoded)
+        if len(kept) < ROW_LIMIT:
+            kept.append(row)
             continue
-        out = kept[place: place + 1]  # the row that this one takes the place of
-        kept[place: place + 1] = [(record.row, *values, record.notes)]
-        characters += sum(map(len, values)) - sum(len(text) for row in out for text in row[1:-1])
-        if characters > CHARACTER_LIMIT:
-            raise RowsError(f"{table.file}, {table.unit} {record.row}: more than {CHARACTER_LIMIT:,} characters of text up to "
-                            "here; give a smaller file.")
-    if readable > len(kept):
-        dropped[f"not in the random sample of {ROW_LIMIT:,}"] = readable - len(kept)
-    frame = pd.DataFrame(sorted(kept, key=lambda row: row[0]), columns=["row", *columns.roles, "notes"])
-    frame = frame.astype({"row": int} | dict.fromkeys(columns.roles, str))
-    return Gathered(table, role, columns, frame, rows_in, dict(dropped), named)
+        place = draw.randrange(readable)
+        if place < ROW_LIMIT:
+            row, kept[place] = kept[place], row
+        dropped[f"{BY_CHANCE} of {ROW_LIMIT:,}"].append(row[0])
+    frame = pd.DataFrame(sorted(kept, key=lambda row: row[0]), columns=["row", *columns.roles, "decoded"])
+    frame = frame.astype({"row": int, "decoded": bool} | dict.fromkeys(columns.roles, str))
+    return Gathered(table, role, columns, frame, rows_in, dict(dropped))
 
 
 def _values(record: Record, used: list[tuple[str, int, str]]) -> tuple[list[str], str]:

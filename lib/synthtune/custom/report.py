@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +14,6 @@ SENTENCES = yaml.safe_load(Path(__file__).with_name("problems.yaml").read_text("
 
 SHOWN_ROWS = 5
 """Row numbers that a sentence names before it says how many more there are."""
-
-KEPT_ROWS = 200_000
-"""Rows of one kind whose numbers are kept; of more, as a file of ten million rows may have, the number only. As many as are
-read of a file (`gather.ROW_LIMIT`), so that a record of repairs has every row.
-"""
 
 SHOWN_CHARACTERS = 40
 """Characters of a cell that a sentence quotes."""
@@ -52,14 +46,11 @@ class Problem:
         `column` is empty where the whole row or file is meant.
     rows : tuple of int
         Every row concerned, as the user counts them: lines of a text file (the header is line 1), rows of a
-        spreadsheet, rows of a table from 1. Empty where the whole file or column is meant. The first
-        `KEPT_ROWS` of very many.
+        spreadsheet, rows of a table from 1. Empty where the whole file or column is meant.
     unit : str
         "line" or "row": what `rows` counts.
     what, advice : str
         What is wrong, and what to do or what is done about it.
-    more : int
-        Rows concerned beyond those in `rows`.
     """
 
     severity: Literal["error", "warning"]
@@ -70,23 +61,21 @@ class Problem:
     unit: str
     what: str
     advice: str
-    more: int = 0
 
     def __str__(self) -> str:
         place = [self.file]
         if self.rows:
-            place.append(numbered(self.unit, self.rows, self.more))
+            place.append(numbered(self.unit, self.rows))
         if self.column:
             place.append(f"column '{self.column}'")
         return printable(f"{', '.join(place)}: {self.what}. {self.advice}".rstrip())
 
 
-def problem(check: str, file: str, column: str = "", rows: Iterable[int] = (), unit: str = "row", more: int = 0,
-            **values: Any) -> Problem:
+def problem(check: str, file: str, column: str = "", rows: Iterable[int] = (), unit: str = "row", **values: Any) -> Problem:
     """A problem with the sentences that `problems.yaml` has for a check; `values` fill them in."""
     said = SENTENCES[check]
     return Problem(said.get("severity", "warning"), said.get("name", check), file, column, tuple(map(int, rows)), unit,
-                   said["what"].format(**values), said["advice"].format(**values), more)
+                   said["what"].format(**values), said["advice"].format(**values))
 
 
 @dataclass(frozen=True)
@@ -182,19 +171,16 @@ class Report:
         return "\n".join(table.replace("<td>", '<td style="text-align: left">') for table in shown)
 
 
-def numbered(unit: str, rows: Sequence[int], more: int = 0) -> str:
+def numbered(unit: str, rows: Sequence[int]) -> str:
     """Row numbers in words: "lines 3, 4 and 12", or the first few and how many more."""
-    return f"{unit}{'s' * (len(rows) + more > 1)} {listed(map(str, rows), more=more)}"
+    return f"{unit}{'s' * (len(rows) > 1)} {listed(map(str, rows))}"
 
 
-def listed(items: Iterable[str], most: int = SHOWN_ROWS, more: int = 0) -> str:
-    """Join words as in a sentence: the first few, and how many more there are; `more` of them are not among `items`."""
-    rest = iter(items)
-    words = list(islice(rest, most + 1))
-    left = sum(1 for _ in rest) + more
-    if left:
-        left += len(words[most:])
-        words = [*words[:most], f"{left:,} more"]
+def listed(items: Iterable[str], most: int = SHOWN_ROWS) -> str:
+    """Join words as in a sentence: the first few, and how many more there are."""
+    words = list(items)
+    if len(words) > most + 1:
+        words = [*words[:most], f"{len(words) - most:,} more"]
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 

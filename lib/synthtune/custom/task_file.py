@@ -201,18 +201,14 @@ def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     if not path.is_file():
         raise SettingsError(f"{path.name}: there is no file {path}; correct the name of the task file.")
     try:
-        with open(path, "rb") as handle:
-            content = handle.read(BYTE_LIMIT + 1)
-        if len(content) > BYTE_LIMIT:
+        if path.stat().st_size > BYTE_LIMIT:
             raise SettingsError(f"{path.name}: longer than {BYTE_LIMIT:,} bytes; a task file is a few lines.")
-        text = content.decode("utf-8-sig")
-        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        loader = yaml.BaseLoader(path.read_text("utf-8-sig"))
+        node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise SettingsError(f"{path.name}: no 'key: value' lines; the least it needs is 'rows: my_file.csv'.")
-        values = yaml.load(text, Loader=yaml.BaseLoader)
-        for token in yaml.scan(text, Loader=yaml.BaseLoader):
-            if isinstance(token, yaml.ScalarToken):
-                token.value.encode()
+        values = loader.construct_document(node)
+        json.dumps(values, ensure_ascii=False).encode()
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
