@@ -24,7 +24,7 @@ WORK = "work"
 
 ONE_PROCESS = {"jobs": 1, "threads": 1, "teacher.processes": 1, "teacher.sharding": "replicated", "annotate.processes": 1,
                "generate.processes": 1, "students.processes": 1}
-"""Custom data are few: what is divided over processes is the parts (`study.measured`). Each computes with one thread, so that
+"""Custom data are few: what is divided over processes is the parts (`study.run`). Each computes with one thread, so that
 results do not depend on how many cores there are."""
 
 LONG = 0.95

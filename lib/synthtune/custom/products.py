@@ -42,16 +42,11 @@ def write(outcome: Outcome, folder: str | Path) -> dict[str, Path]:
     folder = Path(folder)
     with record.working(folder):
         record.check(outcome.own, outcome.settings, folder)
-        return written(outcome, folder)
-
-
-def written(outcome: Outcome, folder: Path) -> dict[str, Path]:
-    """What `write` does, for one who keeps other runs out of the folder."""
-    with record.offline(outcome.settings):
-        _write(outcome, folder)
-    found = {name: folder / file for name, file in record.PRODUCTS.items() if (folder / file).exists()}
-    record.finish(outcome.own, outcome.settings, found.values(), folder)
-    return found
+        with record.offline(outcome.settings):
+            _write(outcome, folder)
+        found = {name: folder / file for name, file in record.PRODUCTS.items() if (folder / file).exists()}
+        record.note(outcome.settings.folder / record.RECORD, record.made_from(outcome.own, outcome.settings), folder, found.values())
+        return found
 
 
 def _write(outcome: Outcome, folder: Path) -> None:
