@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -149,17 +147,10 @@ def _scores(outcome: Outcome) -> list[list[Any]]:
     return table
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    """The look of all figures; a $ is a letter of a label here, and starts no formula."""
-    with figures.style(), matplotlib.rc_context({"text.parse_math": False}):
-        yield
-
-
 def scores_picture(outcome: Outcome) -> Figure:
     """A dot with its interval for each system, those of students apart from what they are compared with."""
     shown = outcome.scores.iloc[::-1]
-    with _style():
+    with figures.style():
         figure = Figure(figsize=(figures.WIDTH, 0.27 * len(shown) + 0.6), layout="constrained")
         axes = figure.add_subplot()
         for place, row in enumerate(shown.itertuples()):
@@ -184,23 +175,19 @@ def confusion_picture(outcome: Outcome) -> Figure:
     counts = confusion_matrix(outcome.tested["truth"], outcome.tested["predicted"], labels=labels)
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)
     side = min(figures.WIDTH, 1.8 + 0.36 * len(labels))
-    with _style():
+    with figures.style():
         figure = Figure(figsize=(side + 0.8, side), layout="constrained")
         axes = figure.add_subplot()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.argwhere(counts):
-            axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=7,
-                      color="white" if shares[row, column] > 0.55 else "black")
-        names = [printable(_cut(label, 24)) for label in labels]
-        axes.set_xticks(range(len(labels)), names, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(labels)), names)
+        names = [printable(_cut(label, 24)).replace("$", r"\$") for label in labels]  # a bare $ would start a formula
+        seaborn.heatmap(shares, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, annot=np.where(counts, counts.astype(str), ""),
+                        fmt="", annot_kws={"fontsize": 7}, xticklabels=names, yticklabels=names, ax=axes)
+        axes.set_xticks(axes.get_xticks(), names, rotation=40, ha="right", rotation_mode="anchor")
         axes.set(xlabel="predicted", ylabel="true label")
-        axes.grid(visible=False)
     return figure
 
 
 def _svg(figure: Figure) -> str:
-    with _style():
+    with figures.style():
         page = io.BytesIO()
         figure.savefig(page, format="svg", metadata={"Date": None})
     return base64.b64encode(page.getvalue()).decode("ascii")
