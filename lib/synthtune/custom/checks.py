@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from synthtune.custom.gather import BY_CHANCE, Gathered
+from synthtune.custom.gather import BY_CHANCE, WORDS, Gathered
 from synthtune.custom.report import Problem, listed, shown_text
 from synthtune.custom.task_file import MOST_CLASSES, on_one_line, plain
 from synthtune.metrics import split_labels
@@ -52,12 +52,7 @@ _DATE = re.compile(
 )
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|&(amp|lt|gt|quot|nbsp|#\d+);")
 _JSON = re.compile(r"""[\[{]\s*["'{\[].*[\]}]""")
-_MISSING = {
-    "nan", "null", "<null>", "n/a", "n.a.", "#n/a", "<na>", "(blank)", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!",
-    "undefined", "tbd", "todo", "unlabeled", "unlabelled", "not labeled", "not labelled", "no label",
-}
-_MAYBE_MISSING = {"none", "na", "nil"}
-"""Words, in lower case, that stand for a missing value wherever they are; those that are also names of classes."""
+_MISSING, _MAYBE_MISSING = (set(WORDS[name]) for name in ("missing", "maybe_missing"))
 
 _MARKS = re.compile(r"[-?._*/]+")
 """Labels of only such characters stand for a missing value where all other labels are words or numbers."""

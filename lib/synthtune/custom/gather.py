@@ -6,6 +6,7 @@ import itertools
 import random
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from synthtune.custom.readers import LOOKED_AT, Record, Table, as_text
 from synthtune.custom.report import Guess, Problem, listed, shown_text
 from synthtune.custom.task_file import TaskFile, plain
 from synthtune.errors import nearest
+from synthtune.files import read_yaml
 from synthtune.metrics import joined_labels
 
 ROW_LIMIT = 200_000
@@ -25,14 +27,7 @@ CELL_LIMIT = 100_000
 BY_CHANCE = "not in the random sample"
 """Why the other rows of a longer file are left out."""
 
-TEXT_PAIRS = [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
-              ("text", "text_pair")]
-TEXT_NAMES = ["text", "texts", "sentence", "review", "message", "comment", "tweet", "post", "utterance", "query", "question",
-              "document", "content", "body", "input", "source", "title"]
-LABEL_NAMES = ["label", "labels", "class", "category", "sentiment", "intent", "topic", "gold_label", "tag", "stars", "rating"]
-TARGET_NAMES = ["target", "summary", "translation", "response", "completion", "paraphrase"]
-OUTPUT_NAMES = ["output", "answer", "y"]
-"""Names of columns that hold labels in some files and longer texts in others."""
+WORDS = read_yaml(Path(__file__).with_name("words.yaml"))
 
 
 @dataclass(frozen=True)
@@ -225,8 +220,8 @@ def _guess_output(values: dict[str, list[str]], text: list[str], classification:
     left = {name: found for name, found in values.items()
             if name not in text and (any(found) or name.lower() == "label")}  # never another column in its place
     by_name = {name.lower(): name for name in reversed(left)}
-    for names, kind in ((LABEL_NAMES, "classification"), (TARGET_NAMES, "nlg"), (OUTPUT_NAMES, "")):
-        for name in names:
+    for role, kind in (("label", "classification"), ("target", "nlg"), ("label_or_target", "")):
+        for name in WORDS[role]:
             if name in by_name and (kind != "nlg" or not classification):
                 column = by_name[name]
                 return column, kind or ("classification" if _repeats(left[column]) else "nlg"), "by its name"
@@ -250,10 +245,10 @@ def _length(found: list[str]) -> float:
 def _guess_text(values: dict[str, list[str]], output: str) -> tuple[list[str], str]:
     left = {name: found for name, found in values.items() if name != output and any(found)}
     by_name = {name.lower(): name for name in reversed(left)}
-    for pair in TEXT_PAIRS:
+    for pair in WORDS["text_pairs"]:
         if all(name in by_name for name in pair):
             return [by_name[name] for name in pair], "by their names"
-    for name in TEXT_NAMES:
+    for name in WORDS["text"]:
         if name in by_name:
             return [by_name[name]], "by its name"
     if left:
