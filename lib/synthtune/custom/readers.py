@@ -34,10 +34,6 @@ BROKEN_LIMIT = 100
 LOOKED_AT = 1000
 """Rows that guesses go by."""
 
-EXCEL_ROWS = 1_048_576
-EXCEL_BYTES = 2**30
-"""Most rows of a sheet in the format's own definition; most bytes a workbook may unpack to here."""
-
 ONE_COLUMN = "\x1f"
 """The separator of a file that has none: a character that is in no text."""
 
@@ -588,15 +584,14 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
     """
     guesses = []
     with _damaged(file, "an Excel workbook"):
-        sheets, shown = _sheets(path, file)
-        if sheet is None and sheets:
+        sheets, shown = _sheets(path)
+        if sheet is None:
             sheet = shown or sheets[0]
             why = f"the first of {listed(sheets)} that is shown and has cells" if sheets[1:] else "the only one"
             guesses.append(Guess(file, "sheet", sheet, why))
         if sheet not in sheets:
-            raise RowsError(f"{file}: has no sheet '{sheet}'; it has {listed(sheets, most=10)}." if sheets
-                            else f"{file}: has no sheet with cells.")
-        first = next(_sheet_records(path, file, sheet), None)
+            raise RowsError(f"{file}: has no sheet '{sheet}'; it has {listed(sheets, most=10)}.")
+        first = next(_sheet_records(path, sheet), None)
         if first is None:
             raise EmptyFile(f"{file}: sheet '{sheet}' has no cells; name another with 'sheet:'.")
         columns = _names(first.cells)
@@ -604,7 +599,7 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
 
     def read() -> Iterator[Record]:
         with _damaged(file, "an Excel workbook"):
-            for record in itertools.islice(_sheet_records(path, file, sheet), 1, None):
+            for record in itertools.islice(_sheet_records(path, sheet), 1, None):
                 cells = (record.cells + [None] * len(columns))[: len(columns)]
                 # The value of merged cells is in the first of them alone.
                 cells = [MERGED if cell is None and (record.row, place) in merged else cell for place, cell in enumerate(cells, 1)]
@@ -615,13 +610,8 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
     return Table(file, "excel", "row", columns, first.row, read, guesses)
 
 
-def _sheets(path: Path, file: str) -> tuple[list[str], str | None]:
+def _sheets(path: Path) -> tuple[list[str], str | None]:
     """Names of the sheets of a workbook, and the first that is shown and has cells."""
-    if not zipfile.is_zipfile(path):
-        raise RowsError(f"{file}: not an .xlsx workbook, or one with a password; save it anew as .xlsx without one.")
-    with zipfile.ZipFile(path) as packed:
-        if sum(member.file_size for member in packed.infolist()) > EXCEL_BYTES:
-            raise RowsError(f"{file}: unpacks to more than {EXCEL_BYTES // 2**20:,} MiB; save the sheet as CSV.")
     with _book(path) as book:
         shown = (page.title for page in book.worksheets if page.sheet_state == "visible"
                  and any(cell is not None for row in _all_rows(page, values_only=True) for cell in row))
@@ -633,13 +623,11 @@ def _all_rows(page: Any, **how: bool) -> Iterator[tuple]:
     return page.iter_rows(**how)
 
 
-def _sheet_records(path: Path, file: str, sheet: str) -> Iterator[Record]:
+def _sheet_records(path: Path, sheet: str) -> Iterator[Record]:
     """All rows of a sheet that have cells: read as typed in, which tells formulas, and with the values computed from them."""
     with _book(path, computed=False) as typed_in, _book(path) as computed:
         pages = [_all_rows(book[sheet]) for book in (typed_in, computed)]
         for number, row in enumerate(zip(*pages, strict=True), 1):
-            if number > EXCEL_ROWS:
-                raise RowsError(f"{file}, row {number}: more rows than a sheet can have; save the sheet as CSV.")
             cells = []
             for cell, value in zip(*row, strict=True):
                 # A formula that gives an empty text is of type "str"; one whose value was never stored is of none.
@@ -656,11 +644,8 @@ def _merged(path: Path, sheet: str, columns: int) -> set[tuple[int, int]]:
     """
     from openpyxl.utils import range_boundaries
 
-    found, tail = set(), b""
     with _book(path) as book, book[sheet]._get_source() as source:
-        while chunk := source.read(2**20):
-            tail = tail[-100:] + chunk
-            found.update(re.findall(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', tail))
+        found = re.findall(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', source.read())
     ranges = [range_boundaries(each.decode()) for each in found]
     return {(row, column) for left, top, right, bottom in ranges
             for row in range(top, bottom + 1) for column in range(left, min(right, columns) + 1)}

@@ -21,7 +21,7 @@ from synthtune.custom.gather import ROW_LIMIT, Gathered
 from synthtune.custom.readers import ONE_COLUMN, as_text
 from synthtune.custom.report import listed
 from synthtune.custom.rows import CustomData
-from synthtune.errors import RowsError, StageError
+from synthtune.errors import RowsError
 from synthtune.files import atomic_path, digest, read_json, write_json
 
 PLAIN = ("utf-8", "ascii")
@@ -145,12 +145,9 @@ class _Repair:
 
 def _refuse_to_replace(paths: list[Path], record: Path) -> None:
     """Refuse to write over anything but what an earlier repair wrote and nobody changed."""
-    known: dict[str, str] = {}
-    if record.exists():
-        try:
-            known = read_json(record)["written"]
-        except (StageError, KeyError, TypeError) as error:
-            raise RowsError(f"{record}: not a record that --fix wrote; rename or remove it.") from error
+    known = read_json(record).get("written", {}) if record.exists() else {}
+    if record.exists() and not known:
+        raise RowsError(f"{record}: not a record that --fix wrote; rename or remove it.")
     changed = [path for path in paths if path.exists() and known.get(str(path)) != digest(path)]
     if changed:
         raise RowsError(f"{listed(map(str, changed))}: there already, and not as --fix wrote it; rename or remove it, then run "
