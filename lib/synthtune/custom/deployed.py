@@ -33,6 +33,9 @@ from synthtune.models import classifier, seq2seq
 from synthtune.models.language_model import by_length
 from synthtune.progress import progress
 
+CHUNK = 2_000
+"""Texts that are read at once: bounds memory."""
+
 CANDIDATES = 10
 """How many of the least certain rows are looked at for each that is proposed for labelling."""
 
@@ -169,29 +172,31 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str],
     sets = torch.tensor(label_sets(labels, classes, separator), dtype=torch.float32) if separator else None
     thresholds = getattr(model.config, "thresholds", None)
     warm_started = model.config.model_type == "encoder-decoder"  # of MiniLM, whose word pieces stand apart
-    ids = tokenizer(list(texts), truncation=True)["input_ids"]
     outputs = [""] * len(texts)
     scores = np.zeros((len(texts), len(labels) or 1))
     embeddings = np.zeros((len(texts), (model if labels else model.get_encoder()).config.hidden_size), dtype=np.float32)
-    for batch in progress(by_length(ids, 64), desc="predict", unit="batch"):
-        read = tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt")
-        with torch.inference_mode():
-            if labels:
-                out = model(**read, output_hidden_states=True)
-                hidden = out.hidden_states[-1]
-                scores[batch] = (out.logits.log_softmax(-1) if sets is None else classifier.set_scores(out.logits, sets)).numpy()
-                said = (classifier.said(out.logits, torch.tensor(thresholds), classes, separator) if thresholds
-                        else [labels[place] for place in scores[batch].argmax(1)])
-            else:
-                hidden = model.get_encoder()(**read).last_hidden_state
-                out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True, output_scores=True)
-                scores[batch, 0] = seq2seq.mean_log_probability(out.sequences, out.scores, model.generation_config.eos_token_id)
-                decoded = tokenizer.batch_decode(out.sequences, skip_special_tokens=True)
-                said = [seq2seq.joined(text) if warm_started else text.strip() for text in decoded]
-        for index, output in zip(batch, said, strict=True):
-            outputs[index] = output
-        mask = read["attention_mask"][..., None]
-        embeddings[batch] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
+    for start in progress(range(0, len(texts), CHUNK), desc="predict", unit="chunk"):
+        ids = tokenizer(list(texts[start: start + CHUNK]), truncation=True)["input_ids"]
+        for batch in by_length(ids, 64):
+            read = tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt")
+            batch = [start + index for index in batch]
+            with torch.inference_mode():
+                if labels:
+                    out = model(**read, output_hidden_states=True)
+                    hidden = out.hidden_states[-1]
+                    scores[batch] = (out.logits.log_softmax(-1) if sets is None else classifier.set_scores(out.logits, sets)).numpy()
+                    said = (classifier.said(out.logits, torch.tensor(thresholds), classes, separator) if thresholds
+                            else [labels[place] for place in scores[batch].argmax(1)])
+                else:
+                    hidden = model.get_encoder()(**read).last_hidden_state
+                    out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True, output_scores=True)
+                    scores[batch, 0] = seq2seq.mean_log_probability(out.sequences, out.scores, model.generation_config.eos_token_id)
+                    decoded = tokenizer.batch_decode(out.sequences, skip_special_tokens=True)
+                    said = [seq2seq.joined(text) if warm_started else text.strip() for text in decoded]
+            for index, output in zip(batch, said, strict=True):
+                outputs[index] = output
+            mask = read["attention_mask"][..., None]
+            embeddings[batch] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
     return outputs, scores, embeddings
 
 

@@ -16,7 +16,6 @@ from synthtune import __version__, metrics, mixture
 from synthtune.analysis import figures, report
 from synthtune.conditions import CONDITIONS, GOLD
 from synthtune.custom.baselines import NEAREST, SETFIT, TFIDF
-from synthtune.custom.confidence import Confidence, OfLabels
 from synthtune.custom.parts import cut_in_words
 from synthtune.custom.report import printable
 from synthtune.custom.study import TEACHER, Outcome
@@ -98,13 +97,13 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
     classification = own.kind == "classification"
     return report.rendered(
         "page.html.jinja",
-        name=own.task.name, description=own.task.description or "", verdict=verdict(outcome), metric=metric_name(outcome),
-        held_out=outcome.held_out, confidence=f"{100 * outcome.settings.figures.confidence:g} %",
+        outcome=outcome, own=own, verdict=verdict(outcome), metric=metric_name(outcome),
+        confidence=f"{100 * outcome.settings.figures.confidence:g} %",
         picture=_svg(scores_picture(outcome)), scores=_scores(outcome),
         labels=_labels(outcome) if classification else None,
         confusion=_svg(confusion_picture(outcome)) if classification and len(own.labels) <= SHOWN_LABELS else None,
         confused=_confused(outcome) if classification and len(own.labels) > SHOWN_LABELS else None,
-        reliability=_reliability(outcome), calibrated=_calibrated(outcome.confidence),
+        reliability=_reliability(outcome),
         **{name: _shown(outcome.tested.sort_values("confidence", ascending=name == "least", kind="stable").head(number),
                         "text", "truth", "predicted", "confidence") for name in ("surest", "least")},
         annotator=annotator(outcome), counts=_counts(rows),
@@ -113,8 +112,7 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
                        "source", "why", "text", "output"),
         advice=[*nothing_kept(rows), *advice(outcome.scores, outcome.winner)], optimism=f"{outcome.optimism:.1f}",
         to_label=_shown(to_label, "row", "text", "predicted", "confidence") if len(to_label) else None, predicted=len(predicted),
-        problems=[str(problem) for problem in own.report.warnings], read=[str(count) for count in own.report.counts],
-        guesses=[str(guess) for guess in own.report.guesses], cut=cut_in_words(own, outcome.settings), covered=covered(outcome),
+        cut=cut_in_words(own, outcome.settings), covered=covered(outcome),
         settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}),
         version=__version__)
 
@@ -209,14 +207,6 @@ def _confused(outcome: Outcome) -> list[list[Any]]:
     wrong = outcome.tested[outcome.tested["truth"] != outcome.tested["predicted"]]
     counts = wrong[["truth", "predicted"]].value_counts().head(SHOWN_LABELS)
     return [["true label", "predicted", "rows"], *([*pair, number] for pair, number in counts.items())]
-
-
-def _calibrated(by: Confidence) -> str:
-    if isinstance(by, OfLabels):
-        return (f"Confidence is the probability that a label is right: the logits are divided by {by.temperature:.2f}, chosen on "
-                "these same rows.")
-    return ("Confidence is the chrF to be expected of a text, worked out from its mean log-probability by a logistic curve that was "
-            "fitted on these same rows.")
 
 
 def _reliability(outcome: Outcome, bins: int = 5) -> list[list[Any]]:
