@@ -179,24 +179,24 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str],
         ids = tokenizer(list(texts[start: start + CHUNK]), truncation=True)["input_ids"]
         for batch in by_length(ids, 64):
             read = tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt")
-            batch = [start + index for index in batch]
+            places = [start + index for index in batch]
             with torch.inference_mode():
                 if labels:
                     out = model(**read, output_hidden_states=True)
                     hidden = out.hidden_states[-1]
-                    scores[batch] = (out.logits.log_softmax(-1) if sets is None else classifier.set_scores(out.logits, sets)).numpy()
+                    scores[places] = (out.logits.log_softmax(-1) if sets is None else classifier.set_scores(out.logits, sets)).numpy()
                     said = (classifier.said(out.logits, torch.tensor(thresholds), classes, separator) if thresholds
-                            else [labels[place] for place in scores[batch].argmax(1)])
+                            else [labels[place] for place in scores[places].argmax(1)])
                 else:
                     hidden = model.get_encoder()(**read).last_hidden_state
                     out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True, output_scores=True)
-                    scores[batch, 0] = seq2seq.mean_log_probability(out.sequences, out.scores, model.generation_config.eos_token_id)
+                    scores[places, 0] = seq2seq.mean_log_probability(out.sequences, out.scores, model.generation_config.eos_token_id)
                     decoded = tokenizer.batch_decode(out.sequences, skip_special_tokens=True)
                     said = [seq2seq.joined(text) if warm_started else text.strip() for text in decoded]
-            for index, output in zip(batch, said, strict=True):
-                outputs[index] = output
+            for place, output in zip(places, said, strict=True):
+                outputs[place] = output
             mask = read["attention_mask"][..., None]
-            embeddings[batch] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
+            embeddings[places] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
     return outputs, scores, embeddings
 
 

@@ -15,7 +15,7 @@ from synthtune.custom.parts import WORK
 from synthtune.custom.rows import CustomData
 from synthtune.errors import StageError
 from synthtune.files import claimed, digest, read_json, remove_left_over, write_json
-from synthtune.models import assets, names
+from synthtune.models import assets
 from synthtune.places import as_typed
 from synthtune.settings import HOW, Settings
 
@@ -54,8 +54,7 @@ def offline(settings: Settings) -> Iterator[None]:
     It reads HF_HUB_OFFLINE when it is imported, and a notebook has imported it before it names a task file.
     """
     before = constants.HF_HUB_OFFLINE
-    hub = any(map(names.from_hub, (settings.teacher.model, settings.students.model)))
-    constants.HF_HUB_OFFLINE = before or not hub
+    constants.HF_HUB_OFFLINE = before or not settings.hub_models()
     try:
         yield
     finally:

@@ -203,12 +203,15 @@ def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     try:
         if path.stat().st_size > BYTE_LIMIT:
             raise SettingsError(f"{path.name}: longer than {BYTE_LIMIT:,} bytes; a task file is a few lines.")
-        loader = yaml.BaseLoader(path.read_text("utf-8-sig"))
+        text = path.read_text("utf-8-sig")
+        loader = yaml.BaseLoader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise SettingsError(f"{path.name}: no 'key: value' lines; the least it needs is 'rows: my_file.csv'.")
         values = loader.construct_document(node)
-        json.dumps(values, ensure_ascii=False).encode()
+        for token in yaml.scan(text, Loader=yaml.BaseLoader):
+            if isinstance(token, yaml.ScalarToken):
+                token.value.encode()
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
