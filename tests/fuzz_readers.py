@@ -39,7 +39,7 @@ def one_input(data: bytes) -> None:
         read = gather.gather(table, "rows", columns, seed=0)
     except RowsError:
         return
-    assert read.rows_in == len(read.frame) + sum(read.dropped.values()), "a row was lost"
+    assert read.rows_in == len(read.frame) + sum(map(len, read.dropped.values())), "a row was lost"
     assert read.frame["row"].is_unique, "two rows have one number"
 
 
@@ -54,7 +54,6 @@ def validate(data: bytes) -> None:
     assert own.report.problems or len(own.gold), "nothing was read and nothing said"
     assert set(own.gold["output"]) == set(own.labels), "a label that is none"
     str(own.report).encode()
-    own._repr_html_().encode()
     assert all(label == task_file.plain(label) for label in own.labels), "a label that is not plain"
 
 

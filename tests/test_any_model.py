@@ -172,7 +172,7 @@ def test_a_classifier(tiny, tmp_path, name):
     task = tasks.load("tweets", settings)
     bench, texts, (said, sure), folder = trained(task, settings)
     assert (bench.parts is None) == (name == "Albert") and bench.apart == (name not in ("Albert", "GPT2", "Qwen3"))
-    [(outputs, scores, _)] = deployed.predict(folder, texts, task.labels)
+    outputs, scores, _ = deployed.predict(folder, texts, task.labels)
     assert outputs == said
     np.testing.assert_allclose(scores, sure, atol=1e-4)
     assert [answer["label"] for answer in pipeline("text-classification", str(folder))(texts)] == said
@@ -202,7 +202,7 @@ def test_a_seq2seq_student(tiny, tmp_path, name):
                                          "students.learning_rate": 1e-2}).check("webnlg")
     task = tasks.load("webnlg", settings)
     bench, texts, (said, sure), folder = trained(task, settings)
-    [(outputs, scores, _)] = deployed.predict(folder, texts, ())
+    outputs, scores, _ = deployed.predict(folder, texts, ())
     assert outputs == said and len(set(said)) >= 1
     np.testing.assert_allclose(scores[:, 0], sure, atol=1e-4)
     if name not in EXPORTED:

@@ -122,7 +122,7 @@ def test_the_model_as_onnx_says_the_same_without_pytorch(done, tmp_path):
     texts = list(pd.read_csv(folder / "predictions.csv")["text"])
     read = AutoTokenizer.from_pretrained(copy / "model")(texts, padding=True, truncation=True, return_tensors="np")
     logits = ReferenceEvaluator(onnx.load_from_string(network)).run(["logits"], dict(read))[0]
-    [(_, scores, _)] = deployed.predict(folder / "model", texts, outcome.own.labels)
+    _, scores, _ = deployed.predict(folder / "model", texts, outcome.own.labels)
     np.testing.assert_allclose(torch.tensor(logits).log_softmax(-1), scores, atol=1e-4)
 
 
@@ -563,9 +563,8 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
     assert all(text.startswith("Utterance: ") and " Act: " in text for text in inputs)
     rows, _ = experiment.training_rows(Context.of(part.task, part.settings), cell)
     said, sure = bench.predict(bench.train(rows, cell), inputs, scored=True)
-    saved = list(deployed.predict(written["model"], inputs, ()))
-    assert [text for outputs, _, _ in saved for text in outputs] == said
-    assert np.concatenate([scores[:, 0] for _, scores, _ in saved]) == pytest.approx(sure.numpy(), abs=1e-3)
+    outputs, scores, _ = deployed.predict(written["model"], inputs, ())
+    assert outputs == said and scores[:, 0] == pytest.approx(sure.numpy(), abs=1e-3)
     model = AutoModelForSeq2SeqLM.from_pretrained(written["model"], use_safetensors=True)
     read = AutoTokenizer.from_pretrained(written["model"])(inputs[0], return_tensors="pt")
     assert model.generate(**read).shape[1] > 1

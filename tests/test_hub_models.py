@@ -273,7 +273,7 @@ def test_students_of_the_paper_are_saved_whole(paper, monkeypatch, tmp_path, nam
     bench.tokenizer.save_pretrained(tmp_path / "model")
     texts = [example.text for example in task.test[:9]]
     said, sure = bench.predict(trained, texts, scored=True)
-    [(outputs, scores, _)] = deployed.predict(tmp_path / "model", texts, task.labels)
+    outputs, scores, _ = deployed.predict(tmp_path / "model", texts, task.labels)
     assert outputs == said
     np.testing.assert_allclose(scores.reshape(sure.shape), sure, atol=1e-4)
     networks = {path.name: ReferenceEvaluator(str(path)) for path in deployed.to_onnx(tmp_path / "model", task.labels)}

@@ -116,7 +116,7 @@ def test_a_student_learns_sets_from_labels_and_from_distributions(task, tmp_path
     model.save_pretrained(tmp_path)
     bench.tokenizer.save_pretrained(tmp_path)
     texts = [example.text for example in hotel.test]
-    [(sets, again, _)] = deployed.predict(tmp_path, texts, hotel.labels, hotel.separator)
+    sets, again, _ = deployed.predict(tmp_path, texts, hotel.labels, hotel.separator)
     assert again == pytest.approx(scores.numpy(), abs=1e-2) and set(sets) <= set(hotel.labels)
     with pytest.raises(SettingsError, match="one label a row"):
         balanced = settings.load("smoke", {"students.class_weight": "balanced", "tasks": [str(chosen.task_files["hotel"])]})
@@ -149,7 +149,7 @@ def test_thresholds_are_chosen_on_gold_rows_that_a_student_did_not_learn_from(ta
     assert all("staff" in output for output in predicted) and len(set(predicted)) > 1
     bench.whole(trained).save_pretrained(tmp_path)
     bench.tokenizer.save_pretrained(tmp_path)
-    [(sets, again, _)] = deployed.predict(tmp_path, texts, hotel.labels, hotel.separator)
+    sets, again, _ = deployed.predict(tmp_path, texts, hotel.labels, hotel.separator)
     assert sets == predicted and again == pytest.approx(scores.numpy(), abs=1e-2)
     known = {label: place for place, label in enumerate(hotel.labels)}
     confidence = OfLabels(1.0).of(again, [known.get(output, -1) for output in sets])

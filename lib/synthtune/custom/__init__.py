@@ -7,10 +7,6 @@
 Reading imports no model and no training library.
 """
 
-from synthtune.custom.gather import Columns
 from synthtune.custom.reading import read
-from synthtune.custom.report import Problem, Report
-from synthtune.custom.rows import CustomData
-from synthtune.custom.task_file import TaskFile
 
-__all__ = ["Columns", "CustomData", "Problem", "Report", "TaskFile", "read"]
+__all__ = ["read"]

@@ -52,7 +52,7 @@ def nearest(gold: Sequence[Example], texts: Sequence[str]) -> list[str]:
     return [gold[place].target for place in best]
 
 
-def setfit_model(gold: Sequence[Example], settings: Settings, iterations: int = 20) -> Any:
+def setfit_model(gold: Sequence[Example], settings: Settings) -> Any:
     """SetFit (Tunstall et al. 2022) on the students' own pretrained model, with the paper's 20 pairs of each kind a row."""
     from datasets import Dataset
     from setfit import SetFitModel, Trainer, TrainingArguments
@@ -61,7 +61,7 @@ def setfit_model(gold: Sequence[Example], settings: Settings, iterations: int = 
     model: Any = SetFitModel.from_pretrained(str(assets.model_path(settings.students.model)), labels=labels)
     rows = Dataset.from_dict({"text": [example.text for example in gold], "label": [example.target for example in gold]})
     with tempfile.TemporaryDirectory(prefix="synthtune-") as folder:  # its default is a folder where the user stands
-        arguments = TrainingArguments(output_dir=folder, seed=settings.seed, num_epochs=1, num_iterations=iterations, report_to="none",
+        arguments = TrainingArguments(output_dir=folder, seed=settings.seed, num_epochs=1, num_iterations=20, report_to="none",
                                       save_strategy="no", show_progress_bar=False)
         Trainer(model=model, args=arguments, train_dataset=rows).train()
     return model

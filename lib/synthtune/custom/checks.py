@@ -16,8 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from synthtune.custom.gather import Gathered
-from synthtune.custom.readers import DECODED
+from synthtune.custom.gather import BY_CHANCE, WORDS, Gathered
 from synthtune.custom.report import Problem, listed, shown_text
 from synthtune.custom.task_file import MOST_CLASSES, on_one_line, plain
 from synthtune.metrics import split_labels
@@ -53,12 +52,7 @@ _DATE = re.compile(
 )
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|&(amp|lt|gt|quot|nbsp|#\d+);")
 _JSON = re.compile(r"""[\[{]\s*["'{\[].*[\]}]""")
-_MISSING = {
-    "nan", "null", "<null>", "n/a", "n.a.", "#n/a", "<na>", "(blank)", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!",
-    "undefined", "tbd", "todo", "unlabeled", "unlabelled", "not labeled", "not labelled", "no label",
-}
-_MAYBE_MISSING = {"none", "na", "nil"}
-"""Words, in lower case, that stand for a missing value wherever they are; those that are also names of classes."""
+_MISSING, _MAYBE_MISSING = (set(WORDS[name]) for name in ("missing", "maybe_missing"))
 
 _MARKS = re.compile(r"[-?._*/]+")
 """Labels of only such characters stand for a missing value where all other labels are words or numbers."""
@@ -118,24 +112,15 @@ def cells(gathered: Gathered) -> list[Problem]:
                 example = frame[role][found].iloc[0]
                 shown = f", {shown_text(example)}" if example.strip() else ""
                 problems.append(table.problem(check, column, frame["row"][found], shown=shown))
-    for column in gathered.columns.roles.values():
-        computed = _noted(frame, f"formula:{table.columns.index(column)}")
-        if computed.any():
-            problems.append(table.problem("formula", column, frame["row"][computed]))
-    decoded = _noted(frame, DECODED)
-    if decoded.any():
-        example = frame["text"][decoded].iloc[0]
-        problems.append(table.problem("mixed encodings", "", frame["row"][decoded], shown=shown_text(example)))
-    for reason, number in gathered.dropped.items():
-        rows = gathered.named.get(reason, [])
-        check, more = ("row left out", number - len(rows)) if rows else ("row left out by chance", 0)
-        problems.append(table.problem(check, "", rows, more, reason=reason, number=number))
+    decoded = frame[frame["decoded"]]
+    if len(decoded):
+        problems.append(table.problem("mixed encodings", "", decoded["row"], shown=shown_text(decoded["text"].iloc[0])))
+    for reason, rows in gathered.dropped.items():
+        if reason.startswith(BY_CHANCE):
+            problems.append(table.problem("row left out by chance", reason=reason, number=len(rows)))
+        else:
+            problems.append(table.problem("row left out", "", rows, reason=reason))
     return [*problems, *table.warnings]
-
-
-def _noted(frame: pd.DataFrame, note: str) -> pd.Series:
-    """Which rows have a note."""
-    return frame["notes"].map(lambda notes: note in notes).astype(bool)
 
 
 def cleaned(gathered: Gathered, spelling: dict[str, str]) -> pd.DataFrame:
@@ -153,7 +138,7 @@ def cleaned(gathered: Gathered, spelling: dict[str, str]) -> pd.DataFrame:
         The frame's rows and columns. NUL bytes, byte-order marks, the ' that keeps a spreadsheet from running
         a cell, and the spaces around outputs are gone; labels are `plain`.
     """
-    frame = gathered.frame.drop(columns="notes").copy()
+    frame = gathered.frame.drop(columns="decoded").copy()
     for role in gathered.columns.roles:
         if role == "output" and gathered.columns.kind == "classification":
             frame[role] = plain_labels(gathered).map(lambda label: spelled(label, spelling))
@@ -256,7 +241,6 @@ class Sieve:
     def __init__(self, gathered: Gathered, frame: pd.DataFrame):
         self.gathered, self.frame, self.unit = gathered, frame, gathered.table.unit
         self.dropped = dict(gathered.dropped)
-        self.named = dict(gathered.named)
         self.problems: list[Problem] = []
 
     @property
@@ -279,9 +263,7 @@ class Sieve:
     def drop(self, out: pd.Series, reason: str) -> None:
         """Take rows out."""
         if out.any():
-            rows = list(map(int, self.frame["row"][out]))
-            self.dropped[reason] = self.dropped.get(reason, 0) + len(rows)
-            self.named[reason] = [*self.named.get(reason, []), *rows]
+            self.dropped[reason] = [*self.dropped.get(reason, []), *self.frame["row"][out]]
             self.frame = self.frame[~out]
 
     def without_empty(self) -> None:

@@ -75,13 +75,13 @@ def train(own: CustomData, folder: Path, overrides: Sequence[str] = ()) -> Any:
     start = time.monotonic()
     with record.working(folder):
         settings = settings_of(own, folder / WORK, overrides)
-        if record.is_whole(own, settings, folder):
+        if record.unchanged(settings.folder / record.RECORD, record.made_from(own, settings), folder):
             print(f"\nNothing to do: everything is up to date in {as_typed(folder)}.")
             return None
-        print(f"\n{cut_in_words(own, settings)}", flush=True)
-        outcome = study.measured(own, settings)
-        written = products.written(outcome, folder)
-        print(f"\n{page.verdict(outcome)}\nDone in {duration(time.monotonic() - start)}.")
-        for name, path in written.items():
-            print(f"  {name:<20} {as_typed(path)}")
-        return outcome
+    print(f"\n{cut_in_words(own, settings)}", flush=True)
+    outcome = study.run(own, folder, overrides)
+    written = products.write(outcome, folder)
+    print(f"\n{page.verdict(outcome)}\nDone in {duration(time.monotonic() - start)}.")
+    for name, path in written.items():
+        print(f"  {name:<20} {as_typed(path)}")
+    return outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +156,11 @@ def _export(network: nn.Module, inputs: dict[str, torch.Tensor], sizes: dict[str
 
 
 def predict(folder: Path, texts: Sequence[str], labels: Sequence[str],
-            separator: str = "") -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
-    """What a saved model says of texts, some thousand at a time.
+            separator: str = "") -> tuple[list[str], np.ndarray, np.ndarray]:
+    """What a saved model says of texts.
 
-    Yields
-    ------
+    Returns
+    -------
     outputs : list of str
     scores : array of shape (texts, labels), log-probabilities, or (texts, 1), their mean over the word pieces of a text
     embeddings : array of shape (texts, hidden), for finding rows that differ
@@ -172,34 +172,32 @@ def predict(folder: Path, texts: Sequence[str], labels: Sequence[str],
     sets = torch.tensor(label_sets(labels, classes, separator), dtype=torch.float32) if separator else None
     thresholds = getattr(model.config, "thresholds", None)
     warm_started = model.config.model_type == "encoder-decoder"  # of MiniLM, whose word pieces stand apart
+    outputs = [""] * len(texts)
+    scores = np.zeros((len(texts), len(labels) or 1))
+    embeddings = np.zeros((len(texts), (model if labels else model.get_encoder()).config.hidden_size), dtype=np.float32)
     for start in progress(range(0, len(texts), CHUNK), desc="predict", unit="chunk"):
-        chunk = list(texts[start: start + CHUNK])
-        ids = tokenizer(chunk, truncation=True)["input_ids"]
-        outputs = [""] * len(chunk)
-        scores = np.zeros((len(chunk), len(labels) or 1))
-        embeddings = np.zeros((len(chunk), (model if labels else model.get_encoder()).config.hidden_size), dtype=np.float32)
+        ids = tokenizer(list(texts[start: start + CHUNK]), truncation=True)["input_ids"]
         for batch in by_length(ids, 64):
             read = tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt")
+            places = [start + index for index in batch]
             with torch.inference_mode():
                 if labels:
                     out = model(**read, output_hidden_states=True)
                     hidden = out.hidden_states[-1]
-                    scores[batch] = (out.logits.log_softmax(-1) if sets is None else classifier.set_scores(out.logits, sets)).numpy()
+                    scores[places] = (out.logits.log_softmax(-1) if sets is None else classifier.set_scores(out.logits, sets)).numpy()
                     said = (classifier.said(out.logits, torch.tensor(thresholds), classes, separator) if thresholds
-                            else [labels[place] for place in scores[batch].argmax(1)])
-                    for index, output in zip(batch, said, strict=True):
-                        outputs[index] = output
+                            else [labels[place] for place in scores[places].argmax(1)])
                 else:
                     hidden = model.get_encoder()(**read).last_hidden_state
-                    out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True,
-                                         output_scores=True)
-                    scores[batch, 0] = seq2seq.mean_log_probability(out.sequences, out.scores, model.generation_config.eos_token_id)
-                    for index, row in zip(batch, out.sequences, strict=True):
-                        text = tokenizer.decode(row, skip_special_tokens=True)
-                        outputs[index] = seq2seq.joined(text) if warm_started else text.strip()
+                    out = model.generate(**read, do_sample=False, num_beams=1, return_dict_in_generate=True, output_scores=True)
+                    scores[places, 0] = seq2seq.mean_log_probability(out.sequences, out.scores, model.generation_config.eos_token_id)
+                    decoded = tokenizer.batch_decode(out.sequences, skip_special_tokens=True)
+                    said = [seq2seq.joined(text) if warm_started else text.strip() for text in decoded]
+            for place, output in zip(places, said, strict=True):
+                outputs[place] = output
             mask = read["attention_mask"][..., None]
-            embeddings[batch] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
-        yield outputs, scores, embeddings
+            embeddings[places] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
+    return outputs, scores, embeddings
 
 
 def predictions(outcome: Outcome, model: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -219,21 +217,17 @@ def predictions(outcome: Outcome, model: Path) -> tuple[pd.DataFrame, pd.DataFra
     if not len(rows):
         return pd.DataFrame(), pd.DataFrame()
     inputs = [example.text for example in examples(rows, pair_of(own), "unlabelled")]
-    outputs, confidence, doubt, embeddings = [], [], [], []
-    places = {label: place for place, label in enumerate(own.labels)}
-    for said, scores, embedded in predict(model, inputs, own.labels, own.columns.separator):
-        outputs += said
-        if own.labels:
-            confidence += outcome.confidence.of(scores, [places.get(output, -1) for output in said]).tolist()
-            best = np.sort(outcome.confidence.probabilities(scores), 1)[:, -2:]
-            doubt += (1 - (best[:, -1] - best[:, 0])).tolist()
-        else:
-            confidence += outcome.confidence.of(scores).tolist()
-            doubt += (-scores[:, 0]).tolist()
-        embeddings.append(embedded)
+    outputs, scores, embeddings = predict(model, inputs, own.labels, own.columns.separator)
+    if own.labels:
+        places = {label: place for place, label in enumerate(own.labels)}
+        confidence = outcome.confidence.of(scores, [places.get(output, -1) for output in outputs])
+        second, first = np.sort(outcome.confidence.probabilities(scores), 1)[:, -2:].T
+        doubt = 1 - (first - second)
+    else:
+        confidence, doubt = outcome.confidence.of(scores), -scores[:, 0]
     columns = [name for name in ("row", "text", "text_pair") if name in rows]
     table = rows[columns].assign(predicted=outputs, confidence=np.round(confidence, 4)).reset_index(drop=True)
-    chosen = worth_labelling(np.array(doubt), np.concatenate(embeddings), settings.custom.to_label, settings.seed)
+    chosen = worth_labelling(doubt, embeddings, settings.custom.to_label, settings.seed)
     return table, table.loc[chosen].reset_index(drop=True)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from synthtune.custom.readers import LOOKED_AT, Record, Table, as_text
-from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, shown_text
+from synthtune.custom.report import Guess, Problem, listed, shown_text
 from synthtune.custom.task_file import TaskFile, plain
-from synthtune.errors import RowsError, nearest
+from synthtune.errors import nearest
+from synthtune.files import read_yaml
 from synthtune.metrics import joined_labels
 
 ROW_LIMIT = 200_000
@@ -22,17 +24,10 @@ ROW_LIMIT = 200_000
 CELL_LIMIT = 100_000
 """Characters of the longest text that is kept. No model here reads a hundredth of it."""
 
-CHARACTER_LIMIT = 500_000_000
-"""Characters of all texts of a file that are kept."""
+BY_CHANCE = "not in the random sample"
+"""Why the other rows of a longer file are left out."""
 
-TEXT_PAIRS = [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
-              ("text", "text_pair")]
-TEXT_NAMES = ["text", "texts", "sentence", "review", "message", "comment", "tweet", "post", "utterance", "query", "question",
-              "document", "content", "body", "input", "source", "title"]
-LABEL_NAMES = ["label", "labels", "class", "category", "sentiment", "intent", "topic", "gold_label", "tag", "stars", "rating"]
-TARGET_NAMES = ["target", "summary", "translation", "response", "completion", "paraphrase"]
-OUTPUT_NAMES = ["output", "answer", "y"]
-"""Names of columns that hold labels in some files and longer texts in others."""
+WORDS = read_yaml(Path(__file__).with_name("words.yaml"))
 
 
 @dataclass(frozen=True)
@@ -74,13 +69,11 @@ class Gathered:
         "rows", "unlabelled" or "test".
     columns : Columns
     frame : DataFrame
-        Columns row (as the user counts it), those of `Columns.roles` as they are in the file, and notes.
+        Columns row (as the user counts it), those of `Columns.roles` as they are in the file, and decoded (see `Record`).
     rows_in : int
         Rows of the file; blank lines are none.
     dropped : dict
-        How many rows are not in `frame`, by reason.
-    named : dict
-        Which these are, by reason: the first `KEPT_ROWS` of each, and none of those that chance left out.
+        Which rows are not in `frame`, by reason.
     """
 
     table: Table
@@ -88,8 +81,7 @@ class Gathered:
     columns: Columns
     frame: pd.DataFrame
     rows_in: int
-    dropped: dict[str, int]
-    named: dict[str, list[int]]
+    dropped: dict[str, list[int]]
 
 
 def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
@@ -98,38 +90,32 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
     Raises
     ------
     RowsError
-        The file cannot be read on, or its texts are too much to keep; the message names file and row.
+        The file cannot be read on; the message names file and row.
     """
     used = [(name, table.columns.index(name), columns.separator if role == "output" else "")
             for role, name in columns.roles.items()]
     draw = random.Random(seed)
     kept: list[tuple] = []
-    dropped: Counter[str] = Counter()
-    named: dict[str, list[int]] = {}
-    rows_in = readable = characters = 0
+    dropped: defaultdict[str, list[int]] = defaultdict(list)
+    rows_in = readable = 0
     for record in table.read():
         rows_in += 1
         values, reason = _values(record, used)
         if reason:
-            dropped[reason] += 1
-            if dropped[reason] <= KEPT_ROWS:
-                named.setdefault(reason, []).append(record.row)
+            dropped[reason].append(record.row)
             continue
         readable += 1
-        place = len(kept) if len(kept) < ROW_LIMIT else draw.randrange(readable)
-        if place >= ROW_LIMIT:
+        row = (record.row, *values, record.decoded)
+        if len(kept) < ROW_LIMIT:
+            kept.append(row)
             continue
-        out = kept[place: place + 1]  # the row that this one takes the place of
-        kept[place: place + 1] = [(record.row, *values, record.notes)]
-        characters += sum(map(len, values)) - sum(len(text) for row in out for text in row[1:-1])
-        if characters > CHARACTER_LIMIT:
-            raise RowsError(f"{table.file}, {table.unit} {record.row}: more than {CHARACTER_LIMIT:,} characters of text up to "
-                            "here; give a smaller file.")
-    if readable > len(kept):
-        dropped[f"not in the random sample of {ROW_LIMIT:,}"] = readable - len(kept)
-    frame = pd.DataFrame(sorted(kept, key=lambda row: row[0]), columns=["row", *columns.roles, "notes"])
-    frame = frame.astype({"row": int} | dict.fromkeys(columns.roles, str))
-    return Gathered(table, role, columns, frame, rows_in, dict(dropped), named)
+        place = draw.randrange(readable)
+        if place < ROW_LIMIT:
+            row, kept[place] = kept[place], row
+        dropped[f"{BY_CHANCE} of {ROW_LIMIT:,}"].append(row[0])
+    frame = pd.DataFrame(sorted(kept, key=lambda row: row[0]), columns=["row", *columns.roles, "decoded"])
+    frame = frame.astype({"row": int, "decoded": bool} | dict.fromkeys(columns.roles, str))
+    return Gathered(table, role, columns, frame, rows_in, dict(dropped))
 
 
 def _values(record: Record, used: list[tuple[str, int, str]]) -> tuple[list[str], str]:
@@ -234,8 +220,8 @@ def _guess_output(values: dict[str, list[str]], text: list[str], classification:
     left = {name: found for name, found in values.items()
             if name not in text and (any(found) or name.lower() == "label")}  # never another column in its place
     by_name = {name.lower(): name for name in reversed(left)}
-    for names, kind in ((LABEL_NAMES, "classification"), (TARGET_NAMES, "nlg"), (OUTPUT_NAMES, "")):
-        for name in names:
+    for role, kind in (("label", "classification"), ("target", "nlg"), ("label_or_target", "")):
+        for name in WORDS[role]:
             if name in by_name and (kind != "nlg" or not classification):
                 column = by_name[name]
                 return column, kind or ("classification" if _repeats(left[column]) else "nlg"), "by its name"
@@ -259,10 +245,10 @@ def _length(found: list[str]) -> float:
 def _guess_text(values: dict[str, list[str]], output: str) -> tuple[list[str], str]:
     left = {name: found for name, found in values.items() if name != output and any(found)}
     by_name = {name.lower(): name for name in reversed(left)}
-    for pair in TEXT_PAIRS:
+    for pair in WORDS["text_pairs"]:
         if all(name in by_name for name in pair):
             return [by_name[name] for name in pair], "by their names"
-    for name in TEXT_NAMES:
+    for name in WORDS["text"]:
         if name in by_name:
             return [by_name[name]], "by its name"
     if left:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -18,7 +16,6 @@ from synthtune import __version__, metrics, mixture
 from synthtune.analysis import figures, report
 from synthtune.conditions import CONDITIONS, GOLD
 from synthtune.custom.baselines import NEAREST, SETFIT, TFIDF
-from synthtune.custom.confidence import Confidence, OfLabels
 from synthtune.custom.parts import cut_in_words
 from synthtune.custom.report import printable
 from synthtune.custom.study import TEACHER, Outcome
@@ -100,13 +97,13 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
     classification = own.kind == "classification"
     return report.rendered(
         "page.html.jinja",
-        name=own.task.name, description=own.task.description or "", verdict=verdict(outcome), metric=metric_name(outcome),
-        held_out=outcome.held_out, confidence=f"{100 * outcome.settings.figures.confidence:g} %",
+        outcome=outcome, own=own, verdict=verdict(outcome), metric=metric_name(outcome),
+        confidence=f"{100 * outcome.settings.figures.confidence:g} %",
         picture=_svg(scores_picture(outcome)), scores=_scores(outcome),
         labels=_labels(outcome) if classification else None,
         confusion=_svg(confusion_picture(outcome)) if classification and len(own.labels) <= SHOWN_LABELS else None,
         confused=_confused(outcome) if classification and len(own.labels) > SHOWN_LABELS else None,
-        reliability=_reliability(outcome), calibrated=_calibrated(outcome.confidence),
+        reliability=_reliability(outcome),
         **{name: _shown(outcome.tested.sort_values("confidence", ascending=name == "least", kind="stable").head(number),
                         "text", "truth", "predicted", "confidence") for name in ("surest", "least")},
         annotator=annotator(outcome), counts=_counts(rows),
@@ -115,8 +112,7 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
                        "source", "why", "text", "output"),
         advice=[*nothing_kept(rows), *advice(outcome.scores, outcome.winner)], optimism=f"{outcome.optimism:.1f}",
         to_label=_shown(to_label, "row", "text", "predicted", "confidence") if len(to_label) else None, predicted=len(predicted),
-        problems=[str(problem) for problem in own.report.warnings], read=[str(count) for count in own.report.counts],
-        guesses=[str(guess) for guess in own.report.guesses], cut=cut_in_words(own, outcome.settings), covered=covered(outcome),
+        cut=cut_in_words(own, outcome.settings), covered=covered(outcome),
         settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}),
         version=__version__)
 
@@ -149,17 +145,10 @@ def _scores(outcome: Outcome) -> list[list[Any]]:
     return table
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    """The look of all figures; a $ is a letter of a label here, and starts no formula."""
-    with figures.style(), matplotlib.rc_context({"text.parse_math": False}):
-        yield
-
-
 def scores_picture(outcome: Outcome) -> Figure:
     """A dot with its interval for each system, those of students apart from what they are compared with."""
     shown = outcome.scores.iloc[::-1]
-    with _style():
+    with figures.style():
         figure = Figure(figsize=(figures.WIDTH, 0.27 * len(shown) + 0.6), layout="constrained")
         axes = figure.add_subplot()
         for place, row in enumerate(shown.itertuples()):
@@ -184,23 +173,19 @@ def confusion_picture(outcome: Outcome) -> Figure:
     counts = confusion_matrix(outcome.tested["truth"], outcome.tested["predicted"], labels=labels)
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)
     side = min(figures.WIDTH, 1.8 + 0.36 * len(labels))
-    with _style():
+    with figures.style():
         figure = Figure(figsize=(side + 0.8, side), layout="constrained")
         axes = figure.add_subplot()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.argwhere(counts):
-            axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=7,
-                      color="white" if shares[row, column] > 0.55 else "black")
-        names = [printable(_cut(label, 24)) for label in labels]
-        axes.set_xticks(range(len(labels)), names, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(labels)), names)
+        names = [printable(_cut(label, 24)).replace("$", r"\$") for label in labels]  # a bare $ would start a formula
+        seaborn.heatmap(shares, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, annot=np.where(counts, counts.astype(str), ""),
+                        fmt="", annot_kws={"fontsize": 7}, xticklabels=names, yticklabels=names, ax=axes)
+        axes.set_xticks(axes.get_xticks(), names, rotation=40, ha="right", rotation_mode="anchor")
         axes.set(xlabel="predicted", ylabel="true label")
-        axes.grid(visible=False)
     return figure
 
 
 def _svg(figure: Figure) -> str:
-    with _style():
+    with figures.style():
         page = io.BytesIO()
         figure.savefig(page, format="svg", metadata={"Date": None})
     return base64.b64encode(page.getvalue()).decode("ascii")
@@ -222,14 +207,6 @@ def _confused(outcome: Outcome) -> list[list[Any]]:
     wrong = outcome.tested[outcome.tested["truth"] != outcome.tested["predicted"]]
     counts = wrong[["truth", "predicted"]].value_counts().head(SHOWN_LABELS)
     return [["true label", "predicted", "rows"], *([*pair, number] for pair, number in counts.items())]
-
-
-def _calibrated(by: Confidence) -> str:
-    if isinstance(by, OfLabels):
-        return (f"Confidence is the probability that a label is right: the logits are divided by {by.temperature:.2f}, chosen on "
-                "these same rows.")
-    return ("Confidence is the chrF to be expected of a text, worked out from its mean log-probability by a logistic curve that was "
-            "fitted on these same rows.")
 
 
 def _reliability(outcome: Outcome, bins: int = 5) -> list[list[Any]]:

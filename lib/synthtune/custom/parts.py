@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from transformers import AutoTokenizer
 
 from synthtune.context import Context
 from synthtune.custom.report import listed
 from synthtune.custom.rows import CustomData, examples, held_out, inputs, pair_of, template_of
 from synthtune.files import digest
+from synthtune.models import assets
 from synthtune.settings import Settings, for_custom_data
 from synthtune.tasks import Example, Task, seed_for
 
@@ -24,7 +26,7 @@ WORK = "work"
 
 ONE_PROCESS = {"jobs": 1, "threads": 1, "teacher.processes": 1, "teacher.sharding": "replicated", "annotate.processes": 1,
                "generate.processes": 1, "students.processes": 1}
-"""Custom data are few: what is divided over processes is the parts (`study.measured`). Each computes with one thread, so that
+"""Custom data are few: what is divided over processes is the parts (`study.run`). Each computes with one thread, so that
 results do not depend on how many cores there are."""
 
 LONG = 0.95
@@ -32,6 +34,7 @@ LONG = 0.95
 
 CHUNK = 2_000
 """Texts that are counted at once: bounds memory."""
+
 
 def settings_of(own: CustomData, run_dir: Any, overrides: Sequence[str] = ()) -> Settings:
     """The settings for custom data: the profile's, the kind's, and those that follow from how many and how long they are.
@@ -50,10 +53,6 @@ def settings_of(own: CustomData, run_dir: Any, overrides: Sequence[str] = ()) ->
 
 def _lengths(own: CustomData, base: Settings) -> dict[str, Any]:
     """How many tokens are read and written, so that few texts are cut and none is padded for nothing."""
-    from transformers import AutoTokenizer
-
-    from synthtune.models import assets
-
     tokenizer = AutoTokenizer.from_pretrained(assets.model_path(base.teacher.model))
     most = base.custom.max_tokens
 
@@ -86,10 +85,6 @@ def cut(own: CustomData, settings: Settings) -> dict[str, tuple[int, int]]:
     dict
         For "labelled", "unlabelled" and "test" rows, where there are any: how many are cut, and of how many.
     """
-    from transformers import AutoTokenizer
-
-    from synthtune.models import assets
-
     tokenizer = AutoTokenizer.from_pretrained(assets.model_path(settings.students.model))
     most, names, found = settings.students.max_tokens, pair_of(own), {}
     for name, rows in (("labelled", own.gold), ("unlabelled", own.unlabelled), ("test", own.test)):

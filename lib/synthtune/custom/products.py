@@ -11,9 +11,9 @@ import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
 from synthtune import __version__, experiment
+from synthtune.analysis.results import write_texts
 from synthtune.custom import deployed, page, record
 from synthtune.custom.checks import runs
-from synthtune.custom.confidence import Confidence, OfLabels
 from synthtune.custom.rows import pair_of
 from synthtune.custom.study import TEACHER, Outcome
 from synthtune.files import atomic_path, digest, remove
@@ -42,16 +42,11 @@ def write(outcome: Outcome, folder: str | Path) -> dict[str, Path]:
     folder = Path(folder)
     with record.working(folder):
         record.check(outcome.own, outcome.settings, folder)
-        return written(outcome, folder)
-
-
-def written(outcome: Outcome, folder: Path) -> dict[str, Path]:
-    """What `write` does, for one who keeps other runs out of the folder."""
-    with record.offline(outcome.settings):
-        _write(outcome, folder)
-    found = {name: folder / file for name, file in record.PRODUCTS.items() if (folder / file).exists()}
-    record.finish(outcome.own, outcome.settings, found.values(), folder)
-    return found
+        with record.offline(outcome.settings):
+            _write(outcome, folder)
+        found = {name: folder / file for name, file in record.PRODUCTS.items() if (folder / file).exists()}
+        record.note(outcome.settings.folder / record.RECORD, record.made_from(outcome.own, outcome.settings), folder, found.values())
+        return found
 
 
 def _write(outcome: Outcome, folder: Path) -> None:
@@ -61,13 +56,13 @@ def _write(outcome: Outcome, folder: Path) -> None:
     if outcome.settings.custom.export == "onnx":
         deployed.to_onnx(model, outcome.own.labels)
     predicted, to_label = deployed.predictions(outcome, model)
-    _write_text(model / "README.md", f"{_model_card(outcome)}\n")
+    write_texts(model, {"README.md": f"{_model_card(outcome)}\n"})
     for name, table in (("predictions.csv", predicted), ("to_label.csv", to_label)):
         if len(table):
             write_csv(table, folder / name, outcome.own.labels)
         else:
             remove(folder / name)
-    _write_text(folder / "report.html", page.html(outcome, rows, predicted, to_label))
+    write_texts(folder, {"report.html": page.html(outcome, rows, predicted, to_label)})
 
 
 def augmented(outcome: Outcome) -> pd.DataFrame:
@@ -129,11 +124,6 @@ def write_csv(table: pd.DataFrame, path: Path, labels: Sequence[str] = ()) -> No
         escaped.to_csv(temporary, index=False)
 
 
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
-
-
 def _data_card(outcome: Outcome, rows: pd.DataFrame) -> DatasetCard:
     own, settings = outcome.own, outcome.settings
     # `datasets` caches by the folder's name and the configuration's: of two tasks, and of two runs of one, the latter must differ.
@@ -165,22 +155,8 @@ def _model_card(outcome: Outcome) -> ModelCard:
         introduction=f"{_plain(own.task.description or '')} A small student ({settings.students.model}), {MADE_BY}.".strip(),
         verdict=page.verdict(outcome), labels=list(map(_plain, sorted(own.report.labels))), several=bool(own.columns.separator),
         sample=f"{names[0]}: … {names[1]}: …" if names else "…", metric=page.metric_name(outcome),
-        calibration=_rule(settings) if own.columns.separator else _calibration(outcome.confidence),
         chosen=json.dumps({name: stored[name] for name in ("profile", "seed", "teacher", "annotate", "generate", "students")},
                           indent=1))
-
-
-def _rule(settings: Settings) -> str:
-    return "A label has a probability of its own; " + (
-        "it is said from its threshold on: `thresholds` in config.json, in the order of `id2label`."
-        if settings.students.thresholds else "said is the likeliest set of those that labelled rows have.")
-
-
-def _calibration(by: Confidence) -> str:
-    if isinstance(by, OfLabels):
-        return f"Calibration: divide logits by {by.temperature:.3f} before the softmax."
-    return (f"Calibration: of a text whose word pieces have the mean log-probability m, a chrF of "
-            f"100 / (1 + exp({-by.slope:.3f} m {-by.intercept:+.3f})) is to be expected.")
 
 
 def _plain(text: str) -> str:

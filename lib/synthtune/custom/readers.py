@@ -22,24 +22,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from synthtune.custom.report import KEPT_ROWS, Guess, Problem, listed, numbered, problem
+from synthtune.custom.report import Guess, Problem, listed, numbered, problem
 from synthtune.errors import RowsError, SynthtuneError
 
 LINE_LIMIT = 16 * 2**20
 """Characters of the longest line, and of the longest cell with line ends in it, that are looked at as one."""
-
-CELL_LINES = 100_000
-"""Lines that one row may have, by line ends inside quotes."""
 
 BROKEN_LIMIT = 100
 """Quotes that are not closed, in one file, before the file as a whole is taken to be broken."""
 
 LOOKED_AT = 1000
 """Rows that guesses go by."""
-
-EXCEL_ROWS = 1_048_576
-EXCEL_BYTES = 2**30
-"""Most rows of a sheet in the format's own definition; most bytes a workbook may unpack to here."""
 
 ONE_COLUMN = "\x1f"
 """The separator of a file that has none: a character that is in no text."""
@@ -86,18 +79,14 @@ class Record:
         Values in the order of the table's columns; None if the row cannot be read.
     reason : str
         Why it cannot be read.
-    notes : tuple of str
-        What is odd about the row though it can be read: `DECODED`, or a name in the form "formula:<column>".
+    decoded : bool
+        Whether it has bytes that are not UTF-8, in a file that mostly is, which were read as Windows-1252.
     """
 
     row: int
     cells: list[Any] | None
     reason: str = ""
-    notes: tuple[str, ...] = ()
-
-
-DECODED = "decoded"
-"""A note: bytes that are not UTF-8 in a file that mostly is were read as Windows-1252."""
+    decoded: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,9 +126,9 @@ class Table:
     warnings: list[Problem] = field(default_factory=list)
     encoding: str = "utf-8"
 
-    def problem(self, check: str, column: str = "", rows: Iterable[int] = (), more: int = 0, **values: Any) -> Problem:
+    def problem(self, check: str, column: str = "", rows: Iterable[int] = (), **values: Any) -> Problem:
         """A problem of some rows of the file; see `report.problem`."""
-        return problem(check, self.file, column, rows, self.unit, more, **values)
+        return problem(check, self.file, column, rows, self.unit, **values)
 
 
 def open_table(path: Path, file: str, *, split: str = "train", separator: str | None = None, encoding: str | None = None,
@@ -238,11 +227,6 @@ _OTHER_SCRIPTS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "eu
 def _encoding(path: Path, file: str, given: str | None) -> tuple[str, list[Guess], list[Problem]]:
     """The encoding of a text file, how it was guessed, and what is odd about it."""
     if given:
-        try:
-            "".encode(given)
-        except (LookupError, ValueError) as error:
-            raise RowsError(f"encoding: '{given}' is not one that Python knows; examples: utf-8, cp1252, latin-1, "
-                            "shift_jis.") from error
         return given, [], []
     with open(path, "rb") as handle:
         name, why, warnings = _by_start(handle.read(4096), file) or _by_lines(handle, file)
@@ -269,27 +253,25 @@ def _by_start(head: bytes, file: str) -> tuple[str, str, list[Problem]] | None:
 def _by_lines(handle: BinaryIO, file: str) -> tuple[str, str, list[Problem]]:
     """UTF-8 if most lines with other than ASCII letters fit; else what the letters of the others tell."""
     handle.seek(0)
-    fits, others, numbers, sample = 0, 0, [], b""
+    fits, numbers, sample = 0, [], b""
     for number, line in enumerate(iter(lambda: handle.readline(LINE_LIMIT), b""), 1):
         try:
             line.decode("utf-8")
             fits += not line.isascii()
         except UnicodeDecodeError:
-            others += 1
-            if len(numbers) < KEPT_ROWS:
-                numbers.append(number)
+            numbers.append(number)
             sample += line[: 2**14 - len(sample)]
-    if not others:
+    if not numbers:
         return "utf-8", "every line fits", []
-    if fits > others:  # those lines are read, and named, one by one
-        return "utf-8", f"{fits:,} of {fits + others:,} lines with other than ASCII letters fit", []
+    if fits > len(numbers):  # those lines are read, and named, one by one
+        return "utf-8", f"{fits:,} of {fits + len(numbers):,} lines with other than ASCII letters fit", []
     name, why = "cp1252", "not UTF-8, and most letters are ASCII: Western European"
     if sum(byte >= 128 for byte in sample) > sum(byte < 128 and chr(byte).isalpha() for byte in sample):
         import charset_normalizer  # only for such files
 
         if best := charset_normalizer.from_bytes(sample, cp_isolation=_OTHER_SCRIPTS).best():
             name, why = best.encoding, "not UTF-8; the letters fit this one best"
-    return name, why, [problem("wrong encoding", file, "", numbers, "line", others - len(numbers), encoding=name)]
+    return name, why, [problem("wrong encoding", file, "", numbers, "line", encoding=name)]
 
 
 Line = tuple[int, str, bool]
@@ -313,7 +295,7 @@ def _lines(path: Path, file: str, encoding: str) -> Iterator[Line]:
                                     "a table of texts.")
                 decoded = mostly_utf8 and _NOT_UTF8.search(line) is not None
                 yield number, _NOT_UTF8.sub(_as_windows_1252, line) if decoded else line, decoded
-    except UnicodeError as error:
+    except (LookupError, ValueError) as error:  # no such encoding, or bytes that do not fit it
         raise RowsError(f"{file}: not {encoding} ({error}); correct 'encoding', or leave it out to have it guessed.") from error
 
 
@@ -414,31 +396,22 @@ def _split(lines: Iterator[Line], file: str, separator: str, quotes: str = "arou
     def feed() -> Iterator[str]:
         while item := again.popleft() if again else next(lines, None):
             held.append(item)
-            if len(held) > CELL_LINES:
-                raise csv.Error("a cell of too many lines")
             yield space.sub('"', item[1]) if space else item[1]
 
-    rows, broken = None, 0
-    while True:
+    csv.field_size_limit(LINE_LIMIT)
+    for broken in itertools.count(1):
         held.clear()
-        rows = rows or csv.reader(feed(), delimiter=separator, strict=True, **dialect)
-        limit = csv.field_size_limit(LINE_LIMIT)
         try:
-            cells = next(rows, None)
+            for cells in csv.reader(feed(), delimiter=separator, strict=True, **dialect):
+                yield Record(held[0][0], cells, decoded=any(decoded for *_, decoded in held))
+                held.clear()
+            return
         except csv.Error as error:
-            broken += 1
             if broken > BROKEN_LIMIT:
                 raise RowsError(f"{file}, line {held[0][0]}: the {broken}th quote that is not closed or has letters right "
                                 'after it; write a quote inside a quoted text twice (""), then check again.') from error
             yield Record(held[0][0], None, 'with a quote (") that is not closed, or has letters right after it')
             again.extendleft(reversed(held[1:]))
-            rows = None
-            continue
-        finally:
-            csv.field_size_limit(limit)
-        if cells is None:
-            return
-        yield Record(held[0][0], cells, notes=(DECODED,) * any(decoded for *_, decoded in held))
 
 
 def _separator(lines: Iterator[Line], file: str) -> str:
@@ -476,14 +449,14 @@ def _quotes(lines: Callable[[], Iterator[Line]], file: str, separator: str) -> s
 
 
 def _json_lines(path: Path, file: str, given: str | None) -> Table:
-    """A file of JSON objects. pandas would give up the whole file for one line that is none, and hide keys that are twice."""
+    """A file of JSON objects. pandas would give up the whole file for one line that is none."""
     encoding, guesses, warnings = _encoding(path, file, given)
 
     def objects() -> Iterator[Record]:
         for number, line, decoded in _lines(path, file, encoding):
             if line := line.strip("\ufeff\0 \t\r\n"):
                 value, reason = _object(line)
-                yield Record(number, None if reason else [value], reason, (DECODED,) * decoded)
+                yield Record(number, None if reason else [value], reason, decoded)
 
     found = (record.cells[0] for record in itertools.islice(objects(), LOOKED_AT) if record.cells)
     keys = list(dict.fromkeys(itertools.chain.from_iterable(found)))
@@ -492,12 +465,7 @@ def _json_lines(path: Path, file: str, given: str | None) -> Table:
             raise EmptyFile(f"{file}: no rows.")
         raise RowsError(f'{file}: none of the first lines is a JSON object; write one object ({{"text": …}}) a line, not one '
                         "list over all lines.")
-    names: list[str] = []
-    for key in keys:
-        name = as_text(key)[0]
-        while name in names:  # keys that differ in halves of letters only are different columns
-            name += "\ufffd"
-        names.append(name)
+    names = [as_text(key)[0] for key in keys]
 
     def read() -> Iterator[Record]:
         return (replace(record, cells=record.cells and [record.cells[0].get(key) for key in keys]) for record in objects())
@@ -508,20 +476,10 @@ def _json_lines(path: Path, file: str, given: str | None) -> Table:
 def _object(line: str) -> tuple[dict[str, Any], str]:
     """The object of a line, or why it has none."""
     try:
-        value = json.loads(line, object_pairs_hook=_each_key_once)
-    except KeyError:
-        return {}, "with a key that is there twice"
+        value = json.loads(line)
     except (ValueError, RecursionError):
         return {}, "not valid JSON"
     return (value, "") if isinstance(value, dict) else ({}, "not a JSON object ({...})")
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's pairs; Python would keep the last value of a key and lose the first."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise KeyError
-    return value
 
 
 # -- Parquet and datasets folders ------------------------------------------------------------------
@@ -626,30 +584,25 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
     """
     guesses = []
     with _damaged(file, "an Excel workbook"):
-        sheets, shown = _sheets(path, file)
-        if sheet is None and sheets:
+        sheets, shown = _sheets(path)
+        if sheet is None:
             sheet = shown or sheets[0]
             why = f"the first of {listed(sheets)} that is shown and has cells" if sheets[1:] else "the only one"
             guesses.append(Guess(file, "sheet", sheet, why))
         if sheet not in sheets:
-            raise RowsError(f"{file}: has no sheet '{sheet}'; it has {listed(sheets, most=10)}." if sheets
-                            else f"{file}: has no sheet with cells.")
-        first = next(_sheet_records(path, file, sheet), None)
+            raise RowsError(f"{file}: has no sheet '{sheet}'; it has {listed(sheets, most=10)}.")
+        first = next(_sheet_records(path, sheet), None)
         if first is None:
             raise EmptyFile(f"{file}: sheet '{sheet}' has no cells; name another with 'sheet:'.")
-        columns, merged = _names(first.cells), _merged(path, sheet)
+        columns = _names(first.cells)
+        merged = _merged(path, sheet, len(columns))
 
     def read() -> Iterator[Record]:
         with _damaged(file, "an Excel workbook"):
-            ahead, here = list(merged), []
-            for record in itertools.islice(_sheet_records(path, file, sheet), 1, None):
+            for record in itertools.islice(_sheet_records(path, sheet), 1, None):
                 cells = (record.cells + [None] * len(columns))[: len(columns)]
-                while ahead and ahead[-1][1] <= record.row:
-                    here.append(ahead.pop())
-                here = [each for each in here if each[3] >= record.row]
-                for left, _, right, _ in here:  # the value of merged cells is in the first of them alone
-                    for place in range(left - 1, min(right, len(columns))):
-                        cells[place] = MERGED if cells[place] is None else cells[place]
+                # The value of merged cells is in the first of them alone.
+                cells = [MERGED if cell is None and (record.row, place) in merged else cell for place, cell in enumerate(cells, 1)]
                 beyond = any(cell is not None for cell in record.cells[len(columns):])
                 yield (Record(record.row, None, "with cells beyond the last column that has a name") if beyond
                        else replace(record, cells=cells))
@@ -657,13 +610,8 @@ def _excel(path: Path, file: str, sheet: str | None) -> Table:
     return Table(file, "excel", "row", columns, first.row, read, guesses)
 
 
-def _sheets(path: Path, file: str) -> tuple[list[str], str | None]:
+def _sheets(path: Path) -> tuple[list[str], str | None]:
     """Names of the sheets of a workbook, and the first that is shown and has cells."""
-    if not zipfile.is_zipfile(path):
-        raise RowsError(f"{file}: not an .xlsx workbook, or one with a password; save it anew as .xlsx without one.")
-    with zipfile.ZipFile(path) as packed:
-        if sum(member.file_size for member in packed.infolist()) > EXCEL_BYTES:
-            raise RowsError(f"{file}: unpacks to more than {EXCEL_BYTES // 2**20:,} MiB; save the sheet as CSV.")
     with _book(path) as book:
         shown = (page.title for page in book.worksheets if page.sheet_state == "visible"
                  and any(cell is not None for row in _all_rows(page, values_only=True) for cell in row))
@@ -675,37 +623,32 @@ def _all_rows(page: Any, **how: bool) -> Iterator[tuple]:
     return page.iter_rows(**how)
 
 
-def _sheet_records(path: Path, file: str, sheet: str) -> Iterator[Record]:
+def _sheet_records(path: Path, sheet: str) -> Iterator[Record]:
     """All rows of a sheet that have cells: read as typed in, which tells formulas, and with the values computed from them."""
     with _book(path, computed=False) as typed_in, _book(path) as computed:
         pages = [_all_rows(book[sheet]) for book in (typed_in, computed)]
         for number, row in enumerate(zip(*pages, strict=True), 1):
-            if number > EXCEL_ROWS:
-                raise RowsError(f"{file}, row {number}: more rows than a sheet can have; save the sheet as CSV.")
-            cells, formulas = [], []
-            for place, (cell, value) in enumerate(zip(*row, strict=True)):
-                if cell.data_type == "f":
-                    formulas.append(f"formula:{place}")
+            cells = []
+            for cell, value in zip(*row, strict=True):
                 # A formula that gives an empty text is of type "str"; one whose value was never stored is of none.
                 unstored = cell.data_type == "f" and value.value is None and value.data_type != "str"
                 cells.append(UNSTORED if unstored else None if value.data_type == "e" else value.value)
-            if formulas or any(str(cell).strip() for cell in cells if cell is not None):
-                yield Record(number, cells, notes=tuple(formulas))
+            if any(str(cell).strip() for cell in cells if cell is not None):
+                yield Record(number, cells)
 
 
-def _merged(path: Path, sheet: str) -> list[tuple[int, int, int, int]]:
-    """Ranges of merged cells (left, top, right, bottom), from the last to the first.
+def _merged(path: Path, sheet: str, columns: int) -> set[tuple[int, int]]:
+    """Row and column of every merged cell in the first `columns`.
 
     They stand behind the cells, where openpyxl finds them only if it keeps every cell in memory.
     """
     from openpyxl.utils import range_boundaries
 
-    found, tail = set(), b""
     with _book(path) as book, book[sheet]._get_source() as source:
-        while chunk := source.read(2**20):
-            tail = tail[-100:] + chunk
-            found.update(re.findall(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', tail))
-    return sorted((range_boundaries(each.decode()) for each in found), key=lambda each: -each[1])
+        found = re.findall(rb'<(?:\w+:)?mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', source.read())
+    ranges = [range_boundaries(each.decode()) for each in found]
+    return {(row, column) for left, top, right, bottom in ranges
+            for row in range(top, bottom + 1) for column in range(left, min(right, columns) + 1)}
 
 
 # -- cells -----------------------------------------------------------------------------------------
@@ -744,16 +687,14 @@ def as_text(value: Any) -> tuple[str, str]:
             return "", ""
         case bool():
             return str(value).lower(), ""
-        case int():
-            return (str(value), "") if value.bit_length() < 2048 else ("", "a number of more than 600 digits")
         case float() if math.isnan(value):
             return "", ""
         case float() if value.is_integer() and abs(value) < 1e15:
             return str(int(value)), ""
-        case float() | decimal.Decimal():
+        case int() | float() | decimal.Decimal():
             return str(value), ""
-        case datetime.datetime():
-            return (value.date() if value.time() == datetime.time() else value).isoformat(), ""
+        case datetime.datetime() if value.time() == datetime.time():
+            return value.date().isoformat(), ""
         case datetime.date() | datetime.time():
             return value.isoformat(), ""
         case Instead():

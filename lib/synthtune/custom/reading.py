@@ -116,7 +116,8 @@ def _checked(task: TaskFile, chosen: settings.Settings, report: Report, gathered
     for role, sieve in sieves.items():
         sieve.check_length(chosen.custom.max_tokens)
         report.problems.extend(sieve.problems)
-        count = Count(gathered[role].table.file, role, gathered[role].rows_in, len(sieve.frame), sieve.dropped)
+        dropped = {reason: len(rows) for reason, rows in sieve.dropped.items()}
+        count = Count(gathered[role].table.file, role, gathered[role].rows_in, len(sieve.frame), dropped)
         report.counts.append(count)
         if not count.rows_in:
             report.problems.append(_no_rows(role, count.file, "no rows below the names of the columns"))

@@ -15,7 +15,7 @@ from synthtune.custom.parts import WORK
 from synthtune.custom.rows import CustomData
 from synthtune.errors import StageError
 from synthtune.files import claimed, digest, read_json, remove_left_over, write_json
-from synthtune.models import assets, names
+from synthtune.models import assets
 from synthtune.places import as_typed
 from synthtune.settings import HOW, Settings
 
@@ -54,8 +54,7 @@ def offline(settings: Settings) -> Iterator[None]:
     It reads HF_HUB_OFFLINE when it is imported, and a notebook has imported it before it names a task file.
     """
     before = constants.HF_HUB_OFFLINE
-    hub = any(map(names.from_hub, (settings.teacher.model, settings.students.model)))
-    constants.HF_HUB_OFFLINE = before or not hub
+    constants.HF_HUB_OFFLINE = before or not settings.hub_models()
     try:
         yield
     finally:
@@ -79,14 +78,9 @@ def made_from(own: CustomData, settings: Settings) -> dict[str, str]:
     return found
 
 
-def is_whole(own: CustomData, settings: Settings, folder: Path) -> bool:
-    """Whether the results are those of these rows and settings, every file as it was written."""
-    return unchanged(settings.folder / RECORD, made_from(own, settings), folder)
-
-
 def unchanged(record: Path, now: Any, folder: Path) -> bool:
     """Whether the files that a record names were made from this, and are in the folder as they were written."""
-    before = read_json(record) if record.exists() else {}
+    before = _read(record)
     return before.get("made_from") == now and "files" in before and all(
         (folder / name).is_file() and digest(folder / name) == value for name, value in before["files"].items())
 
@@ -107,7 +101,7 @@ def begin(own: CustomData, settings: Settings) -> bool:
     bool
         Whether there was a last run.
     """
-    before, now = _read(settings), made_from(own, settings)
+    before, now = _read(settings.folder / RECORD), made_from(own, settings)
     if before:
         changed = [name for name in {**now, **before["made_from"]} if before["made_from"].get(name) != now.get(name)]
         if changed:
@@ -149,16 +143,10 @@ def check(own: CustomData, settings: Settings, folder: Path) -> None:
     ------
     StageError
     """
-    if _read(settings).get("made_from") != made_from(own, settings):
+    if _read(settings.folder / RECORD).get("made_from") != made_from(own, settings):
         raise StageError(f"Another run has worked in {as_typed(folder)} since this study was run, with other rows or settings: run "
                          "the study again, or choose another folder.")
 
 
-def finish(own: CustomData, settings: Settings, written: Iterable[Path], folder: Path) -> None:
-    """Note that the results are whole, and every file of them as it is now."""
-    note(settings.folder / RECORD, made_from(own, settings), folder, written)
-
-
-def _read(settings: Settings) -> dict[str, Any]:
-    record = settings.folder / RECORD
+def _read(record: Path) -> dict[str, Any]:
     return read_json(record) if record.exists() else {}

@@ -8,7 +8,6 @@ to the user.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +18,10 @@ import yaml
 
 from synthtune.custom import checks
 from synthtune.custom.gather import ROW_LIMIT, Gathered
-from synthtune.custom.readers import DECODED, ONE_COLUMN, as_text
+from synthtune.custom.readers import ONE_COLUMN, as_text
 from synthtune.custom.report import listed
 from synthtune.custom.rows import CustomData
-from synthtune.errors import RowsError, StageError
+from synthtune.errors import RowsError
 from synthtune.files import atomic_path, digest, read_json, write_json
 
 PLAIN = ("utf-8", "ascii")
@@ -84,7 +83,7 @@ class _Repair:
         sieve = checks.Sieve(self.gathered, checks.cleaned(self.gathered, spelling))
         sieve.without_empty()
         sieve.without_duplicates()
-        self.kept, self.named = sieve.frame.set_index("row"), sieve.named
+        self.kept, self.dropped = sieve.frame.set_index("row"), sieve.dropped
         before = self.gathered.frame.set_index("row")
         self.changes = [{"row": row, "column": column, "before": before.at[row, role], "after": self._written(cell)}
                         for role, column in self.gathered.columns.roles.items() for row, cell in self.kept[role].items()
@@ -93,9 +92,9 @@ class _Repair:
     @property
     def needed(self) -> bool:
         """Whether a copy would differ from the file in more than its form."""
-        notes = self.gathered.frame["notes"]
-        decoded = self.table.encoding not in PLAIN or any(DECODED in each for each in notes)
-        return bool(self.changes or decoded or len(self.kept) < len(notes))
+        frame = self.gathered.frame
+        decoded = self.table.encoding not in PLAIN or frame["decoded"].any()
+        return bool(self.changes or decoded or len(self.kept) < len(frame))
 
     def _beside(self) -> Path:
         kind, source = self.table.kind, self.source
@@ -122,16 +121,14 @@ class _Repair:
         with atomic_path(self.path) as temporary:
             if self.table.kind == "arrow":
                 pd.DataFrame(list(self._rows()), columns=self.table.columns).to_parquet(temporary, index=False)
-                return
-            # Half a letter, which only JSON can name, is written as JSON names it.
-            with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as handle:
-                if self.table.kind == "jsonl":
-                    objects = (dict(zip(self.table.columns, row, strict=True)) for row in self._rows())
-                    handle.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in objects)
-                else:
-                    writer = csv.writer(handle, delimiter=self.separator, lineterminator="\n")
-                    writer.writerow(self.table.columns)
-                    writer.writerows(self._rows(lambda cell: self._written(checks.STRAY.sub("", as_text(cell)[0]))))
+            elif self.table.kind == "jsonl":
+                objects = (dict(zip(self.table.columns, row, strict=True)) for row in self._rows())
+                lines = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in objects)
+                # Half a letter, which only JSON can name, is written as JSON names it.
+                temporary.write_text(lines, "utf-8", "backslashreplace")
+            else:
+                rows = list(self._rows(lambda cell: self._written(checks.STRAY.sub("", as_text(cell)[0]))))
+                pd.DataFrame(rows, columns=self.table.columns, dtype=str).to_csv(temporary, sep=self.separator, index=False)
 
     def record(self) -> dict[str, Any]:
         """What was done, with every row number."""
@@ -142,18 +139,15 @@ class _Repair:
             "encoding": {"before": self.table.encoding, "after": "utf-8"},
             "rows": {"in": self.gathered.rows_in, "written": len(self.kept)},
             "changes": self.changes,
-            "dropped": self.named,
+            "dropped": self.dropped,
         }
 
 
 def _refuse_to_replace(paths: list[Path], record: Path) -> None:
     """Refuse to write over anything but what an earlier repair wrote and nobody changed."""
-    known: dict[str, str] = {}
-    if record.exists():
-        try:
-            known = read_json(record)["written"]
-        except (StageError, KeyError, TypeError) as error:
-            raise RowsError(f"{record}: not a record that --fix wrote; rename or remove it.") from error
+    known = read_json(record).get("written", {}) if record.exists() else {}
+    if record.exists() and not known:
+        raise RowsError(f"{record}: not a record that --fix wrote; rename or remove it.")
     changed = [path for path in paths if path.exists() and known.get(str(path)) != digest(path)]
     if changed:
         raise RowsError(f"{listed(map(str, changed))}: there already, and not as --fix wrote it; rename or remove it, then run "

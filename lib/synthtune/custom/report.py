@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import yaml
 
 SENTENCES = yaml.safe_load(Path(__file__).with_name("problems.yaml").read_text("utf-8"))
 
 SHOWN_ROWS = 5
 """Row numbers that a sentence names before it says how many more there are."""
-
-KEPT_ROWS = 200_000
-"""Rows of one kind whose numbers are kept; of more, as a file of ten million rows may have, the number only. As many as are
-read of a file (`gather.ROW_LIMIT`), so that a record of repairs has every row.
-"""
 
 SHOWN_CHARACTERS = 40
 """Characters of a cell that a sentence quotes."""
@@ -52,14 +45,11 @@ class Problem:
         `column` is empty where the whole row or file is meant.
     rows : tuple of int
         Every row concerned, as the user counts them: lines of a text file (the header is line 1), rows of a
-        spreadsheet, rows of a table from 1. Empty where the whole file or column is meant. The first
-        `KEPT_ROWS` of very many.
+        spreadsheet, rows of a table from 1. Empty where the whole file or column is meant.
     unit : str
         "line" or "row": what `rows` counts.
     what, advice : str
         What is wrong, and what to do or what is done about it.
-    more : int
-        Rows concerned beyond those in `rows`.
     """
 
     severity: Literal["error", "warning"]
@@ -70,23 +60,21 @@ class Problem:
     unit: str
     what: str
     advice: str
-    more: int = 0
 
     def __str__(self) -> str:
         place = [self.file]
         if self.rows:
-            place.append(numbered(self.unit, self.rows, self.more))
+            place.append(numbered(self.unit, self.rows))
         if self.column:
             place.append(f"column '{self.column}'")
         return printable(f"{', '.join(place)}: {self.what}. {self.advice}".rstrip())
 
 
-def problem(check: str, file: str, column: str = "", rows: Iterable[int] = (), unit: str = "row", more: int = 0,
-            **values: Any) -> Problem:
+def problem(check: str, file: str, column: str = "", rows: Iterable[int] = (), unit: str = "row", **values: Any) -> Problem:
     """A problem with the sentences that `problems.yaml` has for a check; `values` fill them in."""
     said = SENTENCES[check]
     return Problem(said.get("severity", "warning"), said.get("name", check), file, column, tuple(map(int, rows)), unit,
-                   said["what"].format(**values), said["advice"].format(**values), more)
+                   said["what"].format(**values), said["advice"].format(**values))
 
 
 @dataclass(frozen=True)
@@ -109,12 +97,9 @@ class Count:
     used: int
     dropped: dict[str, int]
 
-    @property
-    def reasons(self) -> str:
-        return "; ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
-
     def __str__(self) -> str:
-        out = f", {self.rows_in - self.used:,} dropped ({self.reasons})" if self.dropped else ""
+        reasons = "; ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
+        out = f", {self.rows_in - self.used:,} dropped ({reasons})" if self.dropped else ""
         return printable(f"{self.role}: {self.file}: {self.rows_in:,} rows in, {self.used:,} used{out}")
 
 
@@ -165,36 +150,17 @@ class Report:
             lines += ["", "No problems found."]
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        """The report in a notebook; whatever texts and labels hold is shown and not run as HTML."""
-        rows = {
-            ("file", "what", "value", "why"): map(astuple, self.guesses),
-            ("file", "role", "rows_in", "used", "dropped"): (
-                (count.file, count.role, count.rows_in, count.used, count.reasons) for count in self.counts),
-            ("label", "rows"): self.labels.items(),
-            ("", "problem"): ((problem.severity, str(problem)) for problem in self.errors + self.warnings),
-        }
-        tables = [pd.DataFrame(each, columns=list(header)).map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
-                  for header, each in rows.items()]
-        with pd.option_context("display.max_colwidth", None):
-            shown = [table.to_html(index=False, escape=True, justify="left") for table in tables if len(table)]
-        # Viewers put cells on the right unless told otherwise; what cells hold is escaped, so this is no cell's text.
-        return "\n".join(table.replace("<td>", '<td style="text-align: left">') for table in shown)
 
-
-def numbered(unit: str, rows: Sequence[int], more: int = 0) -> str:
+def numbered(unit: str, rows: Sequence[int]) -> str:
     """Row numbers in words: "lines 3, 4 and 12", or the first few and how many more."""
-    return f"{unit}{'s' * (len(rows) + more > 1)} {listed(map(str, rows), more=more)}"
+    return f"{unit}{'s' * (len(rows) > 1)} {listed(map(str, rows))}"
 
 
-def listed(items: Iterable[str], most: int = SHOWN_ROWS, more: int = 0) -> str:
-    """Join words as in a sentence: the first few, and how many more there are; `more` of them are not among `items`."""
-    rest = iter(items)
-    words = list(islice(rest, most + 1))
-    left = sum(1 for _ in rest) + more
-    if left:
-        left += len(words[most:])
-        words = [*words[:most], f"{left:,} more"]
+def listed(items: Iterable[str], most: int = SHOWN_ROWS) -> str:
+    """Join words as in a sentence: the first few, and how many more there are."""
+    words = list(items)
+    if len(words) > most + 1:
+        words = [*words[:most], f"{len(words) - most:,} more"]
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from synthtune.custom.gather import Columns, Gathered
-from synthtune.custom.report import Report, listed, shown_text
+from synthtune.custom.report import Report, listed, problem, shown_text
 from synthtune.custom.task_file import TaskFile
 from synthtune.errors import RowsError
 from synthtune.settings import Settings, seed_for
@@ -56,9 +56,6 @@ class CustomData:
 
     def __repr__(self) -> str:
         return str(self.report)
-
-    def _repr_html_(self) -> str:
-        return self.report._repr_html_()
 
 
 def template_of(own: CustomData) -> PromptTemplate:
@@ -111,9 +108,8 @@ def held_out(own: CustomData, settings: Settings) -> list[set[int]]:
     RowsError
         There are too few labelled rows; or some fold would leave nothing, or one class only, to learn from.
     """
-    rows = own.task.rows
     if len(own.gold) < FEWEST:
-        raise RowsError(f"{rows}: {len(own.gold)} labelled rows can be used, and at least {FEWEST} are needed: label more.")
+        raise RowsError(str(problem("too few rows", own.task.rows, number=len(own.gold), fewest=FEWEST)))
     if len(own.test):
         return []
     gold = examples(own.gold, pair_of(own), "row")
@@ -122,14 +118,12 @@ def held_out(own: CustomData, settings: Settings) -> list[set[int]]:
         if first >= 0:
             groups[place] = groups[first]
     if len(set(groups)) == 1:
-        raise RowsError(f"{rows}: all texts are nearly the same, so that no row can test what was learnt from the others. Label "
-                        "rows that differ, or name a test file (test: …) in the task file.")
+        raise RowsError(str(problem("all nearly the same", own.task.rows)))
     one_label = own.kind == "classification" and not own.columns.separator  # sets of labels are too many to be balanced
     outputs = [example.target for example in gold] if one_label else [""] * len(gold)
     counts = Counter(outputs)
     if max(counts.values()) == 1:
-        raise RowsError(f"{rows}: no class has more than one row, so that none can be both learnt and tested. Label more rows of "
-                        "each, or name a test file (test: …) in the task file.")
+        raise RowsError(str(problem("no class twice", own.task.rows)))
     number = max(2, min(settings.custom.folds, min(counts.values()), len(set(groups))))
     folds = StratifiedGroupKFold(number, shuffle=True, random_state=seed_for(settings, "folds"))
     with warnings.catch_warnings():
@@ -140,9 +134,6 @@ def held_out(own: CustomData, settings: Settings) -> list[set[int]]:
         if len(learnt) < min(2, len(counts)):
             alone = sorted(set(outputs) - learnt)
             shown = listed([f"{shown_text(label)} ({counts[label]})" for label in alone])
-            raise RowsError(
-                f"{rows}: {'the class' if len(alone) == 1 else 'the classes'} {shown} cannot be both learnt and tested: "
-                "there is one row only, or all are nearly the same text, and while they are held out for testing one class is "
-                f"left to learn. Label more rows of {'it' if len(alone) == 1 else 'them'} that differ, or name a test file "
-                "(test: …) in the task file.")
+            classes = "class" if len(alone) == 1 else "classes"
+            raise RowsError(str(problem("not learnt and tested", own.task.rows, classes=classes, shown=shown)))
     return [held for held in divided if held]

@@ -127,22 +127,18 @@ def run(own: CustomData, folder: str | Path, overrides: Sequence[str] = ()) -> O
         raise RowsError(f"{own.task.path.name}: errors ({len(own.report.errors)}) are to be solved before anything is "
                         f"trained; the first: {own.report.errors[0]}")
     with record.working(folder):
-        return measured(own, settings_of(own, Path(folder) / WORK, overrides))
-
-
-def measured(own: CustomData, settings: Settings) -> Outcome:
-    """What `run` does, for one who keeps other runs out of the folder."""
-    torch.set_num_threads(settings.threads)
-    each = parts(own, settings)
-    before, again = record.stamps(each), record.begin(own, settings)
-    print(f"This takes about {duration(forecast.seconds(each, settings))} on this machine, in the number format "
-          f"{settings.format}.", flush=True)
-    with record.offline(settings):
-        _side_by_side(each, settings)
-        outcome = _measured(own, settings, each)
-    if again:
-        record.say_made(before, record.stamps(each))
-    return outcome
+        settings = settings_of(own, Path(folder) / WORK, overrides)
+        torch.set_num_threads(settings.threads)
+        each = parts(own, settings)
+        before, again = record.stamps(each), record.begin(own, settings)
+        print(f"This takes about {duration(forecast.seconds(each, settings))} on this machine, in the number format "
+              f"{settings.format}.", flush=True)
+        with record.offline(settings):
+            _side_by_side(each, settings)
+            outcome = _measured(own, settings, each)
+        if again:
+            record.say_made(before, record.stamps(each))
+        return outcome
 
 
 def _side_by_side(each: list[Context], settings: Settings) -> None:

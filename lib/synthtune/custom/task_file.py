@@ -201,15 +201,14 @@ def _read(path: Path) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     if not path.is_file():
         raise SettingsError(f"{path.name}: there is no file {path}; correct the name of the task file.")
     try:
-        with open(path, "rb") as handle:
-            content = handle.read(BYTE_LIMIT + 1)
-        if len(content) > BYTE_LIMIT:
+        if path.stat().st_size > BYTE_LIMIT:
             raise SettingsError(f"{path.name}: longer than {BYTE_LIMIT:,} bytes; a task file is a few lines.")
-        text = content.decode("utf-8-sig")
-        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        text = path.read_text("utf-8-sig")
+        loader = yaml.BaseLoader(text)
+        node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise SettingsError(f"{path.name}: no 'key: value' lines; the least it needs is 'rows: my_file.csv'.")
-        values = yaml.load(text, Loader=yaml.BaseLoader)
+        values = loader.construct_document(node)
         for token in yaml.scan(text, Loader=yaml.BaseLoader):
             if isinstance(token, yaml.ScalarToken):
                 token.value.encode()
