@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import yaml
 
 SENTENCES = yaml.safe_load(Path(__file__).with_name("problems.yaml").read_text("utf-8"))
@@ -97,9 +98,12 @@ class Count:
     used: int
     dropped: dict[str, int]
 
+    @property
+    def reasons(self) -> str:
+        return "; ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
+
     def __str__(self) -> str:
-        reasons = "; ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
-        out = f", {self.rows_in - self.used:,} dropped ({reasons})" if self.dropped else ""
+        out = f", {self.rows_in - self.used:,} dropped ({self.reasons})" if self.dropped else ""
         return printable(f"{self.role}: {self.file}: {self.rows_in:,} rows in, {self.used:,} used{out}")
 
 
@@ -149,6 +153,22 @@ class Report:
         if not self.problems:
             lines += ["", "No problems found."]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook; whatever texts and labels hold is shown and not run as HTML."""
+        rows = {
+            ("file", "what", "value", "why"): map(astuple, self.guesses),
+            ("file", "role", "rows_in", "used", "dropped"): (
+                (count.file, count.role, count.rows_in, count.used, count.reasons) for count in self.counts),
+            ("label", "rows"): self.labels.items(),
+            ("", "problem"): ((problem.severity, str(problem)) for problem in self.errors + self.warnings),
+        }
+        tables = [pd.DataFrame(each, columns=list(header)).map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
+                  for header, each in rows.items()]
+        with pd.option_context("display.max_colwidth", None):
+            shown = [table.to_html(index=False, escape=True, justify="left") for table in tables if len(table)]
+        # Viewers put cells on the right unless told otherwise; what cells hold is escaped, so this is no cell's text.
+        return "\n".join(table.replace("<td>", '<td style="text-align: left">') for table in shown)
 
 
 def numbered(unit: str, rows: Sequence[int]) -> str:

@@ -57,6 +57,9 @@ class CustomData:
     def __repr__(self) -> str:
         return str(self.report)
 
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
 
 def template_of(own: CustomData) -> PromptTemplate:
     """How the task is written down for the teacher: from the names of its columns and the user's own sentence."""
