@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from synthtune import number_format
@@ -133,10 +133,6 @@ class StudentTrainer(abc.ABC):
             optimizer.step()
             optimizer.zero_grad()
         module.eval()
-
-    def encoder(self) -> PreTrainedModel:
-        """The pretrained student without what it was pretrained to say."""
-        return AutoModel.from_pretrained(self.path, add_pooling_layer=False, dtype=torch.float32).eval()
 
     def parameters(self, trained: Trained) -> int:
         """Weights of a student, those of its frozen layers and embeddings included."""
