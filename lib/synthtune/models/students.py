@@ -53,7 +53,6 @@ class StudentTrainer(abc.ABC):
 
     def __init__(self, context: Context) -> None:
         transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
         self.context, self.task, self.settings, self.chosen = context, context.task, context.settings, context.settings.students
         self.path = assets.model_path(self.chosen.model)
         self.tokenizer = tokenizer_of(self.chosen.model)
