@@ -87,8 +87,7 @@ def right(annotated: pd.DataFrame, context: Context) -> dict[str, float]:
 def _annotated(lm: LanguageModel | Prompted, context: Context, name: str) -> pd.DataFrame:
     task, settings = context.task, context.settings
     if context.unlabelled:
-        processes = settings.annotate.processes if isinstance(lm, LanguageModel) else 1
-        table = _shards(lm, context, name).done("annotate", context, processes)
+        table = _shards(lm, context, name).done("annotate", context, settings.annotate.processes)
     else:  # all of the pool is gold
         table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
         table = table.assign(**{log_probability(label): 0.0 for label in task.labels})

@@ -310,14 +310,20 @@ def _cut_prompt(lm: LanguageModel, task: Task, text: str, longest: int) -> str:
     return prompt(task, lm.tokenizer.decode(kept))
 
 
-def evaluate(lm: LanguageModel, context: Context, system: str = SYSTEM, prefix: str = "") -> dict:
+def evaluate(lm: LanguageModel | Prompted, context: Context, system: str = SYSTEM, prefix: str = "") -> dict:
     """One row of `teacher.parquet`: how well a model does on the test set."""
-    chosen = context.settings.teacher
-    examples = list(context.task.test[: chosen.test_examples if system == SYSTEM else chosen.prompted_examples])
+    task, chosen, ours = context.task, context.settings.teacher, isinstance(lm, LanguageModel)
+    most = chosen.test_examples if system == SYSTEM else chosen.prompted_examples
+    examples = list(task.test[: most if ours else lm.server.max_test_examples])
     start = time.perf_counter()
     predicted, _, _ = answers(lm, context, [example.text for example in examples], prefix, f"test, {system}")
-    return _row(context, system, context.task.score(examples, predicted), time.perf_counter() - start, lm.name, lm.digest,
-                sum(weight.numel() for weight in lm.model.parameters()))
+    seconds = round(time.perf_counter() - start, 2)
+    return {"task": task.name, "kind": task.kind, "budget": context.budget, "system": system,
+            "model": lm.name if ours else lm.server.model, "number_format": context.settings.format if ours else "",
+            "device": device_name() if ours else "", **dict.fromkeys(METRICS, math.nan), **task.score(examples, predicted),
+            "seconds": seconds, "parameters": lm.model.num_parameters() if ours else math.nan,
+            "model_digest": lm.digest if ours else "", **context.digests("teacher"),
+            "settings": json.dumps(context.settings_of("teacher"), sort_keys=True)}
 
 
 def prompted(lm: LanguageModel, context: Context) -> list[dict]:
@@ -334,31 +340,9 @@ def prompted(lm: LanguageModel, context: Context) -> list[dict]:
     rows = [evaluate(lm, context, "prompted, 0-shot", few_shot_prefix(task, []))]
     if shots:
         rows.append(evaluate(lm, context, f"prompted, {len(shots)}-shot", few_shot_prefix(task, shots)))
-    return rows + _endpoint_rows(context)
-
-
-def _endpoint_rows(context: Context) -> list[dict]:
-    server = context.settings.endpoint
-    if server is None:
-        return []
-    from synthtune.models.endpoint import Prompted
-
-    examples, rows = list(context.task.test[: server.max_test_examples]), []
-    for count in server.shots:
-        start = time.perf_counter()
-        predicted, _, _ = Prompted(context, count).answers([example.text for example in examples])
-        rows.append(_row(context, f"{server.name}, {count}-shot", context.task.score(examples, predicted),
-                         time.perf_counter() - start, server.model, ""))
+    if server := settings.endpoint:
+        rows += [evaluate(endpoint.Prompted(context, count), context, f"{server.name}, {count}-shot") for count in server.shots]
     return rows
-
-
-def _row(context: Context, system: str, scores: dict, seconds: float, model: str, model_digest: str,
-         parameters: float = math.nan) -> dict:
-    task, empty = context.task, dict.fromkeys(METRICS, math.nan)
-    return {"task": task.name, "kind": task.kind, "budget": context.budget, "system": system, "model": model,
-            "number_format": context.settings.format if model_digest else "", "device": device_name() if model_digest else "",
-            **empty, **scores, "seconds": round(seconds, 2), "parameters": parameters, "model_digest": model_digest,
-            **context.digests("teacher"), "settings": json.dumps(context.settings_of("teacher"), sort_keys=True)}
 
 
 def save(rows: list[dict], context: Context) -> pd.DataFrame:
@@ -374,22 +358,19 @@ def _job(arguments: list[str]) -> dict:
 
         accelerate launch --num_machines 2 … -m synthtune.teacher --profile paper --task rte --budget 125 --objective annotate
     """
+    if arguments[:1] == ["--job"]:
+        job = json.loads(arguments[1])
+        return {**job, "settings": Settings(**job["settings"])}
     parser = argparse.ArgumentParser(prog="python -m synthtune.teacher", description="One of several processes that "
                                      "fine-tune a teacher together.")
-    parser.add_argument("--job", type=json.loads, help="all of it, as JSON")
     parser.add_argument("--profile", default="paper")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="NAME=VALUE")
     parser.add_argument("--run-dir", default="", metavar="DIR", help="folder of the run, which all machines see")
     parser.add_argument("--data-root", default="", metavar="DIR")
-    parser.add_argument("--task")
-    parser.add_argument("--budget", type=int)
-    parser.add_argument("--objective", choices=get_args(Objective))
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--budget", type=int, required=True)
+    parser.add_argument("--objective", choices=get_args(Objective), required=True)
     given = parser.parse_args(arguments)
-    if given.job:
-        return {**given.job, "settings": Settings(**given.job["settings"])}
-    missing = [name for name in ("task", "budget", "objective") if getattr(given, name) is None]
-    if missing:
-        parser.error(f"say --{missing[0]} as well")
     settings = load_settings(given.profile, given.overrides, given.run_dir, given.data_root)
     return {"task": given.task, "budget": given.budget, "objective": given.objective,
             "settings": settings.check(given.task, given.budget)}

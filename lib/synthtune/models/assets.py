@@ -136,8 +136,7 @@ def fetch(name: str) -> Path:
     """
     declared = {other: entry for other, entry in entries().items() if isinstance(entry, Asset)}
     if name not in declared:
-        raise AssetError(f"'{name}' is a model on the Hugging Face hub, not an archive: ask for its model_path." if name in entries()
-                         else f"No asset is called '{name}': {nearest(name, declared)}")
+        raise AssetError(f"No asset is called '{name}': {nearest(name, declared)}")
     asset = declared[name]
 
     def make(temporary: Path) -> None:
@@ -175,7 +174,10 @@ def model_path(name: str) -> Path:
 
 @contextlib.contextmanager
 def loading(name: str, role: str) -> Iterator[None]:
-    """Turn what transformers says of a model that it cannot load into one sentence."""
+    """Turn what transformers says of a model that it cannot load into one sentence, and leave out its bars."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a notebook would keep them
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError) as error:
@@ -368,8 +370,8 @@ def _convert(source: Path, gguf: str, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
-    noisy, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    level = logging.get_verbosity()
     logging.set_verbosity_error()
     theirs = modeling_gguf_pytorch_utils.tqdm
     modeling_gguf_pytorch_utils.tqdm = lambda tensors, desc: progress(tensors, "convert weights, once", unit="tensor")
@@ -385,5 +387,3 @@ def _convert(source: Path, gguf: str, folder: Path) -> None:
     finally:
         modeling_gguf_pytorch_utils.tqdm = theirs
         logging.set_verbosity(level)
-        if noisy:
-            logging.enable_progress_bar()

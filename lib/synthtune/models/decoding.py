@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from synthtune.models import placement, vllm_engine
-from synthtune.models.language_model import LanguageModel, after_prefix, agree, by_length, next_logits, padded
+from synthtune.models.language_model import LanguageModel, after_prefix, agree, by_length, next_logits, padded, put_before, read_once
 from synthtune.progress import progress
-
-Engine = Literal["batches", "vllm"]
-"""What generates text; see `decode`."""
 
 NUCLEUS_CANDIDATES = 2048
 """The nucleus is looked for among this many likeliest tokens; where they hold too little mass, among all tokens."""
@@ -52,7 +48,7 @@ class _Roomy(DynamicLayer):
 
 
 def decode(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, prefix: str = "", batch_size: int = 64,
-          temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, stop: str | None = None, engine: Engine = "batches",
+          temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, stop: str | None = None, engine: str = "batches",
           description: str = "generate text") -> tuple[list[str], list[float], list[bool]]:
     """Continue prompts, greedily or by nucleus sampling (Holtzman et al. 2020).
 
@@ -123,8 +119,7 @@ def _in_batches(lm: LanguageModel, common: list[int], rows: list[list[int]], max
     """
     known = None if lm.vocabulary is None else lm.vocabulary.to(lm.device)
     generator = torch.Generator(device=lm.device).manual_seed(seed)
-    shared = lm.model(torch.tensor([common], device=lm.device), use_cache=True, logits_to_keep=1
-                      ).past_key_values if common and cached else None
+    shared = read_once(lm, common) if cached else None
     past = shared.get_seq_length() if shared else 0
     new: list[list[int]] = [[] for _ in rows]
     sums, finished = [0.0] * len(rows), [False] * len(rows)
@@ -132,8 +127,7 @@ def _in_batches(lm: LanguageModel, common: list[int], rows: list[list[int]], max
         ids, mask = padded([rows[index] for index in batch], lm.end, left=True)
         cache = Cache(layer_class_to_replicate=_Roomy)
         if shared:
-            for number, layer in enumerate(shared.layers):
-                cache.update(layer.keys.expand(len(batch), -1, -1, -1), layer.values.expand(len(batch), -1, -1, -1), number)
+            put_before(cache, shared, len(batch))
         place = ((mask.cumsum(1) - 1).clamp(min=0) + past).to(lm.device)
         mask = torch.cat([torch.ones(len(batch), past, dtype=torch.long), mask], 1).to(lm.device)
         ids, alive = ids.to(lm.device), list(batch)

@@ -13,7 +13,6 @@ import os
 import random
 import re
 import string
-import threading
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +28,7 @@ import torch
 from pydantic_core import from_json
 
 from synthtune.context import Context
-from synthtune.errors import SettingsError, StageError, nearest
+from synthtune.errors import SettingsError, StageError
 from synthtune.files import digest, locked, read_json, write_json
 from synthtune.progress import progress
 from synthtune.settings import EndpointSettings
@@ -64,10 +63,6 @@ Message = dict[str, str]
 
 class _NotACompletion(Exception):
     """The endpoint answered with something other than a chat completion."""
-
-
-class _LimitReached(Exception):
-    """The next request could cost more than may be spent."""
 
 
 @dataclass(frozen=True)
@@ -432,8 +427,8 @@ class _Round:
     def __init__(self, waiting: dict[str, dict], endpoint: EndpointSettings, cache_dir: Path, known: int):
         self.waiting, self.endpoint, self.cache_dir, self.known = waiting, endpoint, cache_dir, known
         self.api_key = _api_key(endpoint)
-        self.plain = threading.Event()
-        """Set once the server has refused the form of answers."""
+        self.plain = False
+        """Whether the server has refused the form of answers."""
 
     def ask(self) -> None:
         """Say what is sent, send it, and say what it cost."""
@@ -442,25 +437,24 @@ class _Round:
                              sum(request["parameters"]["max_tokens"] for request in requests), "at most ")
         there = f" ({self.known:,} answers are there already)" if self.known else ""
         print(f"Sending {len(requests):,} prompts to {endpoint.model} at {endpoint.base_url}{there}. Estimated: {estimate}.", flush=True)
+        problem = None
         with _client(endpoint, self.api_key) as self.client:
             # Threads rather than asyncio: a notebook already runs an event loop.
             pool = ThreadPoolExecutor(max_workers=endpoint.max_concurrency)
             try:
                 self._spend(pool)
-            except (openai.OpenAIError, json.JSONDecodeError, _NotACompletion, _LimitReached) as error:
-                # What is under way is paid for: let it end and be cached before saying what went wrong.
-                pool.shutdown(cancel_futures=True)
-                kept = len(_known(self.waiting, self.cache_dir)) + self.known
-                # `from None`: the library's own error quotes parts of the request.
-                raise StageError(f"{self._sentence(error)} {kept} of {len(requests) + self.known} answers are kept; the next run asks "
-                                 "for the others only.") from None
+            except (openai.OpenAIError, json.JSONDecodeError, _NotACompletion, StageError) as error:
+                problem = self._sentence(error)
             finally:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(cancel_futures=True)  # what is under way is paid for: it ends and is cached
                 came = _known(self.waiting, self.cache_dir).values()
                 uncounted = sum(not entry["usage"] for entry in came)
                 print(f"{len(came):,} answers: {_in_words(endpoint, *_used(came))} (estimated: {estimate})."
                       f"{f' The server sent no counts for {uncounted:,}: theirs are estimated.' if uncounted else ''}"
-                      f"{' It takes no JSON schema: answers are read as text.' if self.plain.is_set() else ''}", flush=True)
+                      f"{' It takes no JSON schema: answers are read as text.' if self.plain else ''}", flush=True)
+        if problem:  # raised here: the library's own error, which quotes parts of the request, must not be seen with it
+            raise StageError(f"{problem} {len(came) + self.known} of {len(requests) + self.known} answers are kept; the next run asks "
+                             "for the others only.")
 
     def _spend(self, pool: ThreadPoolExecutor) -> None:
         """Send the requests, as long as the next cannot pass the limit."""
@@ -476,8 +470,8 @@ class _Round:
             sums = list(accumulate(most[key] for key in left))
             now = left if limit is None else left[: bisect_right(sums, limit - spent)]
             if not now:
-                raise _LimitReached(f"The next request could pass endpoint.max_dollars={limit:g}, of which ${spent:.4f} are spent "
-                                    "in this run's folder: raise it to go on.")
+                raise StageError(f"The next request could pass endpoint.max_dollars={limit:g}, of which ${spent:.4f} are spent "
+                                 "in this run's folder: raise it to go on.")
             futures = [pool.submit(self._ask_one, key) for key in now]
             for future in progress(as_completed(futures), f"asking {self.endpoint.name}", len(futures)):
                 spent += _dollars(self.endpoint, *_used([future.result()]))
@@ -502,7 +496,7 @@ class _Round:
     def _completion(self, request: dict) -> Any:
         """A completion, without a form if the server refuses it."""
         parameters = {name: value for name, value in request["parameters"].items()
-                      if name != "response_format" or not self.plain.is_set()}
+                      if name != "response_format" or not self.plain}
         send = functools.partial(self.client.chat.completions.create, model=request["model"], messages=request["messages"])
         try:
             return send(**parameters)
@@ -510,12 +504,12 @@ class _Round:
             if parameters.pop("response_format", None) is None:
                 raise
         completion = send(**parameters)
-        self.plain.set()
+        self.plain = True
         return completion
 
     def _sentence(self, error: Exception) -> str:
         """Say what went wrong and what to do, for the person who wrote the settings."""
-        if isinstance(error, _LimitReached):
+        if isinstance(error, StageError):
             return str(error)
         endpoint, tries = self.endpoint, f"{RETRIES + 1} tries"
         if isinstance(error, openai.APITimeoutError):
@@ -532,7 +526,7 @@ class _Round:
         return f"Endpoint '{endpoint.name}' ({endpoint.base_url}) {what}"
 
     def _refusal(self, status: int, error: openai.APIStatusError, tries: str) -> str:
-        said, headers, model = self._server_words(error.body), error.response.headers, self.endpoint.model
+        said, headers = self._server_words(error.body), error.response.headers
         if status in (401, 403) and self.api_key:
             return f"refused the API key in the environment variable {self.endpoint.api_key_env} ({status}): put a valid key there."
         if status in (401, 403):
@@ -547,24 +541,14 @@ class _Round:
             return f"failed with status {status} in {tries} ({said}): see the server's log."
         if status not in (400, 404):
             return f"refused the request with status {status} ({said}): change its settings."
-        offered = self._offered()
-        if offered and model not in offered:
-            return f"has no model '{model}': {nearest(model, offered)}"
-        return (f"refused model '{model}' with status {status} ({said}): check endpoint.model, and that endpoint.base_url is right; "
-                "it usually ends in /v1.")
+        return (f"refused model '{self.endpoint.model}' with status {status} ({said}): check endpoint.model, and that "
+                "endpoint.base_url is right; it usually ends in /v1.")
 
     def _server_words(self, body: Any) -> str:
         if isinstance(body, dict):
             body = body.get("message") or body.get("detail") or body
         text = " ".join(str(body or "no message").split())
         return (text.replace(self.api_key, "***") if self.api_key else text)[:300]
-
-    def _offered(self) -> list[str]:
-        """Names of the models that the endpoint lists; empty where it does not say."""
-        try:
-            return sorted(model.id for model in self.client.with_options(max_retries=0).models.list().data)
-        except (openai.OpenAIError, ValueError, AttributeError, TypeError):
-            return []
 
 
 def _api_key(endpoint: EndpointSettings) -> str | None:

@@ -12,7 +12,7 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -317,7 +317,7 @@ def shuffled_by_length(lengths: list[int], size: int, rng: random.Random, jitter
 
 
 @torch.no_grad()
-def _frozen_states(lower: layers.Lower, rows: list[list[int]], end: int, device: torch.device) -> list[torch.Tensor]:
+def _frozen_states(lower: Callable[..., torch.Tensor], rows: list[list[int]], end: int, device: torch.device) -> list[torch.Tensor]:
     """Output of the frozen layers for each row, shape (length, hidden): computed once, read every epoch."""
     states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
     for batch in language_model.by_length(rows, 16):

@@ -5,24 +5,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    Cache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
 
 from synthtune import number_format as number_formats
 from synthtune.errors import AssetError, SettingsError
-from synthtune.models import assets, layers, placement
+from synthtune.models import assets, layers
 from synthtune.number_format import NumberFormat
 
 _AGREED: dict[tuple, bool] = {}
@@ -53,7 +53,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return placement.where(self.model)
+        return self.model.device
 
     @property
     def format(self) -> NumberFormat:
@@ -97,8 +97,8 @@ def tokenizer_of(name: str, ends: bool = False) -> PreTrainedTokenizerBase:
     AssetError
         If it has no token that it needs, or more tokens than the model.
     """
+    path = assets.model_path(name)
     with assets.loading(name, "tokenizer"):
-        path = assets.model_path(name)
         tokenizer, known = AutoTokenizer.from_pretrained(path), AutoConfig.from_pretrained(path).vocab_size
     if ends and tokenizer.eos_token_id is None:
         raise AssetError(f"{name}: its tokenizer has no end token, with which a text is to end: set eos_token in its "
@@ -131,24 +131,18 @@ def load(name: str, number_format: NumberFormat | None = None, shapes_only: bool
     AssetError
         If it cannot be found, fetched or loaded, or does not continue texts.
     """
-    path, dtype = Path(assets.model_path(name)), number_formats.dtype(number_format or number_formats.of_machine())
-    quiet = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        with assets.loading(name, "decoder-only language model"):
-            config = AutoConfig.from_pretrained(path)
-            reads_both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-            if config.is_encoder_decoder or reads_both_ways:
-                raise AssetError(f"teacher.model: {name} is {'an encoder–decoder' if config.is_encoder_decoder else 'an encoder'} "
-                                 f"({config.model_type}), and a teacher continues texts: name a decoder-only language model.")
-            if shapes_only:
-                with torch.device("meta"):
-                    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-            else:
-                model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
-    finally:
-        if quiet:
-            transformers_logging.enable_progress_bar()
+    path, dtype = assets.model_path(name), number_formats.dtype(number_format or number_formats.of_machine())
+    with assets.loading(name, "decoder-only language model"):
+        config = AutoConfig.from_pretrained(path)
+        reads_both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+        if config.is_encoder_decoder or reads_both_ways:
+            raise AssetError(f"teacher.model: {name} is {'an encoder–decoder' if config.is_encoder_decoder else 'an encoder'} "
+                             f"({config.model_type}), and a teacher continues texts: name a decoder-only language model.")
+        if shapes_only:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     return LanguageModel(model.eval(), tokenizer_of(name, ends=True), name, assets.digest(name))
 
@@ -199,13 +193,9 @@ def padded(rows: Sequence[Sequence[int]], fill: int, left: bool) -> tuple[torch.
     -------
     ids, mask : LongTensor, both of shape (rows, longest)
     """
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), fill)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for number, row in enumerate(rows):
-        where = slice(longest - len(row), None) if left else slice(0, len(row))
-        ids[number, where] = torch.tensor(row, dtype=torch.long)
-        mask[number, where] = 1
+    side = "left" if left else "right"
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=fill, padding_side=side)
+    mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True, padding_side=side)
     return ids, mask
 
 
@@ -253,6 +243,19 @@ def _same(lm: LanguageModel, fast: Callable[..., Any], plain: Callable[..., Any]
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError):
         return False
     return torch.allclose(found, wanted, rtol=1e-4 if lm.format == "float32" else 0.03)
+
+
+def read_once(lm: LanguageModel, prefix: list[int]) -> Cache | None:
+    """The keys and values of tokens with which every text begins; None if there are no such tokens."""
+    if not prefix:
+        return None
+    return lm.model(torch.tensor([prefix], device=lm.device), use_cache=True, logits_to_keep=1).past_key_values
+
+
+def put_before(cache: Cache, prefix: Cache, rows: int) -> None:
+    """Begin each row of an empty cache with what `read_once` gave."""
+    for number, layer in enumerate(prefix.layers):
+        cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), number)
 
 
 def next_logits(lm: LanguageModel, rows: list[list[int]], number: int) -> list[torch.Tensor]:

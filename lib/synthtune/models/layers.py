@@ -8,6 +8,7 @@ small batch; where they do not, the frozen layers are read anew each time.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,20 +60,6 @@ class _Given(nn.Module):
 
 
 @dataclass(frozen=True)
-class Lower:
-    """The embeddings and lowest layers of a model: token ids in, hidden states out."""
-
-    model: nn.Module
-
-    def __call__(self, **read: Any) -> torch.Tensor:
-        try:
-            self.model(**read)
-        except _Reached as reached:
-            return reached.args[0]
-        raise AssertionError("a layer is not reached")
-
-
-@dataclass(frozen=True)
 class Parts:
     """How a model is divided at a layer.
 
@@ -96,11 +83,20 @@ class Parts:
     upper_names: frozenset[str]
     apart: bool
 
-    def lower(self, model: PreTrainedModel) -> Lower:
-        """The lower part; it shares its modules with the model."""
+    def lower(self, model: PreTrainedModel) -> Callable[..., torch.Tensor]:
+        """The embeddings and lowest layers, token ids in, hidden states out; they share their modules with the model."""
         layers = model.get_submodule(self.path)
         kept = [*layers[: self.number], _Stop(layers[min(self.number, len(layers) - 1)])]
-        return Lower(replaced(model, self.path, nn.ModuleList(kept)))
+        part = replaced(model, self.path, nn.ModuleList(kept))
+
+        def read(**given: Any) -> torch.Tensor:
+            try:
+                part(**given)
+            except _Reached as reached:
+                return reached.args[0]
+            raise AssertionError("a layer is not reached")
+
+        return read
 
     def upper(self, model: PreTrainedModel) -> PreTrainedModel:
         """The upper part, which takes hidden states as `inputs_embeds`; it shares its modules with the model."""

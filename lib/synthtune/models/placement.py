@@ -121,11 +121,6 @@ def spread(model: PreTrainedModel, places: Mapping[str, Device]) -> None:
                    skip_keys=model._skip_keys_device_placement)
 
 
-def where(model: nn.Module) -> torch.device:
-    """The device of a model's first weights."""
-    return next(model.parameters()).device
-
-
 def gpus() -> dict[Device, int]:
     """Bytes of each GPU that this process sees."""
     return {number: torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())}

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from synthtune.errors import StageError
 from synthtune.models import placement
-from synthtune.models.language_model import LanguageModel, after_prefix, agree, by_length, next_logits, padded
+from synthtune.models.language_model import LanguageModel, after_prefix, agree, by_length, next_logits, padded, put_before, read_once
 from synthtune.progress import progress
 
 
@@ -86,8 +86,7 @@ def _side_by_side(lm: LanguageModel, common: list[int], endings: list[list[int]]
     tail = [token for ending in read for token in ending]
     owner = torch.tensor([number for number, ending in enumerate(read) for _ in ending], dtype=torch.long)
     depth = torch.tensor([place for ending in read for place in range(len(ending))], dtype=torch.long)
-    shared = lm.model(torch.tensor([common], device=lm.device), use_cache=True, logits_to_keep=1
-                      ).past_key_values if common else None
+    shared = read_once(lm, common)
     past = shared.get_seq_length() if shared else 0
 
     def score(rows: list[list[int]]) -> torch.Tensor:
@@ -96,11 +95,9 @@ def _side_by_side(lm: LanguageModel, common: list[int], endings: list[list[int]]
         ids = torch.cat([ids, torch.tensor([tail] * size, dtype=torch.long).reshape(size, -1)], 1)
         place = (mask.cumsum(1) - 1).clamp(min=0)
         place = torch.cat([place, place[:, -1:] + 1 + depth], 1) + past
-        cache = None
+        cache = DynamicCache() if shared else None
         if shared:
-            cache = DynamicCache()
-            for number, layer in enumerate(shared.layers):
-                cache.update(layer.keys.expand(size, -1, -1, -1), layer.values.expand(size, -1, -1, -1), number)
+            put_before(cache, shared, size)
         output = lm.model(ids.to(lm.device), attention_mask=_label_mask(mask, owner, past, lm.model.dtype, lm.device),
                           position_ids=place.to(lm.device), past_key_values=cache, use_cache=cache is not None,
                           logits_to_keep=len(tail) + 1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,6 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_tokens_right
 
 from synthtune.context import Context
 from synthtune.experiment import Cell, Row
@@ -38,26 +38,63 @@ PLAIN = {"min_length": 0, "no_repeat_ngram_size": 0}
 class Seq2Seq(StudentTrainer):
     """What encoder–decoders have in common."""
 
-    def word_losses(self, logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss for `fit`, from logits (batch, length, vocabulary) and word pieces (batch, length)."""
-        each = functional.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
-                                        label_smoothing=self.chosen.label_smoothing)
-        return each.sum(1), (wanted != IGNORED).sum(1)
+    answered = 32
+    """Texts that are answered side by side."""
+    decoding: Mapping[str, int] = {}
+    """How they are decoded, besides greedily."""
 
-    def decoded(self, model: PreTrainedModel, texts: Sequence[str], read: Callable[[list[str]], dict[str, Any]], size: int,
-                scored: bool, **options: Any) -> tuple[list[list[int]], torch.Tensor | None]:
-        """Greedy decoding: ids for each text, and the mean log-probability of those up to its end."""
-        rows, sure = [[]] * len(texts), torch.zeros(len(texts)) if scored else None
-        for batch in by_length([self.states[text] for text in texts], size):
-            given = read([texts[index] for index in batch])
+    @abc.abstractmethod
+    def begun(self, rows: list[Row]) -> tuple[Trained, list[list[int]]]:
+        """A student before its training, and the word pieces that it is to generate for each row."""
+
+    def given(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What the model reads of a batch of texts: what the frozen encoder made of them, or, if there is none, their token ids."""
+        states, mask = self.batch(texts)
+        return {"attention_mask": mask, **({"encoder_outputs": BaseModelOutput(states)} if self.lower else {"input_ids": states})}
+
+    def logits(self, model: PreTrainedModel, texts: Sequence[str], read: torch.Tensor) -> torch.Tensor:
+        """Logits, (batch, length, vocabulary), after each word piece of outputs as the decoder reads them, (batch, length)."""
+        return model(**self.given(texts), decoder_input_ids=read).logits
+
+    def train(self, rows: list[Row], cell: Cell) -> Trained:
+        rows = self.marked_rows(rows)
+        self.read_marked([row.text for row in rows])
+        torch.manual_seed(cell.seed)
+        trained, outputs = self.begun(rows)
+        model = trained.model
+        targets = {row.output: torch.tensor(output, device=self.device) for row, output in zip(rows, outputs, strict=True)}
+
+        def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+            wanted = pad_sequence([targets[row.output] for row in batch], batch_first=True, padding_value=IGNORED)
+            # Given `labels`, a model would shift them itself and compute a loss that nobody reads.
+            read = model.prepare_decoder_input_ids_from_labels(wanted)
+            logits = self.logits(model, [row.text for row in batch], read)
+            each = functional.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
+                                            label_smoothing=self.chosen.label_smoothing)
+            return each.sum(1), (wanted != IGNORED).sum(1)
+
+        self.fit(model, rows, cell, loss)
+        return trained
+
+    def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
+        found, model = [self.marked(text) for text in texts], trained.model
+        texts = [text for text, _ in found]
+        self.read_marked(texts)
+        outputs, sure = [""] * len(texts), torch.zeros(len(texts)) if scored else None
+        for batch in by_length([self.states[text] for text in texts], self.answered):
+            given = self.given([texts[index] for index in batch])
             with self.computing():
                 out = model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=self.chosen.max_new_tokens,
-                                     return_dict_in_generate=True, output_scores=scored, **options)
+                                     return_dict_in_generate=True, output_scores=scored, **self.decoding)
             for index, row in zip(batch, out.sequences.tolist(), strict=True):
-                rows[index] = row
+                outputs[index] = put_back(self.text(trained, row), found[index][1])
             if scored:
                 sure[batch] = mean_log_probability(out.sequences, out.scores, model.generation_config.eos_token_id).cpu()
-        return rows, sure
+        return outputs, sure
+
+    def text(self, trained: Trained, row: list[int]) -> str:
+        """The text of what a student generated."""
+        return self.tokenizer.decode(row, skip_special_tokens=True).strip()
 
 
 class WarmStarted(Seq2Seq):
@@ -67,52 +104,31 @@ class WarmStarted(Seq2Seq):
     outputs, and learns to attend to the encoder from nothing.
     """
 
+    answered = 100
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.pretrained = self.encoder()
-        self.frozen = self.encoder().to(self.device)
+        self.pretrained = AutoModel.from_pretrained(self.path, add_pooling_layer=False, dtype=torch.float32).eval()
+        self.frozen = copy.deepcopy(self.pretrained).to(self.device)
         self.frozen.encoder.layer = self.frozen.encoder.layer[: self.chosen.encoder_layers]
 
     def lower(self, **read: torch.Tensor) -> torch.Tensor:
         return self.frozen(**read).last_hidden_state
 
-    def train(self, rows: list[Row], cell: Cell) -> Trained:
-        rows = self.marked_rows(rows)
-        self.read_marked([row.text for row in rows])
+    def begun(self, rows: list[Row]) -> tuple[Trained, list[list[int]]]:
         outputs = self.tokenizer([row.output for row in rows], truncation=True,
                                  max_length=self.chosen.max_new_tokens)["input_ids"]
         inputs = self.tokenizer([self.marked(example.text)[0] for example in self.task.pool])["input_ids"]
         pieces = sorted({piece for row in inputs + outputs for piece in row} | set(self.tokenizer.all_special_ids))
         place = {piece: number for number, piece in enumerate(pieces)}
-        targets = {row.output: torch.tensor([place[piece] for piece in output[1:]], device=self.device)
-                   for row, output in zip(rows, outputs, strict=True)}
-        torch.manual_seed(cell.seed)
-        model = self._model(pieces, place).to(self.device)
+        return Trained(self._model(pieces, place).to(self.device), pieces), [[place[piece] for piece in row[1:]] for row in outputs]
 
-        def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-            states, mask = self.batch([row.text for row in batch])
-            wanted = pad_sequence([targets[row.output] for row in batch], batch_first=True, padding_value=IGNORED)
-            # Given `labels`, the model would shift them itself, warn of it, and compute a loss that nobody reads.
-            read = shift_tokens_right(wanted, model.config.pad_token_id, model.config.decoder_start_token_id)
-            logits = model(encoder_outputs=BaseModelOutput(states), attention_mask=mask, decoder_input_ids=read,
-                           decoder_attention_mask=(read != model.config.pad_token_id).long()).logits
-            return self.word_losses(logits, wanted)
+    def logits(self, model: PreTrainedModel, texts: Sequence[str], read: torch.Tensor) -> torch.Tensor:
+        mask = (read != model.config.pad_token_id).long()
+        return model(**self.given(texts), decoder_input_ids=read, decoder_attention_mask=mask).logits
 
-        self.fit(model.decoder, rows, cell, loss)
-        return Trained(model, pieces)
-
-    def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
-        found = [self.marked(text) for text in texts]
-        texts, marks = [text for text, _ in found], [values for _, values in found]
-        self.read_marked(texts)
-
-        def read(batch: list[str]) -> dict[str, Any]:
-            states, mask = self.batch(batch)
-            return {"encoder_outputs": BaseModelOutput(states), "attention_mask": mask}
-
-        rows, sure = self.decoded(trained.model, texts, read, 100, scored)
-        return [put_back(joined(self.tokenizer.decode([trained.pieces[number] for number in row], skip_special_tokens=True)), values)
-                for row, values in zip(rows, marks, strict=True)], sure
+    def text(self, trained: Trained, row: list[int]) -> str:
+        return joined(super().text(trained, [trained.pieces[number] for number in row]))
 
     def parameters(self, trained: Trained) -> int:
         return self.frozen.num_parameters() + trained.model.decoder.num_parameters()
@@ -162,42 +178,19 @@ class WarmStarted(Seq2Seq):
 class Pretrained(Seq2Seq):
     """An encoder–decoder that was pretrained as one (BART, T5), fine-tuned whole."""
 
-    def train(self, rows: list[Row], cell: Cell) -> Trained:
-        rows = self.marked_rows(rows)
-        self.read_marked([row.text for row in rows])
-        torch.manual_seed(cell.seed)
+    decoding = PLAIN
+
+    def begun(self, rows: list[Row]) -> tuple[Trained, list[list[int]]]:
         with assets.loading(self.chosen.model, "seq2seq model"):
             model = AutoModelForSeq2SeqLM.from_pretrained(self.path, use_safetensors=True, dtype=torch.float32).to(self.device)
         most, end = self.chosen.max_new_tokens, self.tokenizer.eos_token_id
         outputs = self.tokenizer(text_target=[row.output for row in rows], truncation=True, max_length=most)["input_ids"]
         # Not every tokenizer ends a text by itself.
         outputs = [output if end in output[-2:] else [*output[: most - 1], end] for output in outputs]
-        targets = {row.output: torch.tensor(output, device=self.device)
-                   for row, output in zip(rows, outputs, strict=True)}
-
-        def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-            ids, mask = self.batch([row.text for row in batch])
-            wanted = pad_sequence([targets[row.output] for row in batch], batch_first=True, padding_value=IGNORED)
-            read = model.prepare_decoder_input_ids_from_labels(wanted)
-            return self.word_losses(model(input_ids=ids, attention_mask=mask, decoder_input_ids=read).logits, wanted)
-
-        self.fit(model, rows, cell, loss)
         # mBART's decoder starts with the language, which is the last token of a target.
         start = model.prepare_decoder_input_ids_from_labels(torch.tensor([outputs[0]]))[0, 0].item()
         model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = start
-        return Trained(model)
-
-    def predict(self, trained: Trained, texts: Sequence[str], scored: bool = False) -> tuple[list[str], torch.Tensor | None]:
-        found = [self.marked(text) for text in texts]
-        texts, marks = [text for text, _ in found], [values for _, values in found]
-        self.read_marked(texts)
-
-        def read(batch: list[str]) -> dict[str, Any]:
-            return dict(zip(("input_ids", "attention_mask"), self.batch(batch), strict=True))
-
-        rows, sure = self.decoded(trained.model, texts, read, 32, scored, **PLAIN)
-        return [put_back(self.tokenizer.decode(row, skip_special_tokens=True).strip(), values)
-                for row, values in zip(rows, marks, strict=True)], sure
+        return Trained(model), outputs
 
     def whole(self, trained: Trained) -> PreTrainedModel:
         model = copy.deepcopy(trained.model).cpu().eval()

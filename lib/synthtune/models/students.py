@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from synthtune import number_format
@@ -53,7 +53,6 @@ class StudentTrainer(abc.ABC):
 
     def __init__(self, context: Context) -> None:
         transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
         self.context, self.task, self.settings, self.chosen = context, context.task, context.settings, context.settings.students
         self.path = assets.model_path(self.chosen.model)
         self.tokenizer = tokenizer_of(self.chosen.model)
@@ -133,10 +132,6 @@ class StudentTrainer(abc.ABC):
             optimizer.step()
             optimizer.zero_grad()
         module.eval()
-
-    def encoder(self) -> PreTrainedModel:
-        """The pretrained student without what it was pretrained to say."""
-        return AutoModel.from_pretrained(self.path, add_pooling_layer=False, dtype=torch.float32).eval()
 
     def parameters(self, trained: Trained) -> int:
         """Weights of a student, those of its frozen layers and embeddings included."""
