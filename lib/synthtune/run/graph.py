@@ -42,7 +42,7 @@ class Run:
     def __init__(self, settings: Settings, overrides: list[str], executor: list[str]):
         self.settings, self.executor, self.folder = settings.resolved(), executor, settings.folder
         self.specs = {task: tasks.spec_of(task, settings) for task in settings.tasks}
-        peaks = [float(row["peak_rss_gib"]) * 2**30 for row in board.read_minutes(self.folder)]
+        peaks = [cost["peak_rss_gib"] * 2**30 for cost in files.read_costs(self.folder)]
         # How this machine is divided over the notebooks; on a cluster each has a machine.
         self.division = (machine.Division(settings.jobs or 1, {}) if executor
                          else machine.divided(self.settings, max(peaks, default=0.0)))
@@ -158,11 +158,9 @@ class Run:
         print(f"  claims     {as_typed(figures / 'claims.md')}")
         print(f"  report     {as_typed(figures / 'report.html')}")
         print(f"  notebooks  {as_typed(self.folder / 'notebooks')}/, executed")
-        minutes = board.read_minutes(self.folder)
-        if minutes:
-            spent = duration(60 * sum(float(row["minutes"]) for row in minutes))
-            print(f"  cost       {spent} of notebooks in all, "
-                  f"{max(float(row['peak_rss_gib']) for row in minutes):.1f} GiB at most in one")
+        if costs := files.read_costs(self.folder):
+            spent, most = duration(60 * sum(cost["minutes"] for cost in costs)), max(cost["peak_rss_gib"] for cost in costs)
+            print(f"  cost       {spent} of notebooks in all, {most:.1f} GiB at most in one")
 
 
 def last_words(what: str, text: str) -> str:
