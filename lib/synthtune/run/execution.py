@@ -45,7 +45,7 @@ def _end_left_over(run: Run) -> None:
     for process in psutil.process_iter(["cwd", "cmdline"]):
         if process.info["cwd"] == str(run.folder) and "snakemake" in (process.info["cmdline"] or []):
             with contextlib.suppress(psutil.Error):
-                _stop(process, 0)
+                _stop(process)
     if run.executor:
         cluster.cancel_left_over(run.folder)
 
@@ -101,17 +101,16 @@ def _started(command: list[str], folder: Path, environment: dict[str, str], outp
     finally:
         process.stdin.close()
         with contextlib.suppress(psutil.Error):
-            _stop(psutil.Process(process.pid), STOP_SECONDS)
+            _stop(psutil.Process(process.pid))
         process.wait()
 
 
-def _stop(process: psutil.Process, seconds: float) -> None:
+def _stop(process: psutil.Process) -> None:
     """End a process and what it started; give it a moment to note what was under way."""
     family = [*process.children(recursive=True), process]
-    if seconds:
-        process.terminate()
-        with contextlib.suppress(psutil.TimeoutExpired):
-            process.wait(seconds)
+    process.terminate()
+    with contextlib.suppress(psutil.TimeoutExpired):
+        process.wait(STOP_SECONDS)
     for member in family:
         with contextlib.suppress(psutil.Error):
             member.kill()

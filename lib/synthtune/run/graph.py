@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from synthtune import files, tasks
+from synthtune import files, places, tasks
 from synthtune.errors import StageError
 from synthtune.models import assets
 from synthtune.places import ROOT, as_typed
@@ -117,11 +117,8 @@ class Run:
 
     def environment(self) -> dict[str, str]:
         """Environment variables of Snakemake and all that it starts."""
-        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        outer = {name: value for name, value in os.environ.items() if name not in ("SNAKEMAKE_PROFILE", board.RUN)}
-        path = [str(ROOT / "lib"), *filter(None, [outer.get("PYTHONPATH")])]
-        return {**outer, "PYTHONPATH": os.pathsep.join(path), "XDG_CACHE_HOME": str(ROOT / ".cache"),
-                **dict.fromkeys(threads, str(self.settings.threads))}
+        found = {**places.environment(self.settings.threads), "XDG_CACHE_HOME": str(ROOT / ".cache")}
+        return {name: value for name, value in found.items() if name not in ("SNAKEMAKE_PROFILE", board.RUN)}
 
     def pending(self) -> list[str]:
         """Names of the executed notebooks that are missing or out of date, in the order of the graph."""

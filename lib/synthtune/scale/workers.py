@@ -24,12 +24,11 @@ import pandas as pd
 import psutil
 import torch
 
-from synthtune import tasks
+from synthtune import places, tasks
 from synthtune.context import Context
 from synthtune.errors import GPU_FULL, SAVE_GPU_MEMORY, StageError
 from synthtune.files import atomic_path, digest
 from synthtune.models import placement
-from synthtune.places import ROOT
 from synthtune.progress import SOCKET
 from synthtune.settings import Settings
 
@@ -109,8 +108,7 @@ def number_of(processes: int | None) -> int:
 
 def environment(settings: Settings) -> dict[str, str]:
     """Environment variables of a process that does a part of this one's work."""
-    path = os.pathsep.join([str(ROOT / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads), STARTER: str(os.getpid())}
+    return {**places.environment(settings.threads), STARTER: str(os.getpid())}
 
 
 def end_with_starter() -> None:
