@@ -114,7 +114,7 @@ class Bench:
         said, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / GIB
         fits = [name for name in devices.DEVICES if name.rpartition(" ")[0] in said]
         if not fits:
-            sys.exit(f"{said} is not in devices.DEVICES: add its data sheet's numbers there.")
+            sys.exit(f"{said} is not in lib/synthtune/scale/devices.yaml: add its data sheet's numbers there.")
         return min(fits, key=lambda name: abs(devices.DEVICES[name].memory - memory))
 
     def measure(self, row: Row, run: Callable[[], tuple[float, float | None]], seconds: float = CASE_SECONDS) -> None:

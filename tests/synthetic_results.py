@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from synthtune import metrics
 from synthtune.conditions import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
+from synthtune.files import write_json
 from synthtune.settings import Settings
 
 SHAPES = {
@@ -136,9 +137,9 @@ def write(folder: Path, shape: str, **changes) -> Settings:
         pd.DataFrame(rows).to_parquet(folder / task / "results.parquet")
         minutes.append(("04_students", task, None, float(generator.uniform(1, 6)), 3.2))
     minutes.append(("05_figures", None, None, 0.5, 0.9))
-    pd.DataFrame(minutes, columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]).to_csv(
-        folder / "minutes.csv", index=False
-    )
+    for number, cost in enumerate(minutes):
+        named = dict(zip(("notebook", "task", "budget", "minutes", "peak_rss_gib"), cost, strict=True))
+        write_json(folder / "minutes" / f"{number}.json", named)
     (folder / "settings.json").write_text(settings.model_dump_json())
     return settings
 

@@ -34,7 +34,7 @@ from synthtune.errors import RowsError, StageError
 from synthtune.files import claimed
 from synthtune.models import assets
 from synthtune.progress import progress
-from synthtune.scale import machine
+from synthtune.scale import machine, workers
 from synthtune.settings import load
 from synthtune.tasks import splits
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
@@ -484,12 +484,12 @@ def test_the_stages_of_a_part_follow_each_other_and_parts_do_not_wait(monkeypatc
 
 def test_a_process_that_works_for_another_draws_no_bars(monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(study.workers, "end_with_starter", lambda: None)
+    monkeypatch.setattr(workers, "end_with_starter", lambda: None)
     for name in ("TQDM_DISABLE", "SYNTHTUNE_PROGRESS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     assert not progress(range(2)).disable
-    study._begin({})
+    workers._begin({})
     unseen = progress(range(2))
     assert unseen.disable and list(unseen) == [0, 1]
 

@@ -199,7 +199,7 @@ def test_missing_conditions_and_stages_are_left_out(laptop, tmp_path):
         rows = pd.read_parquet(path)
         rows[~rows.condition.isin([GENERATED, BOTH, FULL])].to_parquet(path)
     shutil.rmtree(folder / "sgd")
-    (folder / "minutes.csv").unlink()
+    shutil.rmtree(folder / "minutes")
     for path in folder.glob("*/budget-*/*"):
         path.unlink()
     drawn = {path.stem for path in figures.draw_all(folder, settings)}

@@ -1,6 +1,5 @@
 """One notebook under the runner: what is kept, what is said, and that nothing outlives it."""
 
-import csv
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from synthtune.files import read_costs
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,7 @@ class Bench:
                 "--parameters",
                 str(self.folder / "parameters.json"),
                 "--record",
-                str(self.folder),
+                str(self.folder / "minutes"),
             ],
             stdin=until,
             stdout=subprocess.PIPE,
@@ -116,12 +116,11 @@ def test_a_notebook_is_executed_with_its_parameters_and_its_cost_is_recorded(ben
         "tweets 125\n"
     ]  # and nothing of the bar
     assert str(bench.folder) not in bench.output().read_text()
-    with open(bench.folder / "minutes.csv", newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = read_costs(bench.folder)
     assert [(row["notebook"], row["task"], row["budget"]) for row in rows] == [
-        ("02_annotate", "tweets", "125")
+        ("02_annotate", "tweets", 125)
     ]
-    assert 0 < float(rows[0]["minutes"]) < 1 and 0.02 < float(rows[0]["peak_rss_gib"]) < 2
+    assert 0 < rows[0]["minutes"] < 1 and 0.02 < rows[0]["peak_rss_gib"] < 2
     assert bench.left() == []
 
 
@@ -136,7 +135,7 @@ def test_errors_of_ours_are_the_sentence_alone_and_others_name_the_cell(bench):
     assert not bench.output().exists() and "Traceback" in bench.output("02_annotate.failed.ipynb").read_text()
     status, said = bench.run("1 / 0")
     assert status == 1 and "failed with ZeroDivisionError: division by zero." in said
-    assert not (bench.folder / "minutes.csv").exists()
+    assert not (bench.folder / "minutes").exists()
     status, said = bench.run("import torch\nraise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')")
     assert status == 1 and "the GPU's memory ran out. Lower teacher.batch_size" in said
     status, said = bench.run("x = 1")

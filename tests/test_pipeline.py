@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from conftest import TINY
 from synthtune.conditions import CONDITIONS, FULL, HARD, PROMPTED
+from synthtune.files import read_costs
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +83,7 @@ def test_a_run_leaves_everything_it_promises(whole):
     assert {"table_1.csv", "table_1.md", "table_1.tex", "claims.md", "report.html"} <= figures
     results = pd.read_parquet(folder / "tweets/results.parquet")
     assert set(results["condition"]) == {*CONDITIONS, HARD, FULL} - {PROMPTED}
-    minutes = pd.read_csv(folder / "minutes.csv")
+    minutes = pd.DataFrame(read_costs(folder))
     assert sorted(minutes["notebook"]) == [
         "01_teacher",
         "02_annotate",

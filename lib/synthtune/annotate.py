@@ -87,7 +87,7 @@ def right(annotated: pd.DataFrame, context: Context) -> dict[str, float]:
 def _annotated(lm: LanguageModel | Prompted, context: Context, name: str) -> pd.DataFrame:
     task, settings = context.task, context.settings
     if context.unlabelled:
-        table = _shards(lm, context, name).done("annotate", context, settings.annotate.processes)
+        table = _shards(lm, context, name).done(annotate_share, context, settings.annotate.processes)
     else:  # all of the pool is gold
         table = pd.DataFrame({"id": "", "text": "", "output": "", "log_probability": 0.0}, index=[])
         table = table.assign(**{log_probability(label): 0.0 for label in task.labels})
@@ -114,7 +114,7 @@ def _shards(lm: LanguageModel | Prompted, context: Context, name: str = "annotat
         return table if scores is None else table.assign(**by_label(context.task, scores))
 
     size = context.settings.annotate.shard_size if isinstance(lm, LanguageModel) else None
-    return Shards.of(inputs, size, context.folder, name, _fingerprint(lm, context), make, "annotate")
+    return Shards(inputs, size, context.folder, name, _fingerprint(lm, context), make, "annotate")
 
 
 def _fingerprint(lm: LanguageModel | Prompted, context: Context) -> dict:

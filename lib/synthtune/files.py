@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from synthtune.errors import StageError
 from synthtune.places import as_typed
@@ -167,25 +166,21 @@ def claimed(folder: str | Path, advice: str) -> Iterator[None]:
         Another run is working in the folder, or it cannot be written; then the message ends with `advice`.
     """
     folder = Path(folder)
+    note, lock = folder / ".lock", FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Without a buffer: one that a full disk does not take would be written, and fail, once more when it is closed.
-        handle = open(folder / ".lock", "ab+", buffering=0)
+        lock.acquire()
+        note.write_text(f"{os.getpid()}\n")
+    except Timeout as error:
+        process = note.read_text().strip() or "unknown"
+        raise StageError(f"Another run is working in {as_typed(folder)} (process {process}): wait for it, or stop it.") from error
     except OSError as error:
+        lock.release()
         raise StageError(f"Cannot write to {folder}: {error.strerror}. {advice}") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            process = handle.read().decode().strip() or "unknown"
-            raise StageError(f"Another run is working in {as_typed(folder)} (process {process}): wait for it, or stop it.") from error
-        try:
-            handle.truncate(0)
-            handle.write(f"{os.getpid()}\n".encode())
-        except OSError as error:
-            raise StageError(f"Cannot write to {folder}: {error.strerror}. {advice}") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -208,6 +203,11 @@ def read_json(path: str | Path) -> Any:
         raise StageError(f"{path} is missing: run the stage that writes it first.") from error
     except ValueError as error:
         raise StageError(f"{path} is damaged ({error}): delete it and run again to compute it anew.") from error
+
+
+def read_costs(folder: Path) -> list[dict[str, Any]]:
+    """What the executed notebooks of the run in a folder took: notebook, task, budget, minutes and peak_rss_gib of each."""
+    return [read_json(path) for path in sorted((folder / "minutes").glob("*.json"))]
 
 
 def read_yaml(path: Path) -> Any:

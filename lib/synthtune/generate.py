@@ -73,9 +73,9 @@ def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Pro
 
 
 def _generated(generator: LanguageModel | Prompted, annotator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
-    table = _sample(generator, context)
+    table = _sampled(generator, context).done(sample_share, context, context.settings.generate.processes)
     table["dropped"] = _malformed(table, context)
-    judged = _relabelled(annotator, table, context).done("relabel", context, context.settings.generate.processes)
+    judged = _relabelled(annotator, table, context).done(relabel_share, context, context.settings.generate.processes)
     judged = judged.set_index(table.index[table["dropped"] == ""])
     if mixture.wanted(context):
         combined = mixture.combine(judged.assign(text=table["text"]), context)
@@ -83,12 +83,15 @@ def _generated(generator: LanguageModel | Prompted, annotator: LanguageModel | P
     return _labelled(table.join(judged), context)
 
 
-def generate_share(stage: workers.Stage, context: Context, rank: int, processes: int) -> None:
-    """Do one process's share of sampling or relabelling, with the teachers that this run has fine-tuned."""
+def sample_share(context: Context, rank: int, processes: int) -> None:
+    """Do one process's share of sampling, with the teacher that this run has fine-tuned."""
     lm = teacher.base(context.settings)
-    if stage == "sample":
-        _sampled(teacher.ready(lm, context, "generate", copied=False), context).do(rank, processes)
-        return
+    _sampled(teacher.ready(lm, context, "generate", copied=False), context).do(rank, processes)
+
+
+def relabel_share(context: Context, rank: int, processes: int) -> None:
+    """Do one process's share of annotating what has been sampled."""
+    lm = teacher.base(context.settings)
     # Only the generator's digest matters here: its texts are already on disk.
     made = teacher.trained(lm, context, "generate")
     table = _sampled(replace(lm, digest=made.digest) if isinstance(made, teacher.Adapter) else made, context).union()
@@ -109,7 +112,7 @@ def _relabelled(annotator: LanguageModel | Prompted, table: pd.DataFrame, contex
         return judged if scores is None else judged.assign(**by_label(context.task, scores))
 
     fingerprint = {"annotator": annotator.digest, "texts": texts, "settings": context.settings_of("generate")}
-    return Shards.of(texts, _size(annotator, context.settings), context.folder, "relabelled", fingerprint, make, "relabel")
+    return Shards(texts, _size(annotator, context.settings), context.folder, "relabelled", fingerprint, make, "relabel")
 
 
 def _but_for_labels(made_from: dict) -> dict:
@@ -134,10 +137,6 @@ def _labelled(table: pd.DataFrame, context: Context) -> pd.DataFrame:
                 table.loc[row.Index, ["output", "dropped"]] = (row.sampled, "") if whole else (row.output, INCOMPLETE)
     table.loc[(table["dropped"] == "") & (table["output"].str.strip() == ""), "dropped"] = NO_OUTPUT
     return table
-
-
-def _sample(generator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
-    return _sampled(generator, context).done("sample", context, context.settings.generate.processes)
 
 
 def _sampled(generator: LanguageModel | Prompted, context: Context) -> Shards:
@@ -167,7 +166,7 @@ def _sampled(generator: LanguageModel | Prompted, context: Context) -> Shards:
 
     fingerprint = {"generator": generator.digest, "task": task.digest, "budget": context.budget,
                    "settings": context.settings_of("generate")}
-    return Shards.of(range(chosen.pairs), _size(generator, settings), context.folder, "sampled", fingerprint, make, "generate")
+    return Shards(range(chosen.pairs), _size(generator, settings), context.folder, "sampled", fingerprint, make, "generate")
 
 
 def _size(lm: LanguageModel | Prompted, settings: Settings) -> int | None:

@@ -25,6 +25,13 @@ def profiles() -> list[str]:
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
+def environment(threads: int) -> dict[str, str]:
+    """Environment variables of a process that this one starts to use the library, with so many threads."""
+    path = os.pathsep.join([str(ROOT / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    limited = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(limited, str(threads))}
+
+
 def cache_folder() -> Path:
     """The folder of downloads: ``$SYNTHTUNE_CACHE``, or ``.cache/synthtune`` in the clone."""
     chosen = os.environ.get("SYNTHTUNE_CACHE")

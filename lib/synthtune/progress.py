@@ -16,17 +16,18 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
-
-T = TypeVar("T")
 
 LINE_SECONDS = 15.0
 """Least time between two lines where a bar cannot be redrawn."""
 
 REDRAW_SECONDS = 0.5
 """Least time between two states of a bar in Jupyter or over a socket."""
+
+IN_WORDS = "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left{postfix}"
+"""A bar where none can be drawn."""
 
 SOCKET = "SYNTHTUNE_PROGRESS"
 """Environment variable of a notebook's kernel: the socket on which somebody shows its bars."""
@@ -35,25 +36,35 @@ LABEL = "SYNTHTUNE_NOTEBOOK"
 """Beside it, what the notebook is called there."""
 
 
-class Bar(tqdm):
-    """A tqdm bar whose drawing goes to where the reader is looking.
+class progress(tqdm):
+    """Show how far a loop is and how long it still takes: a tqdm bar whose drawing goes to where the reader is looking.
 
-    Give it `desc`, `total` and `unit`, and an iterable or calls of ``update``; ``set_postfix_str`` adds a
-    word, a loss for example. It removes itself when done.
+    Parameters
+    ----------
+    iterable : iterable, optional
+        What to loop over; without it, call ``update(n)`` and ``close()``, or use it in ``with``. ``set_postfix_str`` adds a word,
+        a loss for example.
+    desc : str
+        What the loop does, a verb and its object.
+    total : int, optional
+        Number of steps, where `iterable` has no length.
+    unit : str
+        What one step is; "B" prints kB, MB.
     """
 
-    def __init__(self, iterable: Iterable | None = None, *, desc: str, total: int | None, unit: str):
+    def __init__(self, iterable: Iterable | None = None, desc: str = "", total: int | None = None, unit: str = "example"):
         self._draw, seconds = _surface()
         super().__init__(
             iterable,
             desc=desc,
             total=total,
-            unit=f" {unit}" if unit.isalpha() and unit != "B" else unit,
+            unit=f" {unit}" if unit != "B" else unit,
             unit_scale=unit == "B",
             leave=False,
             disable="TQDM_DISABLE" in os.environ,  # tqdm itself asks when it is imported, before a process knows that it has no bars
             dynamic_ncols=True,
             mininterval=seconds,
+            bar_format=IN_WORDS if self._draw and (total or iterable is not None) else None,
             file=io.StringIO() if self._draw else None,  # where there is no terminal its control characters are dropped
         )
 
@@ -61,47 +72,8 @@ class Bar(tqdm):
         """Draw the bar as it stands, or `msg`, which is empty at the end."""
         if self._draw is None:
             return super().display(msg, pos)
-        self._draw(describe(self.format_dict) if msg is None else msg)
+        self._draw(str(self) if msg is None else msg)
         return True
-
-
-def progress(
-    iterable: Iterable[T] | None = None, desc: str = "", total: int | None = None, unit: str = "example"
-) -> Bar | Iterable[T]:
-    """Show how far a loop is and how long it still takes.
-
-    Parameters
-    ----------
-    iterable : iterable, optional
-        What to loop over; without it, call ``update(n)`` and ``close()`` on what is returned, or use it in
-        ``with``.
-    desc : str
-        What the loop does, a verb and its object.
-    total : int, optional
-        Number of steps, where `iterable` has no length.
-    unit : str
-        What one step is; "B" prints kB, MB.
-
-    Returns
-    -------
-    Bar
-        Iterates over `iterable`.
-    """
-    return Bar(iterable, desc=desc, total=total, unit=unit)
-
-
-def describe(shown: dict[str, Any]) -> str:
-    """One line from tqdm's `format_dict`: what, percent, count, time left."""
-    done, total = shown["n"], shown["total"]
-    size = (lambda n: tqdm.format_sizeof(n, divisor=1000)) if shown["unit_scale"] else (lambda n: f"{n:,}")
-    rate = shown["rate"] or (shown["elapsed"] and (done - shown["initial"]) / shown["elapsed"])
-    parts = [
-        shown["prefix"].removesuffix(": "),
-        f"{100 * done / total:.0f} % ({size(done)} of {size(total)})" if total else f"{size(done)} {shown['unit'].strip()}",
-        f"{duration((total - done) / rate)} left" if total and rate else "",
-        shown["postfix"] or "",
-    ]
-    return " · ".join(filter(None, parts))
 
 
 def duration(seconds: float) -> str:
@@ -176,10 +148,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        if self._terminal:
-            tqdm.write(line, file=self._stream)
-        else:
-            print(line, file=self._stream, flush=True)
+        tqdm.write(line, file=self._stream)
 
     def show(self, key: str, text: str) -> None:
         """Show how far something is, replacing what `key` showed before."""

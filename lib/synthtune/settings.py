@@ -31,7 +31,7 @@ PUBLIC = tuple(name for name, spec in SPECS.items() if spec.public)
 """Tasks that are read from their official files, below `data_root`."""
 TASK_FILES = (".yaml", ".yml", ".py")
 """Endings of an entry of `tasks` that is a file: the task file of a custom task, or Python with `TASKS` (`task_list.register`)."""
-TAKEN = ("figures", "notebooks", "parameters", "settings")
+TAKEN = ("figures", "minutes", "notebooks", "parameters", "settings")
 """Folders of a run that are no task's."""
 OFFICIAL = "official"
 
@@ -191,7 +191,7 @@ class EndpointSettings(_Section):
 class PlanSettings(_Section):
     """What `synthtune.scale.planner` assumes of the machines; no result depends on it."""
 
-    gpu: str = Field("cpu", description="kind of GPU, a name in scale/devices.py; cpu is this machine's processor")
+    gpu: str = Field("cpu", description="kind of GPU, a name in scale/devices.yaml; cpu is this machine's processor")
     gpus: int | None = Field(None, ge=1, description="how many there are; as many as the largest stage needs if null")
     price: float | None = Field(None, ge=0, description="US dollars for an hour of one; cost_per_hour if null")
     micro_batch: int | None = Field(

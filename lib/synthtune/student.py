@@ -69,7 +69,7 @@ def run_cells(context: Context, wanted: Sequence[Cell] | None = None) -> pd.Data
     plan = _plan(context, cells(context) if wanted is None else wanted)
     processes = workers.number_of(context.settings.students.processes)
     if processes > 1 and wanted is None and not all(planned.kept.exists() for planned in plan):
-        workers.share("students", context, processes)
+        workers.share(run_share, context, processes)
     _run(context, plan, plan)
     table = pd.concat([pd.read_parquet(planned.kept) for planned in plan], ignore_index=True)
     with atomic_path(context.settings.folder / context.task.name / "results.parquet") as temporary:

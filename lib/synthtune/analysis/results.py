@@ -16,7 +16,7 @@ from synthtune import task_list
 from synthtune.analysis import statistics
 from synthtune.conditions import CONDITIONS, FULL
 from synthtune.errors import StageError
-from synthtune.files import atomic_path, read_json
+from synthtune.files import atomic_path, read_costs, read_json
 from synthtune.metrics import METRICS
 from synthtune.task_list import SPECS, is_custom, is_own_corpus
 
@@ -98,13 +98,11 @@ class Results:
              "seconds": float(record["seconds"])}
             for budget in budgets for route, name in (("annotated", "annotation.json"), ("generated", "generation.json"))
             for path in budget.glob(name) for record in [read_json(path)]]
-        minutes = Path(run_dir) / "minutes.csv"
         return cls(
             settings, pd.concat(students, ignore_index=True),
             pd.concat(teachers, ignore_index=True),
             pd.DataFrame(synthetic, columns=["task", "budget", "route", "examples", "seconds"]),
-            pd.read_csv(minutes) if minutes.exists()
-            else pd.DataFrame(columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]))
+            pd.DataFrame(read_costs(Path(run_dir)), columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]))
 
     def tasks(self, kind: str | None = None) -> list[str]:
         """Tasks with student results, in the order of the settings; of one kind only, if it is given."""

@@ -9,13 +9,9 @@ tested by models that never saw it (Stone 1974, cross-validation); then all rows
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +27,7 @@ from synthtune.custom import baselines, forecast, record
 from synthtune.custom.confidence import Confidence, OfLabels, OfTexts
 from synthtune.custom.parts import WHOLE, WORK, parts, settings_of
 from synthtune.custom.rows import CustomData
-from synthtune.errors import RowsError, StageError
+from synthtune.errors import RowsError
 from synthtune.experiment import Cell
 from synthtune.files import atomic_path, digest, remove
 from synthtune.models.language_model import LanguageModel
@@ -146,20 +142,10 @@ def _side_by_side(each: list[Context], settings: Settings) -> None:
     processes = machine.processes(settings, len(each))
     if processes < 2:
         return
-    others = active_children()
     stages = [(part, [_annotated, _synthetic, _answers] if part.task.test else [_annotated, _synthetic]) for part in each]
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (workers.environment(settings),)) as pool:
-        try:
-            for _ in progress(_done(pool, stages), total=sum(len(of) for _, of in stages), desc="teachers and students", unit="stage"):
-                pass
-        except BaseException as error:
-            for process in active_children():
-                if process not in others:
-                    process.kill()
-            if isinstance(error, BrokenProcessPool):
-                raise StageError("A process ended without a word, most likely because memory ran out. Close other programs, or "
-                                 "choose a smaller teacher, and run again; finished work is kept.") from error
-            raise
+    with workers.pool(processes, settings) as pool:
+        for _ in progress(_done(pool, stages), total=sum(len(of) for _, of in stages), desc="teachers and students", unit="stage"):
+            pass
 
 
 def _done(pool: ProcessPoolExecutor, stages: list[tuple[Context, list[Callable]]]) -> Iterator[None]:
@@ -172,15 +158,6 @@ def _done(pool: ProcessPoolExecutor, stages: list[tuple[Context, list[Callable]]
             if later:
                 waiting[pool.submit(_work, later[0], part)] = part, later[1:]
             yield
-
-
-def _begin(environment: dict[str, str]) -> None:
-    """Make a new process one that works for the process that started it, without bars of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
-    os.environ.update(environment)
-    os.environ.pop("SYNTHTUNE_PROGRESS", None)
-    os.environ["TQDM_DISABLE"] = "1"
-    workers.end_with_starter()
 
 
 _loaded: list[LanguageModel | None] = []

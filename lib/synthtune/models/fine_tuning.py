@@ -160,7 +160,7 @@ def train(lm: LanguageModel, rows: list[Row], chosen: TeacherSettings, epochs: i
         rows = [(ids, _places(targets, lm.vocabulary)) for ids, targets in rows]
     ready = _assembled(lm, rows, chosen, accelerator)
     held = sharding.share(ready.module)
-    checkpoints = sharding.Checkpoints(folder.with_name(f"{folder.name}-training"), fingerprint, accelerator.is_main_process)
+    checkpoints = sharding.Checkpoints(folder.with_name(f"{folder.name}-training"), fingerprint, accelerator)
     losses, resumed = _steps(ready, rows, chosen, epochs, seed, accelerator, checkpoints, objective)
     weights = sharding.trained_weights(ready.tuned)
     if accelerator.is_main_process:

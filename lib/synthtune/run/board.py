@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import shutil
 import socket
+import statistics
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -47,13 +47,6 @@ def socket_folder(parent: Path | str | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_minutes(folder: Path) -> list[dict[str, str]]:
-    """Rows of ``minutes.csv`` in a run's folder; none if there is no such file."""
-    with contextlib.suppress(FileNotFoundError), open(folder / "minutes.csv", newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
-    return []
-
-
 class Board:
     """Shows what notebooks report: numbers them as they start, draws their bars, says what is left.
 
@@ -66,13 +59,11 @@ class Board:
         The notebooks that will report.
     side_by_side : int
         How many at once.
-    minutes : dict
-        What earlier ones took, by notebook.
     """
 
-    def __init__(self, path: Path, screen: Screen, labels: Sequence[str], side_by_side: int = 1,
-                 minutes: dict[str, list[float]] | None = None):
-        self._path, self._screen, self._side_by_side, self._minutes = str(path), screen, side_by_side, minutes or {}
+    def __init__(self, path: Path, screen: Screen, labels: Sequence[str], side_by_side: int = 1):
+        self._path, self._screen, self._side_by_side = str(path), screen, side_by_side
+        self._seconds: dict[str, list[float]] = {}
         self._waiting, self._total = dict.fromkeys(labels), len(labels)
         self._started: dict[str, int] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -101,7 +92,7 @@ class Board:
             self._screen.forget(key)
         if event == "done":
             self._waiting.pop(label, None)
-            self._minutes.setdefault(label.split(" · ")[0], []).append(seconds / 60)
+            self._seconds.setdefault(label.split(" · ")[0], []).append(seconds)
             left = self._left()
             self._screen.say(f"{key}: done in {duration(seconds)}" + (f"; about {duration(left)} left" if left else ""))
         elif event == "failed":
@@ -109,6 +100,6 @@ class Board:
 
     def _left(self) -> float:
         """Seconds that the notebooks still to finish will take, going by those of their kind, or by all."""
-        every = [value for values in self._minutes.values() for value in values]
-        kinds = [self._minutes.get(label.split(" · ")[0], every) for label in self._waiting]
-        return 60 * sum(sum(values) / len(values) for values in kinds) / self._side_by_side
+        every = [value for values in self._seconds.values() for value in values]
+        kinds = [self._seconds.get(label.split(" · ")[0], every) for label in self._waiting]
+        return sum(map(statistics.fmean, kinds)) / self._side_by_side

@@ -20,7 +20,7 @@ from synthtune import files
 from synthtune.errors import StageError
 from synthtune.places import as_typed
 from synthtune.progress import Screen, duration
-from synthtune.run.board import BOARD, RUN, Board, read_minutes, socket_folder
+from synthtune.run.board import BOARD, RUN, Board, socket_folder
 from synthtune.run.graph import Run, last_words
 from synthtune.scale import cluster
 
@@ -42,13 +42,10 @@ def locked(run: Run) -> Iterator[None]:
 
 def _end_left_over(run: Run) -> None:
     """End a Snakemake whose run was killed, and its jobs on a cluster; its runners have ended themselves."""
-    note = run.folder / ".snakemake.pid"
-    with contextlib.suppress(OSError, ValueError, psutil.Error):
-        number, born = note.read_text().split()
-        process = psutil.Process(int(number))
-        if process.create_time() == float(born):
-            _stop(process, 0)
-    note.unlink(missing_ok=True)
+    for process in psutil.process_iter(["cwd", "cmdline"]):
+        if process.info["cwd"] == str(run.folder) and "snakemake" in (process.info["cmdline"] or []):
+            with contextlib.suppress(psutil.Error):
+                _stop(process)
     if run.executor:
         cluster.cancel_left_over(run.folder)
 
@@ -87,15 +84,10 @@ def _snakemake(run: Run, pending: list[str], output: BinaryIO) -> int:
         if run.executor:
             board = cluster.Board(run.folder, screen, labels)
         else:
-            minutes: dict[str, list[float]] = {}
-            for row in read_minutes(run.folder):
-                minutes.setdefault(row["notebook"], []).append(float(row["minutes"]))
-            board = Board(place / BOARD, screen, list(labels.values()), run.division.jobs, minutes)
+            board = Board(place / BOARD, screen, list(labels.values()), run.division.jobs)
             environment[RUN] = str(place)
         stack.enter_context(contextlib.closing(board))
         snakemake = stack.enter_context(_started(run.snakemake(), run.folder, environment, output))
-        born = psutil.Process(snakemake.pid).create_time()
-        (run.folder / ".snakemake.pid").write_text(f"{snakemake.pid} {born!r}\n")
         return snakemake.wait()
 
 
@@ -109,17 +101,16 @@ def _started(command: list[str], folder: Path, environment: dict[str, str], outp
     finally:
         process.stdin.close()
         with contextlib.suppress(psutil.Error):
-            _stop(psutil.Process(process.pid), STOP_SECONDS)
+            _stop(psutil.Process(process.pid))
         process.wait()
 
 
-def _stop(process: psutil.Process, seconds: float) -> None:
+def _stop(process: psutil.Process) -> None:
     """End a process and what it started; give it a moment to note what was under way."""
     family = [*process.children(recursive=True), process]
-    if seconds:
-        process.terminate()
-        with contextlib.suppress(psutil.TimeoutExpired):
-            process.wait(seconds)
+    process.terminate()
+    with contextlib.suppress(psutil.TimeoutExpired):
+        process.wait(STOP_SECONDS)
     for member in family:
         with contextlib.suppress(psutil.Error):
             member.kill()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from synthtune import files, tasks
+from synthtune import files, places, tasks
 from synthtune.errors import StageError
 from synthtune.models import assets
 from synthtune.places import ROOT, as_typed
@@ -42,7 +42,7 @@ class Run:
     def __init__(self, settings: Settings, overrides: list[str], executor: list[str]):
         self.settings, self.executor, self.folder = settings.resolved(), executor, settings.folder
         self.specs = {task: tasks.spec_of(task, settings) for task in settings.tasks}
-        peaks = [float(row["peak_rss_gib"]) * 2**30 for row in board.read_minutes(self.folder)]
+        peaks = [cost["peak_rss_gib"] * 2**30 for cost in files.read_costs(self.folder)]
         # How this machine is divided over the notebooks; on a cluster each has a machine.
         self.division = (machine.Division(settings.jobs or 1, {}) if executor
                          else machine.divided(self.settings, max(peaks, default=0.0)))
@@ -117,11 +117,8 @@ class Run:
 
     def environment(self) -> dict[str, str]:
         """Environment variables of Snakemake and all that it starts."""
-        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        outer = {name: value for name, value in os.environ.items() if name not in ("SNAKEMAKE_PROFILE", board.RUN)}
-        path = [str(ROOT / "lib"), *filter(None, [outer.get("PYTHONPATH")])]
-        return {**outer, "PYTHONPATH": os.pathsep.join(path), "XDG_CACHE_HOME": str(ROOT / ".cache"),
-                **dict.fromkeys(threads, str(self.settings.threads))}
+        found = {**places.environment(self.settings.threads), "XDG_CACHE_HOME": str(ROOT / ".cache")}
+        return {name: value for name, value in found.items() if name not in ("SNAKEMAKE_PROFILE", board.RUN)}
 
     def pending(self) -> list[str]:
         """Names of the executed notebooks that are missing or out of date, in the order of the graph."""
@@ -158,11 +155,9 @@ class Run:
         print(f"  claims     {as_typed(figures / 'claims.md')}")
         print(f"  report     {as_typed(figures / 'report.html')}")
         print(f"  notebooks  {as_typed(self.folder / 'notebooks')}/, executed")
-        minutes = board.read_minutes(self.folder)
-        if minutes:
-            spent = duration(60 * sum(float(row["minutes"]) for row in minutes))
-            print(f"  cost       {spent} of notebooks in all, "
-                  f"{max(float(row['peak_rss_gib']) for row in minutes):.1f} GiB at most in one")
+        if costs := files.read_costs(self.folder):
+            spent, most = duration(60 * sum(cost["minutes"] for cost in costs)), max(cost["peak_rss_gib"] for cost in costs)
+            print(f"  cost       {spent} of notebooks in all, {most:.1f} GiB at most in one")
 
 
 def last_words(what: str, text: str) -> str:

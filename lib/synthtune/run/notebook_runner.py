@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import functools
 import json
 import os
@@ -26,22 +25,19 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock
 from jupyter_client.manager import AsyncKernelManager
 
 from synthtune import errors, files, progress
 from synthtune.errors import SettingsError, StageError, SynthtuneError
 from synthtune.places import as_typed
 from synthtune.run import exit_status
-from synthtune.run.board import BOARD, RUN, Board, label, read_minutes, socket_folder
+from synthtune.run.board import BOARD, RUN, Board, label, socket_folder
 
 START_SECONDS = 120
 """How long a kernel may take to answer first; importing from a cold disk is slow."""
 
 WATCH_SECONDS = 1.0
 """How often memory is looked at."""
-
-MINUTES_COLUMNS = ["notebook", "task", "budget", "minutes", "peak_rss_gib"]
 
 
 class _Kernel(AsyncKernelManager):
@@ -100,7 +96,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any], record: Path |
     """Execute `notebook` with `parameters` and write it, executed, to `output`.
 
     Progress is shown in the terminal, or by the run named by ``SYNTHTUNE_RUN``. Minutes and peak
-    memory are written into ``minutes.csv`` in the folder `record`, if one is given.
+    memory are written into the folder `record`, if one is given, as a JSON file of the output's name.
 
     Raises
     ------
@@ -140,7 +136,9 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any], record: Path |
         for left in (failed, sentence_file):
             left.unlink(missing_ok=True)
         if record is not None:
-            _record(record, notebook, parameters, seconds / 60, watch.peak_bytes / 2**30)
+            files.write_json(record / f"{output.stem}.json", {
+                "notebook": notebook.stem, "task": parameters.get("task"), "budget": parameters.get("budget"),
+                "minutes": round(seconds / 60, 3), "peak_rss_gib": round(watch.peak_bytes / 2**30, 3)})
         tell("done", seconds=seconds)
 
 
@@ -228,24 +226,13 @@ def _store(source: Path, target: Path) -> None:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _record(folder: Path, notebook: Path, parameters: dict[str, Any], minutes: float, gib: float) -> None:
-    """Write what a notebook cost into ``minutes.csv``, in place of what was written when it last ran."""
-    key = (notebook.stem, str(parameters.get("task", "")), str(parameters.get("budget", "")))
-    with FileLock(folder / ".minutes.lock"):
-        rows = {tuple(row.values())[:3]: tuple(row.values()) for row in read_minutes(folder)}
-        rows[key] = (*key, f"{minutes:.3f}", f"{gib:.3f}")
-        ordered = sorted(rows.values(), key=lambda row: (row[1] == "", row[1], row[0], int(row[2] or 0)))
-        with files.atomic_path(folder / "minutes.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-            csv.writer(handle).writerows([MINUTES_COLUMNS, *ordered])
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit status is 0, 1 (the notebook failed), 2 (bad usage) or 130 (interrupted)."""
     parser = argparse.ArgumentParser(prog="python -m synthtune.run.notebook_runner", description=__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path, help="where the executed notebook goes")
     parser.add_argument("--parameters", type=Path, metavar="FILE.json", help="parameters of the notebook")
-    parser.add_argument("--record", type=Path, metavar="DIR", help="folder whose minutes.csv gets the cost")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="folder that gets its minutes and peak memory")
     chosen = parser.parse_args(arguments)
 
     def do() -> None:

@@ -39,22 +39,15 @@ def ensure_synthetic(context: Context) -> pd.DataFrame:
 
 
 def _is_made(context: Context) -> bool:
-    shared = {"data_digest": context.task.digest, "budget": context.budget}
-    for stage, examples, report, more in (
-        ("annotate", "annotated", "annotation", {"smallest_budget": context.settings.budgets[0]}),
-        ("generate", "generated", "generation", {"labels": list(context.task.labels)}),
-    ):
-        if stage not in context.settings.objectives(context.budget):
-            continue
+    """Whether the examples that students read are there, made with these settings, and the reports on them."""
+    for stage in context.settings.objectives(context.budget):
+        examples, report = ("annotated", "annotation") if stage == "annotate" else ("generated", "generation")
         if not all((context.folder / name).exists() for name in (f"{examples}.json", f"{examples}.parquet", f"{report}.json")):
             return False
-        if stage == "annotate" and context.settings.annotate.beside and not (context.folder / f"{PROMPTED_ROUTE}.parquet").exists():
+        wanted = {"data_digest": context.task.digest, "budget": context.budget, "settings": context.settings_of(stage)}
+        if not wanted.items() <= read_json(context.folder / f"{examples}.json")["made_from"].items():
             return False
-        made_from = read_json(context.folder / f"{examples}.json")["made_from"]
-        wanted = shared | more | {"settings": context.settings_of(stage)}
-        if any(made_from.get(name) != value for name, value in wanted.items()):
-            return False
-    return True
+    return context.settings.annotate.beside is None or (context.folder / f"{PROMPTED_ROUTE}.parquet").exists()
 
 
 def _make(lm: LanguageModel | None, context: Context) -> None:
@@ -80,9 +73,7 @@ def finished(settings: Settings) -> pd.DataFrame:
         folder = settings.folder / task
         row = {"task": task}
         for stage, name in FILES.items():
-            done = sorted(
-                int(path.parent.name.removeprefix("budget-")) for path in folder.glob(f"budget-*/{name}")
-            )
+            done = sorted(int(path.parent.name.removeprefix("budget-")) for path in folder.glob(f"budget-*/{name}"))
             row[stage] = ", ".join(map(str, done)) or "missing"
         row["students"] = "done" if (folder / "results.parquet").exists() else "missing"
         rows.append(row)

@@ -6,6 +6,7 @@ the planner says its stage needs. The folder of the run, the environment and the
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import shutil
@@ -149,42 +150,35 @@ def arguments(settings: Settings, jobs: int | None) -> list[str]:
     if shutil.which("sbatch") is None:
         raise SettingsError("--executor slurm: there is no sbatch here. Run it on a machine of a SLURM cluster that can submit "
                             "jobs, or leave the option out to run on this machine.")
-    chosen = settings.cluster
+    chosen, accounting = settings.cluster, _said("sacct", "--noheader", "--starttime", "now") is not None  # not every cluster has it
     named = {"slurm_partition": chosen.partition, "slurm_account": chosen.account}
     defaults = [f"{name}={value}" for name, value in named.items() if value]
     return [
         "--executor", "slurm", "--jobs", str(jobs or SIDE_BY_SIDE), "--latency-wait", "60", "--slurm-requeue",
-        "--slurm-status-command", "sacct" if _answers("sacct", "--noheader", "--starttime", "now") else "squeue",
+        "--slurm-status-command", "sacct" if accounting else "squeue",
         *(["--default-resources", *defaults] if defaults else []), *([] if chosen.account else ["--slurm-no-account"]),
         *chosen.options,
     ]  # fmt: skip
 
 
-def _answers(*command: str) -> bool:
-    """Whether a command works here: there is no accounting on every cluster."""
-    try:
-        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+def _said(*command: str) -> str | None:
+    """What a command of SLURM prints; None if it fails, is not there or does not answer."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return None
 
 
 def cancel_left_over(folder: Path) -> None:
     """Cancel the jobs of a run in this folder whose Snakemake was killed."""
-    if shutil.which("squeue") is None:
-        return
     left = [job["jobid"] for job in _queue(folder)]
     if left:
-        subprocess.run(["scancel", *left], capture_output=True)
+        _said("scancel", *left)
 
 
 def _queue(folder: Path) -> list[dict[str, str]]:
     """The jobs of a run in this folder that are in the queue: jobid, state, restartcnt, reason; none if SLURM is silent."""
     names = ("jobid", "state", "restartcnt", "reason", "workdir")
-    command = ["squeue", "--me", "--noheader", "--Format", ",".join(f"{name}:|" for name in names)]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return []
+    said = _said("squeue", "--me", "--noheader", "--Format", ",".join(f"{name}:|" for name in names)) or ""
     jobs = [dict(zip(names, line.split("|"), strict=False)) for line in said.splitlines()]
     return [job for job in jobs if job.get("workdir") == str(folder)]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from synthtune.errors import SettingsError, nearest
+from synthtune.files import read_yaml
 from synthtune.settings import Settings
 
 GIB = 2**30
@@ -36,22 +38,7 @@ class Device:
     link: float
 
 
-# NVIDIA's data sheets of each product (B200: an eighth of the DGX B200); the RTX 4090's is the Ada GPU architecture
-# white paper. Figures given "with sparsity" are halved.
-DEVICES = {
-    device.name: device
-    for device in (
-        Device("B200 180GB", 180, 2250, 8000, 900),
-        Device("H200 141GB", 141, 989, 4800, 450),
-        Device("H100 80GB", 80, 989, 3350, 450),
-        Device("A100 80GB", 80, 312, 2039, 300),
-        Device("A100 40GB", 40, 312, 1555, 300),
-        Device("L40S 48GB", 48, 362, 864, 32),
-        Device("L4 24GB", 24, 121, 300, 32),
-        Device("A10 24GB", 24, 125, 600, 32),
-        Device("RTX 4090 24GB", 24, 165, 1008, 32),
-    )
-}
+DEVICES = {name: Device(name, **numbers) for name, numbers in read_yaml(Path(__file__).with_name("devices.yaml")).items()}
 
 CPU_TFLOPS = {"float32": 0.2, "bfloat16": 0.8}
 """Peak 10¹² FLOP/s of two cores with which the laptop profile takes the hours that it took (AVX2; AMX), by number format."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
 
 from synthtune.files import atomic_path, write_json
 from synthtune.models import assets
@@ -34,6 +35,9 @@ MEMORY = {
 SUMS = {"jobs": "jobs", "tokens": "tokens", "FLOP": "flops", "GPU hours": "gpu_hours", "hours": "hours", "disk": "disk_bytes",
         "dollars": "dollars"}
 """Columns of the terminal, by their headings, and those of the plan's table."""
+
+short = tqdm.format_sizeof
+"""1,234,567 as "1.23M"."""
 
 ASKED = ("requests", "tokens_sent", "tokens_received", "endpoint_dollars")
 """Columns of the table on what an endpoint is asked."""
@@ -136,12 +140,11 @@ class Plan:
         table, machine = self.table, self.machine
         each = f"{machine.memory:,.0f} GiB, {machine.tflops:,.4g} TFLOP/s, {machine.bandwidth:,.0f} GB/s"
         models = table[table["parameters"] > 0].sort_values("trained", ascending=False).drop_duplicates("model")
-        models = table[table["parameters"] > 0].sort_values("trained", ascending=False).drop_duplicates("model")
         lines = [
             f"Profile {self.settings.profile} on {self.gpus} × {machine.name} ({each}), ${self.price:.2f} an hour each",
             "",
             "Models",
-            *(f"  {row.model:<24} {_short(row.parameters):>8} parameters, {_short(row.trained):>8} trained,"
+            *(f"  {row.model:<24} {short(row.parameters):>8} parameters, {short(row.trained):>8} trained,"
               f" {self.downloads[row.model] / 1e9:6.2f} GB to download" for row in models.itertuples()),
             "",
             "Memory in GiB on each GPU, for the task that needs most; GPUs a job needs; texts in a pass",
@@ -173,8 +176,8 @@ class Plan:
         columns = list(SUMS.values())
         by_stage, by_task = (self.table.groupby(name, sort=False)[columns].sum() for name in ("stage", "task"))
         sums = pd.concat([by_stage, self.table[columns].sum().to_frame("all").T, by_task]).set_axis(list(SUMS), axis=1)
-        short = {"jobs": "{:.0f}".format, "tokens": _short, "FLOP": _short, "disk": lambda number: f"{_short(number)}B"}
-        return sums.to_string(float_format="{:.2f}".format, formatters=short)
+        formats = {"jobs": "{:.0f}".format, "tokens": short, "FLOP": short, "disk": lambda number: short(number, "B")}
+        return sums.to_string(float_format="{:.2f}".format, formatters=formats)
 
     def _sentences(self) -> list[str]:
         """What an endpoint is asked, and the advice."""
@@ -235,9 +238,8 @@ def _row(stage: Stage, needed: int | None, gpus: int, price: float, limit: float
     memory = stage.memory(shape)
     kept, again = (stage.memory(replace(shape, activations=way)).activations / GIB for way in ("kept", "checkpointed"))
     hours = stage.seconds(used) / 3600
-    asked = stage.asked
     server = stage.settings.endpoint
-    paid = (asked.tokens_sent * (server.input_price or 0) + asked.tokens_received * (server.output_price or 0)) / 1e6 if server else 0
+    paid = (stage.tokens_sent * (server.input_price or 0) + stage.tokens_received * (server.output_price or 0)) / 1e6 if server else 0
     return {
         "task": stage.task,
         "stage": stage.name,
@@ -255,7 +257,7 @@ def _row(stage: Stage, needed: int | None, gpus: int, price: float, limit: float
         "hours": hours / (min(gpus // used, max(stage.jobs, 1)) if fits else 1),
         "disk_bytes": stage.disk,
         "dollars": hours * used * price + paid,
-        **asdict(asked),
+        **{name: getattr(stage, name) for name in ("requests", "tokens_sent", "tokens_received")},
         "endpoint_dollars": paid,
     }
 
@@ -282,11 +284,3 @@ def _advice(needed: dict[Stage, int | None], gpus: int, settings: Settings, mach
         said.append(f"A copy of the teacher that annotates and generates takes {copies} GPUs: set annotate.processes and "
                     f"generate.processes to a machine's GPUs divided by {copies}{engine}")
     return said
-
-
-def _short(number: float) -> str:
-    """1,234,567 as "1.2 M"."""
-    for unit, factor in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= factor:
-            return f"{number / factor:.1f} {unit}"
-    return f"{number:.0f} "

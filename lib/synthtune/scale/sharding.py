@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed, nn
@@ -31,6 +31,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from synthtune.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 TRAINED = StateDictOptions(ignore_frozen_params=True)
 PATIENCE = timedelta(minutes=30)
@@ -97,12 +100,12 @@ class Checkpoints:
         Holds the last checkpoint, `step-<n>`.
     made_from : dict
         What the training depends on; checkpoints of another one are not read.
-    main : bool
-        Whether this is the first process.
+    accelerator : Accelerator
+        Knows the processes.
     """
 
-    def __init__(self, folder: Path, made_from: dict[str, Any], main: bool):
-        self.folder, self.made_from, self.main = folder, made_from, main
+    def __init__(self, folder: Path, made_from: dict[str, Any], accelerator: Accelerator):
+        self.folder, self.made_from, self.accelerator = folder, made_from, accelerator
 
     def resume(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list]:
         """Bring module and optimizer to the last checkpoint; the steps done by then and what was noted of them.
@@ -145,10 +148,10 @@ class Checkpoints:
 
     def _alone(self, action) -> None:
         """Do something in the first process while the others wait: one that reads on would read half a file."""
-        _barrier()
-        if self.main:
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
             action()
-        _barrier()
+        self.accelerator.wait_for_everyone()
 
 
 @contextlib.contextmanager
@@ -165,8 +168,3 @@ def in_step() -> Iterator[None]:
 def _wait_at_most(time: timedelta) -> None:
     if distributed.is_initialized():
         _set_pg_timeout(time)
-
-
-def _barrier() -> None:
-    if distributed.is_initialized():
-        distributed.barrier()

@@ -22,7 +22,6 @@ four characters a token of instructions, and the longest answers that are allowe
 
 from __future__ import annotations
 
-import abc
 import math
 from dataclasses import dataclass, replace
 
@@ -90,23 +89,10 @@ class Shape:
     method: str = "full"
 
 
-@dataclass
-class Asked:
-    """Requests to an endpoint, and the tokens that it reads and, at most, writes."""
-
-    requests: int = 0
-    tokens_sent: int = 0
-    tokens_received: int = 0
-
-    def add(self, requests: int, sent: int, received: int) -> None:
-        """Add requests of so many tokens each."""
-        self.requests += requests
-        self.tokens_sent += requests * sent
-        self.tokens_received += requests * received
-
-
-class Stage(abc.ABC):
+class Stage:
     """One stage of one task, at all budgets.
+
+    `memory` gives the bytes on each GPU of a job of some shape; `seconds` those of all jobs, one after the other, each on so many GPUs.
 
     Attributes
     ----------
@@ -127,11 +113,12 @@ class Stage(abc.ABC):
         Read and written, over all jobs.
     disk : float
         Bytes written.
-    asked : Asked
-        Of an endpoint.
+    requests, tokens_sent, tokens_received : int
+        Of an endpoint: how often it is asked, and the tokens that it reads and, at most, writes.
     """
 
     parameters = trained = tokens = flops = disk = 0.0
+    requests = tokens_sent = tokens_received = 0
     divided = tunes = False
 
     def __init__(self, task: str, settings: Settings, machine: Device, texts: Texts) -> None:
@@ -144,15 +131,6 @@ class Stage(abc.ABC):
         self.test = settings.test_size if texts.labels else settings.nlg_test_size
         self.annotated = {budget: min(settings.annotate.inputs or settings.pool_size, settings.pool_size - budget)
                           for budget in settings.budgets}
-        self.asked = Asked()
-
-    @abc.abstractmethod
-    def memory(self, shape: Shape) -> Memory:
-        """Bytes on each GPU of a job of that shape."""
-
-    @abc.abstractmethod
-    def seconds(self, gpus: int) -> float:
-        """Seconds of all jobs, one after the other, each on so many GPUs."""
 
     def at(self, gpus: int) -> Shape:
         """The shape on so many GPUs."""
@@ -326,7 +304,13 @@ class Inference(Stage):
         if texts.labels:
             written = max(16, 4 * texts.output) + endpoint.JSON_TOKENS
         read = self.instruction() + (2 + 2 * shots) * MESSAGE_TOKENS + shots * (texts.input + texts.output) + texts.input
-        self.asked.add(number, read, written)
+        self.send(number, read, written)
+
+    def send(self, requests: int, sent: int, received: int) -> None:
+        """Requests to an endpoint, of so many tokens each."""
+        self.requests += requests
+        self.tokens_sent += requests * sent
+        self.tokens_received += requests * received
 
     def instruction(self) -> int:
         """Tokens of the task in a sentence, and of its labels."""
@@ -401,7 +385,7 @@ class Generate(Inference):
         each = texts.input + (0 if texts.labels else texts.output)
         read = self.instruction() + 2 * MESSAGE_TOKENS + REQUEST_TOKENS + max(self.settings.endpoint.shots, default=0) * each
         requests = sum(math.ceil(len(range(label, chosen.pairs, labels)) / PAIRS_AT_ONCE) for label in range(labels))
-        self.asked.add(self.jobs * requests, read, PAIRS_AT_ONCE * (chosen.max_new_tokens + JSON_TOKENS))
+        self.send(self.jobs * requests, read, PAIRS_AT_ONCE * (chosen.max_new_tokens + JSON_TOKENS))
 
 
 class Students(Stage):

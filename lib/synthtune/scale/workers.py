@@ -7,35 +7,33 @@ killed run loses only the shards in progress.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import tempfile
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import psutil
 import torch
 
+from synthtune import places, tasks
 from synthtune.context import Context
 from synthtune.errors import GPU_FULL, SAVE_GPU_MEMORY, StageError
 from synthtune.files import atomic_path, digest
 from synthtune.models import placement
-from synthtune.places import ROOT
+from synthtune.progress import SOCKET
 from synthtune.settings import Settings
 
-Stage = Literal["annotate", "sample", "relabel", "students"]
-"""What processes can share: see `_main`."""
-
-POLL_SECONDS = 0.2
+Share = Callable[[Context, int, int], None]
+"""A function of a module that does a process's share of a stage, given its context, the process's rank, and how many there are."""
 
 STARTER = "SYNTHTUNE_STARTER"
 """Environment variable with the number of the process that one works for."""
@@ -44,34 +42,32 @@ STARTER_SECONDS = 1.0
 """Between two looks whether it is still there."""
 
 
-@dataclass(frozen=True)
 class Shards:
     """Tables that are computed one by one, and stored until their union is.
 
-    Attributes
+    Parameters
     ----------
-    folder : Path
-        Where they are kept, named for what they are and what they are made from.
-    parts : sequence
-        What each is made of.
+    items : sequence
+        What they are made from, in consecutive parts.
+    size : int or None
+        Items of a part at most; there is one part if it is None, or if there are no items.
+    place : Path
+        The folder in which they are kept.
+    name : str
+        What they are.
+    made_from : object
+        All that they depend on, as plain JSON.
     make : callable
         Makes the table of a part, given its number, the part, and what a progress bar is to say.
     doing : str
         What that is of all of them, a verb and its object.
     """
 
-    folder: Path
-    parts: Sequence[Any]
-    make: Callable[[int, Any, str], pd.DataFrame]
-    doing: str
-
-    @classmethod
-    def of(cls, items: Sequence[Any], size: int | None, place: Path, name: str, made_from: Any,
-           make: Callable[[int, Any, str], pd.DataFrame], doing: str) -> Shards:
-        """Consecutive parts of at most `size` items, one part if it is None or there is none, kept in the folder `place`."""
+    def __init__(self, items: Sequence[Any], size: int | None, place: Path, name: str, made_from: Any,
+                 make: Callable[[int, Any, str], pd.DataFrame], doing: str):
         number = max(len(items), 1)
-        parts = [items[start: start + (size or number)] for start in range(0, number, size or number)]
-        return cls(place / f"{name}-{digest(made_from)[:12]}", parts, make, doing)
+        self.parts = [items[start: start + (size or number)] for start in range(0, number, size or number)]
+        self.folder, self.make, self.doing = place / f"{name}-{digest(made_from)[:12]}", make, doing
 
     def do(self, rank: int = 0, processes: int = 1) -> None:
         """Make those that are not there, or one process's share of them."""
@@ -82,11 +78,11 @@ class Shards:
                 with atomic_path(path) as temporary:
                     self.make(number, self.parts[number], doing).to_parquet(temporary)
 
-    def done(self, stage: Stage, context: Context, processes: int | None) -> pd.DataFrame:
-        """All of them in their order, made by as many processes as a setting says."""
+    def done(self, work: Share, context: Context, processes: int | None) -> pd.DataFrame:
+        """All of them in their order, made by as many processes as a setting says; `work` makes a process's share of them."""
         number = number_of(processes)
         if number > 1 and len(self.parts) > 1:
-            share(stage, context, number)
+            share(work, context, number)
         self.do()
         return self.union()
 
@@ -112,8 +108,7 @@ def number_of(processes: int | None) -> int:
 
 def environment(settings: Settings) -> dict[str, str]:
     """Environment variables of a process that does a part of this one's work."""
-    path = os.pathsep.join([str(ROOT / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(settings.threads), STARTER: str(os.getpid())}
+    return {**places.environment(settings.threads), STARTER: str(os.getpid())}
 
 
 def end_with_starter() -> None:
@@ -140,42 +135,57 @@ def _is_above(starter: int) -> bool:
     return above == starter
 
 
-def share(stage: Stage, context: Context, processes: int) -> None:
-    """Do a stage's work in several processes, the machine's GPUs divided over them, and wait for all.
+@contextlib.contextmanager
+def pool(processes: int, settings: Settings) -> Iterator[ProcessPoolExecutor]:
+    """Processes that work for this one, and draw no bars. If what they are used for fails, they are ended at once.
 
     Raises
     ------
     StageError
-        If one of them fails; the others are ended, and finished shards are kept.
+        If one of them is killed.
+    """
+    others = active_children()
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (environment(settings),)) as executor:
+        try:
+            yield executor
+        except BaseException as error:
+            for process in active_children():
+                if process not in others:
+                    process.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise StageError("A process ended without a word, most likely because memory ran out. Close other programs, or "
+                                 "choose a smaller teacher, and run again; finished work is kept.") from error
+            raise
+
+
+def _begin(environment: dict[str, str]) -> None:
+    """Make a new process one that works for the process that started it, without bars of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+    os.environ.update(environment, TQDM_DISABLE="1")
+    end_with_starter()
+
+
+def share(work: Share, context: Context, processes: int) -> None:
+    """Do a stage's work in several processes, the machine's GPUs divided over them, and wait for all.
+
+    If one of them fails, its error is raised here and the others are ended; finished shards are kept.
     """
     placement.offload_all()
-    task, settings = context.task.name, context.settings
-    started: list[subprocess.Popen] = []
-    with tempfile.TemporaryDirectory(prefix="synthtune-") as folder:
-        try:
-            for rank in range(processes):
-                job = {"stage": stage, "task": task, "budget": context.budget, "rank": rank, "processes": processes,
-                       "settings": settings.model_dump(mode="json")}
-                mine = {**environment(settings), **_own_gpus(rank, processes)}
-                if rank:
-                    mine.pop("SYNTHTUNE_PROGRESS", None)  # one bar, the first process's
-                with open(Path(folder, f"{rank}"), "w", encoding="utf-8") as said:
-                    started.append(subprocess.Popen([sys.executable, "-m", "synthtune.scale.worker", json.dumps(job)], env=mine,
-                                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said))
-            while any(process.poll() is None for process in started):
-                if any(process.poll() for process in started):
-                    break
-                time.sleep(POLL_SECONDS)
-        finally:
-            for process in started:
-                process.kill()
-                process.wait()
-        failed = [rank for rank, process in enumerate(started) if process.returncode not in (0, -9)]
-        failed = failed or [rank for rank, process in enumerate(started) if process.returncode]
-        if failed:
-            said = reason(Path(folder, f"{failed[0]}").read_text("utf-8"), started[failed[0]].returncode)
-            raise StageError(f"{task}, {stage} in {processes} processes failed: {said} Correct that and run again; "
-                             "finished shards are reused.")
+    given = context.task.name, context.budget, context.settings.model_dump(mode="json")
+    with pool(processes, context.settings) as executor:
+        started = [executor.submit(_share, work, *given, rank, processes, _own_gpus(rank, processes)) for rank in range(processes)]
+        for each in as_completed(started):
+            each.result()
+
+
+def _share(work: Share, task: str, budget: int, settings: dict[str, Any], rank: int, processes: int, gpus: dict[str, str]) -> None:
+    """Do this process's share of a stage; the first process shows how far it is where somebody listens."""
+    os.environ.update(gpus)
+    if rank == 0 and SOCKET in os.environ:
+        del os.environ["TQDM_DISABLE"]
+    chosen = Settings(**settings)
+    torch.set_num_threads(chosen.threads)
+    work(Context(tasks.load(task, chosen), budget, chosen), rank, processes)
 
 
 def _own_gpus(rank: int, processes: int) -> dict[str, str]:

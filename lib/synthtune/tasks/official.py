@@ -24,7 +24,7 @@ from tqdm.utils import CallbackIOWrapper
 from synthtune import __version__
 from synthtune.errors import AssetError
 from synthtune.files import digest, made_once, read_json, write_json
-from synthtune.progress import Bar
+from synthtune.progress import progress
 from synthtune.settings import official_corpora
 from synthtune.task_list import SPECS
 
@@ -135,7 +135,7 @@ def _download(name: str, file: File, received: Path) -> None:
         try:
             with urllib.request.urlopen(urllib.request.Request(file.url, headers=headers), timeout=PATIENCE) as answer:
                 goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT  # a server may send it all again
-                with open(received, "ab" if goes_on else "wb") as out, Bar(
+                with open(received, "ab" if goes_on else "wb") as out, progress(
                         desc=f"fetch {name}, {file.name}", total=file.bytes, unit="B") as bar:
                     bar.update(out.tell())
                     shutil.copyfileobj(answer, CallbackIOWrapper(bar.update, out, "write"))
@@ -160,7 +160,7 @@ def _checkout(name: str, repository: Repository, folder: Path) -> None:
         paths = [str(PurePosixPath(repository.folder, part)) for part in repository.parts]
         try:
             git("init", "--quiet")
-            with Bar(desc=f"fetch {name}, a Git repository", total=None, unit="B"):
+            with progress(desc=f"fetch {name}, a Git repository", total=None, unit="B"):
                 git("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={PATIENCE}", "fetch", "--quiet", "--depth", "1",
                     repository.url, repository.commit)
             git("-c", "core.autocrlf=false", "checkout", "--quiet", "FETCH_HEAD", "--", *paths)
