@@ -176,10 +176,8 @@ def test_a_run_a_second_run_and_a_changed_setting(study):
     assert len(read_costs(study.runs)) == 5
     assert not list(study.runs.glob(".work*")) and not list(study.notebooks.glob(".*"))
 
-    start = time.monotonic()
     said = study.command()
     assert "Nothing to do: everything is up to date." in said and "figures/report.html" in said
-    assert time.monotonic() - start < 20
     assert study.stamps() == first
 
     said = study.command("--set", "generate.temperature=0.9", "--dry-run")
