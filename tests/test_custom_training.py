@@ -484,7 +484,7 @@ def test_the_stages_of_a_part_follow_each_other_and_parts_do_not_wait(monkeypatc
 
 def test_a_process_that_works_for_another_draws_no_bars(monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(workers, "end_with_starter", lambda: None)
+    monkeypatch.setattr(workers, "_end_with_parent", lambda: None)
     for name in ("TQDM_DISABLE", "SYNTHTUNE_PROGRESS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

@@ -199,7 +199,7 @@ def test_two_processes_that_share_a_neox_train_what_one_does_that_holds_it(neox,
 
 @pytest.mark.slow
 def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, tmp_path, kill_when):
-    changes = {"teacher.processes": 2, "teacher.sharding": "sharded", "teacher.epochs": 20, "teacher.checkpoint_steps": 7,
+    changes = {"teacher.processes": 2, "teacher.sharding": "sharded", "teacher.epochs": 8, "teacher.checkpoint_steps": 7,
                "teacher.lora_dropout": 0.1}
     whole, killed = neox(tmp_path / "whole", **changes), neox(tmp_path / "killed", **changes)
     task, lm = tasks.load("tweets", whole), language_model.load("gpt-neox-20b", "float32")
@@ -207,8 +207,8 @@ def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, 
     assert not list(tmp_path.rglob("*-training"))
 
     folder = killed.folder_of("tweets", 18) / "teacher-annotate-training"
-    thread = kill_when(lambda: list(folder.glob("step-*")), "synthtune.teacher")
-    with pytest.raises(StageError, match="tweets in 2 processes failed"):
+    thread = kill_when(lambda: list(folder.glob("step-*")), "--multiprocessing-fork")
+    with pytest.raises(StageError, match="A process ended without a word"):
         teacher.fine_tune(lm, Context.of(task, killed, 18), "annotate")
     thread.join()
     assert list(tmp_path.rglob("*-training/step-*/*.distcp"))
@@ -572,7 +572,7 @@ def write_public(root):
 
 @pytest.mark.slow
 def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tmp_path, monkeypatch):
-    """Every notebook of the profile `paper`: the teacher's layers shared by two processes, the other stages' work as well."""
+    """Every notebook of the profile `paper`. On one task two processes share the teacher's layers, and the work of the other stages."""
     monkeypatch.delenv("SYNTHTUNE_CACHE")
     write_public(tmp_path / "corpora")
     small = {"pool_size": 40, "budgets": [16], "test_size": 20, "teacher.max_tokens": 100, "students.max_tokens": 100,
@@ -585,7 +585,8 @@ def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tm
                "students.sweep": [], "students.steps": 2,
                "students.max_new_tokens": 12, "figures.resamples": 100}
     # One task is enough to see every stage share its work: each process takes seconds to start.
-    changes |= {f"per_task.webnlg.{stage}.processes": 1 for stage in ("annotate", "generate", "students")}
+    changes |= {f"per_task.webnlg.{stage}.processes": 1 for stage in ("teacher", "annotate", "generate", "students")}
+    changes["per_task.webnlg.teacher.sharding"] = "replicated"
     named = settings_module.load("paper").per_task
     for task in ("rte", "webnlg"):  # what the profile says for a task wins over what it says for all
         changes |= {f"per_task.{task}.{key}": {**small, **changes}[key] for key in named.get(task, {}) if key in changes}
@@ -594,9 +595,8 @@ def test_the_papers_graph_runs_whole_on_small_models_in_two_processes(cached, tm
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={
         **os.environ, "PYTHONPATH": str(LIB), "HF_HUB_CACHE": str(cached), "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
+    record = read_json(tmp_path / "run" / "rte" / "budget-16" / "teacher-annotate" / "settings.json")
+    assert record["processes"] == 2 and record["held"] < 0.6, "each process is to hold a share of the teacher"
     for task, student_model in (("rte", "roberta-large"), ("webnlg", "bart-large")):
-        record = read_json(tmp_path / "run" / task / "budget-16" / "teacher-annotate" / "settings.json")
-        assert record["processes"] == 2 and record["held"] < 0.6, "each process is to hold a share of the teacher"
         table = pd.read_parquet(tmp_path / "run" / task / "results.parquet")
         assert set(table["model"]) == {student_model} and {"gold", "gold+annotated", "full"} <= set(table["condition"])
-    assert (tmp_path / "run" / "figures" / "report.html").exists()

@@ -70,11 +70,6 @@ def test_how_work_is_divided_changes_no_setting_that_results_depend_on(tmp_path)
     assert one.for_stage("annotate", "tweets") != other.for_stage("annotate", "tweets")  # other batches, other last digits
 
 
-def test_too_little_gpu_memory_is_told_with_what_to_lower():
-    said = "Traceback (most recent call last):\n[rank0]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.\n"
-    assert workers.reason(said, 1).startswith("the GPU's memory ran out. Lower teacher.batch_size")
-
-
 def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, teachers, kill_when):
     settings = shared("run", **TWO, **{"annotate.shard_size": 1})
     folder = settings.folder / "tweets" / f"budget-{study.budget}"
@@ -110,25 +105,13 @@ named = SimpleNamespace(name="tweets")  # the processes load the task themselves
 workers.share(annotate.annotate_share, Context(named, 125, settings.load("laptop", run_dir=sys.argv[1])), 2)
 """
 
-TORCHRUN = """
-import subprocess, sys
-from synthtune import settings
-from synthtune.scale import workers
-
-work = f"from synthtune.scale import workers; import time; workers.end_with_starter(); open({sys.argv[1]!r}, 'w'); time.sleep(600)"
-subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python",
-                sys.executable, "-c", work], env=workers.environment(settings.load("smoke")))
-"""
-
-
-@pytest.mark.parametrize(("way", "begun"), [(SHARING, "tweets/data/task.json"), (TORCHRUN, "")], ids=["shared", "torchrun"])
-def test_no_process_outlives_the_one_it_works_for_that_was_killed(tmp_path, way, begun):
-    starter = subprocess.Popen([sys.executable, "-c", way, str(tmp_path / "run")], stdin=subprocess.DEVNULL,
+def test_no_process_outlives_the_one_it_works_for_that_was_killed(tmp_path):
+    starter = subprocess.Popen([sys.executable, "-c", SHARING, str(tmp_path / "run")], stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     started = []
     try:
         deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / begun).exists():
+        while not (tmp_path / "run" / "tweets" / "data" / "task.json").exists():
             assert starter.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
         started = psutil.Process(starter.pid).children(recursive=True)

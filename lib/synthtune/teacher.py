@@ -11,10 +11,10 @@ import copy
 import json
 import math
 import os
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from synthtune.context import Context
-from synthtune.errors import SettingsError, StageError
+from synthtune.errors import SettingsError
 from synthtune.files import atomic_path, digest, read_json
 from synthtune.metrics import METRICS
 from synthtune.models import decoding, fine_tuning, language_model, placement, scoring
@@ -131,7 +131,7 @@ def fine_tune(lm: LanguageModel, context: Context, objective: Objective) -> Adap
     Raises
     ------
     StageError
-        If a training process fails.
+        If a training process is killed; what one of them raises is raised as it is.
     """
     folder, fingerprint, chosen = adapter_folder(context, objective), _fingerprint(lm, context, objective), context.settings.teacher
     if cached := _cached(folder, fingerprint):
@@ -191,26 +191,13 @@ def _encoded(lm: LanguageModel, context: Context, example: Example, objective: O
 
 
 def _launch(context: Context, objective: Objective, number_format: str, processes: int) -> None:
-    """Train in several processes of this machine.
-
-    They are started by torchrun, whose environment accelerate reads. Its launcher for notebooks forks the process that it is
-    called in, so it refuses one that has used a GPU.
-    """
-    gpus, task = torch.cuda.device_count(), context.task.name
+    """Train in several processes of this machine."""
+    gpus = torch.cuda.device_count()
     if 0 < gpus < processes:
         raise SettingsError(f"teacher.processes: {processes}, but this machine has {gpus} GPUs, and each process needs one: set "
                             f"teacher.processes={gpus}, or null for as many as there are.")
     settings = context.settings.model_copy(update={"number_format": number_format})
-    job = {"task": task, "budget": context.budget, "objective": objective, "settings": settings.model_dump(mode="json")}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-               str(processes), "-m", "synthtune.teacher", "--job", json.dumps(job)]
-    placement.offload_all()
-    done = subprocess.run(command, env=workers.environment(settings), stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True)
-    if done.returncode:
-        said = workers.reason(done.stderr, done.returncode)
-        raise StageError(f"Fine-tuning {task} in {processes} processes failed: {said} "
-                         "Correct that, or set teacher.processes=1, and run again; finished work is kept.")
+    workers.share(partial(_train_share, objective), replace(context, settings=settings), processes, connected=True)
 
 
 def with_adapter(lm: LanguageModel, adapter: Adapter, copied: bool = True) -> LanguageModel:
@@ -353,27 +340,17 @@ def save(rows: list[dict], context: Context) -> pd.DataFrame:
     return table
 
 
-def _job(arguments: list[str]) -> dict:
-    """What a training process is to do: as `_launch` says it in JSON, or as a person does in a shell.
+def _train_share(objective: Objective, context: Context, *_: int) -> None:
+    """Fine-tune in one of several processes that find each other by what their environments say."""
+    from accelerate import PartialState
 
-        accelerate launch --num_machines 2 … -m synthtune.teacher --profile paper --task rte --budget 125 --objective annotate
-    """
-    if arguments[:1] == ["--job"]:
-        job = json.loads(arguments[1])
-        return {**job, "settings": Settings(**job["settings"])}
-    parser = argparse.ArgumentParser(prog="python -m synthtune.teacher", description="One of several processes that "
-                                     "fine-tune a teacher together.")
-    parser.add_argument("--profile", default="paper")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="NAME=VALUE")
-    parser.add_argument("--run-dir", default="", metavar="DIR", help="folder of the run, which all machines see")
-    parser.add_argument("--data-root", default="", metavar="DIR")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--budget", type=int, required=True)
-    parser.add_argument("--objective", choices=get_args(Objective), required=True)
-    given = parser.parse_args(arguments)
-    settings = load_settings(given.profile, given.overrides, given.run_dir, given.data_root)
-    return {"task": given.task, "budget": given.budget, "objective": given.objective,
-            "settings": settings.check(given.task, given.budget)}
+    from synthtune.scale import sharding
+
+    chosen = context.settings
+    # Makes this process's own GPU the current one, where there are any.
+    state = PartialState(cpu=device() == "cpu", timeout=sharding.PATIENCE)
+    shapes_only = chosen.teacher.sharding == "sharded" and not state.is_main_process
+    _train(language_model.load(chosen.teacher.model, chosen.format, shapes_only), context, objective)
 
 
 def train(task: str, budget: int, objective: Objective, settings: Settings) -> None:
@@ -391,19 +368,28 @@ def train(task: str, budget: int, objective: Objective, settings: Settings) -> N
     budget, objective, settings
         As for `fine_tune`; the number of processes is the launcher's.
     """
-    from accelerate import PartialState
-
-    from synthtune.scale import sharding
-
     chosen = settings.check(task, budget)
     torch.set_num_threads(chosen.threads)
-    # Makes this process's own GPU the current one, where there are any.
-    state = PartialState(cpu=device() == "cpu", timeout=sharding.PATIENCE)
-    shapes_only = chosen.teacher.sharding == "sharded" and not state.is_main_process
-    lm = language_model.load(chosen.teacher.model, chosen.format, shapes_only)
-    _train(lm, Context(load_task(task, chosen), budget, chosen), objective)
+    _train_share(objective, Context(load_task(task, chosen), budget, chosen))
+
+
+def main(arguments: list[str]) -> None:
+    """The command line of a training process that a person starts, on each of several machines.
+
+        accelerate launch --num_machines 2 … -m synthtune.teacher --profile paper --task rte --budget 125 --objective annotate
+    """
+    parser = argparse.ArgumentParser(prog="python -m synthtune.teacher", description="One of several processes that "
+                                     "fine-tune a teacher together.")
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="NAME=VALUE")
+    parser.add_argument("--run-dir", default="", metavar="DIR", help="folder of the run, which all machines see")
+    parser.add_argument("--data-root", default="", metavar="DIR")
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--budget", type=int, required=True)
+    parser.add_argument("--objective", choices=get_args(Objective), required=True)
+    given = parser.parse_args(arguments)
+    train(given.task, given.budget, given.objective, load_settings(given.profile, given.overrides, given.run_dir, given.data_root))
 
 
 if __name__ == "__main__":
-    workers.end_with_starter()
-    train(**_job(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import torch
 
 from synthtune import places, tasks
 from synthtune.context import Context
-from synthtune.errors import GPU_FULL, SAVE_GPU_MEMORY, StageError
+from synthtune.errors import StageError
 from synthtune.files import atomic_path, digest
 from synthtune.models import placement
 from synthtune.progress import SOCKET
@@ -34,12 +31,6 @@ from synthtune.settings import Settings
 
 Share = Callable[[Context, int, int], None]
 """A function of a module that does a process's share of a stage, given its context, the process's rank, and how many there are."""
-
-STARTER = "SYNTHTUNE_STARTER"
-"""Environment variable with the number of the process that one works for."""
-
-STARTER_SECONDS = 1.0
-"""Between two looks whether it is still there."""
 
 
 class Shards:
@@ -106,35 +97,6 @@ def number_of(processes: int | None) -> int:
     return processes or max(1, torch.cuda.device_count())
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """Environment variables of a process that does a part of this one's work."""
-    return {**places.environment(settings.threads), STARTER: str(os.getpid())}
-
-
-def end_with_starter() -> None:
-    """End this process soon after the one that it works for, which cannot see to it when it is killed.
-
-    Those of torchrun have torchrun in between. A process that a person started in a shell works for nobody and is left alone.
-    """
-    if STARTER in os.environ:
-        threading.Thread(target=_watch, args=(int(os.environ[STARTER]),), daemon=True).start()
-
-
-def _watch(starter: int) -> None:
-    while _is_above(starter):
-        time.sleep(STARTER_SECONDS)
-    os._exit(1)
-
-
-def _is_above(starter: int) -> bool:
-    """Whether a process is this one's parent, or its parent's. The children of one that ends get another at once."""
-    above = os.getppid()
-    with contextlib.suppress(psutil.Error):
-        while above not in (starter, 0):
-            above = psutil.Process(above).ppid()
-    return above == starter
-
-
 @contextlib.contextmanager
 def pool(processes: int, settings: Settings) -> Iterator[ProcessPoolExecutor]:
     """Processes that work for this one, and draw no bars. If what they are used for fails, they are ended at once.
@@ -145,7 +107,7 @@ def pool(processes: int, settings: Settings) -> Iterator[ProcessPoolExecutor]:
         If one of them is killed.
     """
     others = active_children()
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (environment(settings),)) as executor:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (places.environment(settings.threads),)) as executor:
         try:
             yield executor
         except BaseException as error:
@@ -162,30 +124,47 @@ def _begin(environment: dict[str, str]) -> None:
     """Make a new process one that works for the process that started it, without bars of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
     os.environ.update(environment, TQDM_DISABLE="1")
-    end_with_starter()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def share(work: Share, context: Context, processes: int) -> None:
-    """Do a stage's work in several processes, the machine's GPUs divided over them, and wait for all.
+def _end_with_parent() -> None:
+    """End this process once the one that it works for, which cannot see to it when it is killed, has ended."""
+    parent_process().join()
+    os._exit(1)
 
-    If one of them fails, its error is raised here and the others are ended; finished shards are kept.
+
+def share(work: Share, context: Context, processes: int, connected: bool = False) -> None:
+    """Do a stage's work in several processes and wait for all.
+
+    The machine's GPUs are divided over them, or, if they are to be `connected`, each sees all and finds the others as those of
+    torchrun do. If one of them fails, its error is raised here and the others are ended; finished shards are kept.
     """
     placement.offload_all()
     given = context.task.name, context.budget, context.settings.model_dump(mode="json")
+    places = _connected(processes) if connected else [_own_gpus(rank, processes) for rank in range(processes)]
     with pool(processes, context.settings) as executor:
-        started = [executor.submit(_share, work, *given, rank, processes, _own_gpus(rank, processes)) for rank in range(processes)]
+        started = [executor.submit(_share, work, *given, rank, processes, place) for rank, place in enumerate(places)]
         for each in as_completed(started):
             each.result()
 
 
-def _share(work: Share, task: str, budget: int, settings: dict[str, Any], rank: int, processes: int, gpus: dict[str, str]) -> None:
+def _share(work: Share, task: str, budget: int, settings: dict[str, Any], rank: int, processes: int, place: dict[str, str]) -> None:
     """Do this process's share of a stage; the first process shows how far it is where somebody listens."""
-    os.environ.update(gpus)
+    os.environ.update(place)
     if rank == 0 and SOCKET in os.environ:
         del os.environ["TQDM_DISABLE"]
     chosen = Settings(**settings)
     torch.set_num_threads(chosen.threads)
     work(Context(tasks.load(task, chosen), budget, chosen), rank, processes)
+
+
+def _connected(processes: int) -> list[dict[str, str]]:
+    """What lets processes of this machine find each other, for each: accelerate reads it."""
+    from accelerate.utils.other import get_free_port
+
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port()), "WORLD_SIZE": str(processes),
+              "LOCAL_WORLD_SIZE": str(processes)}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def _own_gpus(rank: int, processes: int) -> dict[str, str]:
@@ -199,17 +178,3 @@ def _own_gpus(rank: int, processes: int) -> dict[str, str]:
     each = max(1, there // processes)
     first = rank * each % there
     return {"CUDA_VISIBLE_DEVICES": ",".join(names[first: first + each])}
-
-
-def reason(said: str, status: int) -> str:
-    """Why a process failed, in a sentence, from its standard error and its exit status."""
-    if GPU_FULL in said:
-        return SAVE_GPU_MEMORY
-    rank, line = r"^(?:\[rank\d+\]: ?)?", r"[\w.]*(?:Error|Exception): (.+)"
-    # Ours are written for the reader; what raised them stands before.
-    raised = re.findall(rf"{rank}synthtune\.errors\.{line}", said, re.MULTILINE) or re.findall(rank + line, said, re.MULTILINE)
-    if raised:
-        return f"{raised[0].rstrip('.')}."
-    if status == -9 or "SIGKILL" in said:
-        return "one was killed, most likely because memory ran out."
-    return f"exit status {status}."
