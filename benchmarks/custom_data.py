@@ -146,7 +146,7 @@ def measure(name: str, own: CustomData, folder: Path) -> pd.DataFrame:
     speed[baselines.TFIDF] = timed(lambda: model.predict(texts))[1]
     sizes[baselines.TFIDF] = len(pickle.dumps(model)) / 1e6  # only measured: no pickle is stored
     by_setfit = {}
-    if baselines.SETFIT in baselines.systems(part.task.kind, part.settings):
+    if baselines.SETFIT in baselines.systems(part.task.task_type, part.settings):
         kept = outcome.annotated[outcome.annotated["dropped"] == ""]
         more = [*gold, *(Example(row.id, row.text, row.output) for row in kept.itertuples())]
         for system, trained_on in ((baselines.SETFIT, gold), (SETFIT_MORE, more)):

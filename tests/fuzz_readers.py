@@ -35,7 +35,7 @@ def one_input(data: bytes) -> None:
     path.write_bytes(STARTS[data[1] % len(STARTS)] + data[2:] if data[1:] else b"")
     try:
         table = readers.open_table(path, path.name)
-        columns = gather.Columns((table.columns[0],), "", "nlg")
+        columns = gather.Columns((table.columns[0],), "", "generation")
         read = gather.gather(table, "rows", columns, seed=0)
     except RowsError:
         return

@@ -193,7 +193,7 @@ def _scores(task, quality, hardness, generator):
         accuracy = 100 * right.mean()
         return {
             "task": task,
-            "kind": "classification",
+            "task_type": "classification",
             "accuracy": accuracy,
             "macro_f1": accuracy - 1.5,
             "bleu": np.nan,
@@ -208,7 +208,7 @@ def _scores(task, quality, hardness, generator):
     bleu = metrics.bleu_from(statistics)
     return {
         "task": task,
-        "kind": "nlg",
+        "task_type": "generation",
         "accuracy": np.nan,
         "macro_f1": np.nan,
         "bleu": bleu,

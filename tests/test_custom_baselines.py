@@ -66,5 +66,5 @@ def test_without_it_there_is_a_plain_baseline(monkeypatch, tiny, tmp_path):
 
 
 def test_a_text_gets_the_output_of_the_row_most_like_it(tiny, tmp_path):
-    [answer] = baselines.systems("nlg", tiny(tmp_path)).values()
+    [answer] = baselines.systems("generation", tiny(tmp_path)).values()
     assert answer(GOLD, ["the time is noon", "cost of it: two pounds"]) == ["informs", "informs"]

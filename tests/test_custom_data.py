@@ -189,7 +189,7 @@ def test_the_same_rows_come_out_of_every_format(tmp_path, kind):
     own = custom.read(tmp_path / "t.yaml")
     assert list(own.gold["text"]) == texts and list(own.gold["output"]) == labels and not own.report.errors
     assert (
-        own.kind == "classification"
+        own.task_type == "classification"
         and own.labels == ("bad", "good")
         and len(own.unlabelled) == len(own.test) == 0
     )
@@ -207,7 +207,7 @@ def test_what_the_task_file_leaves_out_is_guessed_and_shown(check):
         ("encoding", "utf-8"),
         ("text", "Review"),
         ("label", "Sentiment"),
-        ("kind of task", "classification"),
+        ("type of task", "classification"),
     } <= shown
     for _, value in shown:
         assert value in str(own.report)
@@ -237,8 +237,8 @@ def test_pairs_names_of_labels_a_test_file_and_unlabelled_rows(check):
 def test_text_to_text(check):
     rows = [(text, f"A summary of text {number}") for number, (text, _) in enumerate(GOOD)]
     own = check(as_csv(rows, header=("article", "gist")))
-    assert own.kind == "nlg" and own.labels == () and list(own.gold["output"]) == [gist for _, gist in rows]
-    assert check(as_csv(rows, header=("document", "summary"))).kind == "nlg"
+    assert own.task_type == "generation" and own.labels == () and list(own.gold["output"]) == [gist for _, gist in rows]
+    assert check(as_csv(rows, header=("document", "summary"))).task_type == "generation"
     # The same text may have several targets.
     again = check(
         as_csv([*rows, (rows[0][0], "Another gist")], header=("article", "gist")), lines=["target: gist"]
@@ -419,7 +419,7 @@ def test_missing_and_doubled_columns(check):
     own = check(as_csv(GOOD, header=("Text", "label")), lines=["text: text"])
     found = problem(own, "missing column", "error")
     assert str(found).startswith("rows.csv, line 1, column 'text': no such column. Did you mean 'Text'?")
-    assert own.columns is None and own.kind == "" and len(own.gold) == 0
+    assert own.columns is None and own.task_type == "" and len(own.gold) == 0
     own = check("text,label,label\n" + "a,b,c\n" * 3, lines=["label: label"])
     assert problem(own, "column twice", "error").rows == (1,)
 
@@ -857,7 +857,7 @@ def as_json(rows):
 @pytest.mark.parametrize("other", [{}, {"id": 7}, {"Comments": []}, {"category": "x"}])
 def test_lists_of_one_label(check, other):
     own = check(as_json({"text": text, "label": [label]} | other for text, label in GOOD), name="rows.jsonl")
-    assert own.kind == "classification" and own.columns.output == "label" and own.labels == ("bad", "good")
+    assert own.task_type == "classification" and own.columns.output == "label" and own.labels == ("bad", "good")
     assert len(own.gold) == 12 and names(own) == []
 
 
@@ -877,7 +877,7 @@ def test_lists_of_one_label_in_cells(check, form):
 def test_a_column_of_lists_that_is_called_label_is_not_passed_over(check):
     rows = [{"text": text, "label": [label, "x"], "id": place, "more": [1, 2]} for place, (text, label) in enumerate(GOOD)]
     own = check(as_json(rows), name="rows.jsonl")
-    assert own.columns.output == "label" and own.kind == "classification"
+    assert own.columns.output == "label" and own.task_type == "classification"
     assert "keep the one that is meant" in str(problem(own, "row left out")) and "no rows" in names(own)
     own = check(as_json({"text": text, "label": {"name": label}, "kind": label} for text, label in GOOD), name="rows.jsonl")
     assert own.columns.output == "label" and "an object" in str(problem(own, "row left out"))
@@ -1055,7 +1055,7 @@ def test_an_optional_file_without_rows_is_a_warning(check, role, content):
     content = content.replace("text\n", "text,label\n") if role == "test" else content
     own = check(as_csv(GOOD), lines=[f"{role}: more.csv"], more__csv=content)
     assert str(problem(own, "no rows")).startswith("more.csv: ") and f"'{role}:'" in str(own.report) and not own.report.errors
-    assert "above" not in str(problem(own, "no rows")) and len(own.gold) == 12 and own.kind == "classification"
+    assert "above" not in str(problem(own, "no rows")) and len(own.gold) == 12 and own.task_type == "classification"
     assert [each.severity for each in check(content).report.problems] == ["error"]  # of the labelled rows
 
 

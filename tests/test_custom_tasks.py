@@ -54,7 +54,7 @@ def read(folder):
 
 
 TASKS = {"trips": Spec(
-    title="Trips", read=read, template=PromptTemplate("Say where we were.", "Facts", "Sentence"), kind="nlg",
+    title="Trips", read=read, template=PromptTemplate("Say where we were.", "Facts", "Sentence"), task_type="generation",
     sentences=("pier | city | Hull", "gate | city | Bath"), answer="We saw the pier of Hull.", tokens={"input": 12, "output": 8},
     is_input=lambda text: text.count(" | ") == 3, values=lambda text: text.split(" | ")[0::2][:2])}
 '''
@@ -143,10 +143,10 @@ def test_they_are_planned_by_the_length_of_their_rows(folder):
 def test_a_task_is_made_of_its_rows(folder, tmp_path):
     chosen = load(folder, tmp_path)
     visits, trips = (tasks.load(name, chosen) for name in chosen.tasks)
-    assert (visits.name, visits.title, visits.kind, visits.labels) == ("visits", "Visits", "classification", ("bad", "good"))
+    assert (visits.name, visits.title, visits.task_type, visits.labels) == ("visits", "Visits", "classification", ("bad", "good"))
     assert visits.template == tasks.PromptTemplate("Say whether the visit was good or bad.", "Visit", "Worth it")
     assert (len(visits.pool), len(visits.dev), len(visits.test)) == (60, 10, 20)
-    assert (trips.name, trips.kind, trips.labels, len(trips.test)) == ("trip_report", "nlg", (), 10)
+    assert (trips.name, trips.task_type, trips.labels, len(trips.test)) == ("trip_report", "generation", (), 10)
     texts = [example.text for split in (visits.pool, visits.dev, visits.test) for example in split]
     assert len(set(texts)) == len(texts)
     assert tasks.load(str(folder / "visits.yaml"), settings.load("smoke", TINY, run_dir=tmp_path)) == visits, "a notebook's task"
@@ -169,7 +169,7 @@ def test_what_is_written_down_for_the_teacher_is_part_of_its_digest(folder, tmp_
     assert tasks.load("visits", chosen).digest != before
 
 
-def test_settings_of_its_kind_and_its_own(folder):
+def test_settings_of_its_type_and_its_own(folder):
     chosen = load(folder, **{"per_task.visits.teacher.epochs": 9, "per_task.trip_report.students.learning_rate": 0.5})
     assert chosen.for_task("visits").teacher.epochs == 9
     nlg = chosen.for_task("trip_report")
@@ -184,9 +184,9 @@ def test_a_python_file_is_a_task(folder, tmp_path):
     assert chosen.for_task("trips").teacher.learning_rate == chosen.custom.nlg["teacher.learning_rate"]
     assert corpora_sentence(chosen.tasks, chosen) == "Custom tasks: Moods and Trips."
     moods, trips = (tasks.load(name, chosen) for name in chosen.tasks)
-    assert (moods.title, moods.kind, moods.labels, moods.template.output) == ("Moods", "classification", ("glad", "sad"), "Mood")
+    assert (moods.title, moods.task_type, moods.labels, moods.template.output) == ("Moods", "classification", ("glad", "sad"), "Mood")
     assert (len(moods.pool), len(moods.dev), len(moods.test)) == (60, 10, 20)
-    assert trips.kind == "nlg" and trips.dev and trips.test
+    assert trips.task_type == "generation" and trips.dev and trips.test
     assert all(int(each.id) < 10 for each in trips.dev) and all(10 <= int(each.id) < 20 for each in trips.test)
     assert trips.is_input(trips.pool[0].text) and not trips.is_input("a hotel")
     assert trips.missing_slots("pier | city | Hull | steps 3", "We saw the pier.") == ["Hull"]

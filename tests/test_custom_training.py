@@ -552,7 +552,7 @@ def test_texts_are_written_by_the_model_that_is_saved(tmp_path):
     outcome = study.run(custom.read(task), tmp_path / "out", [
         *FEW, "custom.export=onnx", "number_format=float32"])  # as the saved model computes: in bfloat16 a word may differ
     written = products.write(outcome, tmp_path / "out")
-    assert outcome.own.kind == "nlg" and {"bleu"} == {outcome.whole.task.metric}
+    assert outcome.own.task_type == "generation" and {"bleu"} == {outcome.whole.task.metric}
     assert outcome.tested["confidence"].mean() == pytest.approx(outcome.tested["quality"].mean(), abs=0.02)
     report = written["report"].read_text("utf-8")
     assert "mean chrF" in report and "a chrF of 100 / (1 + exp(" in (written["model"] / "README.md").read_text("utf-8")

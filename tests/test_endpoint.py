@@ -467,21 +467,21 @@ def test_short_answers_leave_more_of_the_limit_than_the_longest_would(scripted, 
 COLOURS = ("blue", "green", "red")
 
 
-def study(base_url, folder, kind="classification", **changes):
+def study(base_url, folder, task_type="classification", **changes):
     """A task of our own and settings that take everything from an endpoint."""
-    labels = COLOURS if kind == "classification" else ()
+    labels = COLOURS if task_type == "classification" else ()
     pool = [Example(f"p{place}", f"Example {place} is {COLOURS[place % 3]}" + ("" if labels else " | a | b"),
                     COLOURS[place % 3] if labels else f"Text {place}.") for place in range(30)]
     chosen = {"number_format": "float32", "budgets": [12], "pool_size": 30, "generate.pairs": 13, "custom_task": "ours",
               "annotate.source": "endpoint", "generate.source": "endpoint", "endpoint": at(base_url, shots=[0, 3]).model_dump()}
     settings = load("smoke", {**chosen, **changes}, run_dir=folder)
     template = PromptTemplate("Name the colour.", "Text", "Colour" if labels else "Output")
-    task = Task("ours", "Ours", kind, labels, template, tuple(pool), (), (), {}, "digest")
+    task = Task("ours", "Ours", task_type, labels, template, tuple(pool), (), (), {}, "digest")
     return task, 12, settings
 
 
-def made(base_url, folder, kind="classification", **changes):
-    task, budget, settings = study(base_url, folder, kind, **changes)
+def made(base_url, folder, task_type="classification", **changes):
+    task, budget, settings = study(base_url, folder, task_type, **changes)
     assert teacher.base(settings) is None
     annotator, generator = (teacher.ready(None, Context.of(task, settings, budget), objective) for objective in ("annotate", "generate"))
     annotated = annotate.annotate(annotator, Context.of(task, settings, budget))
@@ -524,7 +524,7 @@ def test_pairs_of_a_generation_task(scripted, tmp_path):
     def writing(body):
         return knowing(body) if "response_format" in body else counted(f"Said of {body['messages'][-1]['content']}")
 
-    annotated, generated, report, _ = made(scripted(writing).base_url, tmp_path, "nlg")
+    annotated, generated, report, _ = made(scripted(writing).base_url, tmp_path, "generation")
     assert annotated["output"][0] == "Said of Example 12 is blue | a | b" and len(generated) == report["kept"] == 13
     assert generated["sampled"].str.startswith("Words").all() and generated["output"].str.startswith("Said of Words").all()
 

@@ -119,7 +119,8 @@ def test_figure_2_shows_the_means_of_the_results(laptop):
     results = Results.read(*laptop)
     shown = figures.table_of(2, results).set_index(["task", "series", "labelled"])
     rows = pd.concat([pd.read_parquet(path) for path in sorted(laptop[0].glob("*/results.parquet"))])
-    expected = rows[(rows.kind == "classification") & (rows.condition != HARD)].groupby(["task", "condition", "budget"]).accuracy.mean()
+    compared = rows[(rows.task_type == "classification") & (rows.condition != HARD)]
+    expected = compared.groupby(["task", "condition", "budget"]).accuracy.mean()
     for key, accuracy in expected.items():
         assert shown.loc[key, "mean"] == pytest.approx(accuracy)
     marks = shown.drop(index=[figures.TEACHER, FULL], level="series")
@@ -143,8 +144,8 @@ def test_figure_6_compares_equal_amounts(laptop, tmp_path):
     folder, settings = copy(laptop, tmp_path)
     shown = figures.table_of(6, Results.read(folder, settings))
     assert set(shown[shown.task != "mean"].synthetic) == {1000}
-    kinds = shown.groupby("kind")["series"].agg(set)
-    assert kinds["nlg"] == {ANNOTATED, GENERATED, BOTH} and kinds["classification"] == {ANNOTATED, HARD, GENERATED, BOTH}
+    kinds = shown.groupby("task_type")["series"].agg(set)
+    assert kinds["generation"] == {ANNOTATED, GENERATED, BOTH} and kinds["classification"] == {ANNOTATED, HARD, GENERATED, BOTH}
     for number in (2, 3, 7):
         assert HARD not in set(figures.table_of(number, Results.read(folder, settings)).series), "figure 6 alone shows it"
     # Where half-and-half was run with another amount only, that amount is compared.
@@ -247,8 +248,8 @@ def test_a_metric_is_one_entry(smoke, tmp_path, metric_table):
 
     known = dict(metric_table)
     metric_table.clear()
-    metric_table.update({"same_length": Metric("Same length", "nlg", same_length, unit="%"), **known})
-    scores = metrics.nlg([["a b"], ["c"]], ["a b", "c d"])
+    metric_table.update({"same_length": Metric("Same length", "generation", same_length, unit="%"), **known})
+    scores = metrics.generation([["a b"], ["c"]], ["a b", "c d"])
     assert scores["same_length"] == 50 and scores["per_example"] == [1.0, 0.0] and "bleu" in scores
     for path in [*folder.glob("webnlg/results.parquet"), *folder.glob("webnlg/*/teacher.parquet")]:
         rows = pd.read_parquet(path)

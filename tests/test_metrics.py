@@ -31,7 +31,7 @@ def test_classification_counts_unknown_answers_as_wrong():
 
 
 def test_bleu_equals_sacrebleu_with_varying_references():
-    scores = metrics.nlg(REFERENCES, PREDICTED)
+    scores = metrics.generation(REFERENCES, PREDICTED)
     streams = list(itertools.zip_longest(*REFERENCES))
     assert scores["bleu"] == sacrebleu.corpus_bleu(PREDICTED, streams, lowercase=True).score
     assert scores["bleu"] > 30
@@ -39,13 +39,13 @@ def test_bleu_equals_sacrebleu_with_varying_references():
 
 
 def test_bleu_of_short_texts_counts_the_ngrams_that_they_have():
-    assert metrics.nlg([["it informs."], ["it asks."]], ["it informs.", "it asks."])["bleu"] == pytest.approx(100)
-    assert 0 < metrics.nlg([["it informs."], ["it asks."]], ["it informs.", "it offers."])["bleu"] < 100
-    assert metrics.nlg([["yes"], ["no"]], ["no", "yes"])["bleu"] == 0
+    assert metrics.generation([["it informs."], ["it asks."]], ["it informs.", "it asks."])["bleu"] == pytest.approx(100)
+    assert 0 < metrics.generation([["it informs."], ["it asks."]], ["it informs.", "it offers."])["bleu"] < 100
+    assert metrics.generation([["yes"], ["no"]], ["no", "yes"])["bleu"] == 0
 
 
 def test_bleu_from_statistics_equals_sacrebleu_on_every_resample():
-    statistics = np.array(metrics.nlg(REFERENCES, PREDICTED)["per_example"]).reshape(-1, metrics.STATISTICS)
+    statistics = np.array(metrics.generation(REFERENCES, PREDICTED)["per_example"]).reshape(-1, metrics.STATISTICS)
     generator = np.random.default_rng(5)
     for _ in range(25):
         drawn = generator.integers(0, len(PREDICTED), len(PREDICTED))
@@ -55,11 +55,11 @@ def test_bleu_from_statistics_equals_sacrebleu_on_every_resample():
 
 
 def test_rouge_l_takes_the_best_reference_and_averages():
-    scores = metrics.nlg([("a b c d", "x y"), ("q",)], ["x y", "z"])
+    scores = metrics.generation([("a b c d", "x y"), ("q",)], ["x y", "z"])
     assert scores["rouge_l"] == 50
 
 
-@pytest.mark.parametrize("score", [metrics.classification, metrics.nlg])
+@pytest.mark.parametrize("score", [metrics.classification, metrics.generation])
 def test_lengths_must_agree(score):
     with pytest.raises(ValueError, match="1 predictions for 2 test examples"):
         score(["a", "b"], ["a"])
@@ -67,7 +67,7 @@ def test_lengths_must_agree(score):
 
 def test_an_example_without_reference_is_named():
     with pytest.raises(ValueError, match="Test example 1 "):
-        metrics.nlg([("a",), ()], ["a", "b"])
+        metrics.generation([("a",), ()], ["a", "b"])
 
 
 def test_distinct_n():

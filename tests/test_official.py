@@ -181,7 +181,7 @@ def test_a_missing_corpus_is_found_before_any_model_is_fetched(tmp_path, capsys)
 
 
 def test_what_is_declared_can_be_read():
-    assert set(official.sources()) == {name for name, spec in SPECS.items() if spec.public or spec.kind == "nlg"}
+    assert set(official.sources()) == {name for name, spec in SPECS.items() if spec.public or spec.task_type == "generation"}
     for name in settings.PUBLIC:
         kept = [kept for file in official.sources()[name].files for kept in (file.members.values() or [file.name])]
         assert kept == SPECS[name].files

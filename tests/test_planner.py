@@ -551,7 +551,7 @@ def test_a_student_that_cannot_generate_text_is_refused_in_the_plan_as_it_is_lat
     monkeypatch.setattr(student.assets, "model_path", lambda name: name)
     monkeypatch.setattr(student.AutoConfig, "from_pretrained", lambda name: RobertaConfig())
     with pytest.raises(AssetError) as later:
-        student.trainer(SimpleNamespace(settings=chosen, task=SimpleNamespace(kind="nlg", name="sgd")))
+        student.trainer(SimpleNamespace(settings=chosen, task=SimpleNamespace(task_type="generation", name="sgd")))
     assert str(planned.value) == str(later.value)
     assert planner.plan(settings.load("laptop", ["tasks=[tweets]", "students.model=roberta-large"])).table["fits"].all()
 

@@ -116,7 +116,7 @@ def test_different_test_sets_cannot_be_paired():
 
 def test_examples_of_reads_a_results_row():
     assert statistics.examples_of("classification", [1.0, 0.0]).shape == (2,)
-    assert statistics.examples_of("nlg", [0.0] * 30).shape == (3, 10)
+    assert statistics.examples_of("generation", [0.0] * 30).shape == (3, 10)
 
 
 def test_the_gain_of_the_best_of_equals_is_zero_though_it_was_chosen_where_it_is_measured():

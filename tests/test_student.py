@@ -324,7 +324,7 @@ def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, b
 def test_a_row_of_the_results(uninterrupted, tiny):
     folder, table, _ = uninterrupted("tweets")
     assert list(table.columns) == [
-        "task", "kind", "budget", "condition", "amount", "seed", "n_gold", "n_annotated", "n_generated", "accuracy",
+        "task", "task_type", "budget", "condition", "amount", "seed", "n_gold", "n_annotated", "n_generated", "accuracy",
         "macro_f1", "bleu", "chrf", "rouge_l", "per_example", "train_seconds", "answer_seconds", "parameters", "number_format",
         "device", "data_digest", "model", "model_digest", "settings_digest", "settings"]
     settings = tiny(folder)

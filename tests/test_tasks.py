@@ -21,7 +21,7 @@ from synthtune.task_list import SPECS
 from synthtune.tasks import formats, reuters, sentiment, splits
 
 FILES = {"film_reviews": "movieReviewSnippets", "product_reviews": "amazonReviewSnippets", "tweets": "tweets"}
-CLASSIFICATION = [name for name in settings.TASKS if SPECS[name].kind == "classification"]
+CLASSIFICATION = [name for name in settings.TASKS if SPECS[name].task_type == "classification"]
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def test_sizes_and_labels(prepared, laptop, name):
     task = prepared[name]
     wanted = {"product_reviews": 2000, "tweets": 2300}.get(name, 2500)  # what these two corpora have left
     assert wanted <= len(task.pool) <= 2500
-    assert len(task.test) == (laptop.test_size if task.kind == "classification" else 300)
+    assert len(task.test) == (laptop.test_size if task.task_type == "classification" else 300)
     assert len(task.dev) > 0.9 * laptop.dev_size
     everything = task.pool + task.dev + task.test
     assert len({example.id for example in everything}) == len(everything)
     assert all(example.text.strip() and "\n" not in example.text and example.target.strip() for example in everything)
-    if task.kind == "classification":
+    if task.task_type == "classification":
         assert all(len(example.text) <= laptop.max_characters for example in everything)
         assert task.labels == tuple(sorted(task.labels)) and {e.target for e in everything} == set(task.labels)
         assert len(task.labels) == (8 if name == "reuters_r8" else 2) and task.metric == "accuracy"

@@ -310,7 +310,7 @@ def test_the_rows_of_the_prompted_model(study, lm):
     assert teacher.prompted(lm, Context.of(study.task, study.settings, study.settings.budgets[1])) == []  # said once is enough
     table = teacher.save(rows, Context.of(study.task, study.settings, study.budget))
     pd.testing.assert_frame_equal(pd.read_parquet(study.folder / "teacher.parquet"), table, check_dtype=False)
-    assert {"task", "kind", "budget", "system", "model", "accuracy", "macro_f1", "bleu", "chrf", "rouge_l", "per_example",
+    assert {"task", "task_type", "budget", "system", "model", "accuracy", "macro_f1", "bleu", "chrf", "rouge_l", "per_example",
             "seconds", "parameters", "number_format", "device", "data_digest", "model_digest", "settings_digest", "settings"
             } == set(table.columns)
 

@@ -60,10 +60,10 @@ def cells(context: Context) -> list[Cell]:
     settings, there = context.settings, {}
     for here in map(context.at, settings.budgets):
         there[here.budget] = {made: len(synthetic(here.folder / f"{made}.parquet")) for made in routes(here.budget, settings)}
-    return cells_given(there, len(context.task.pool), context.task.kind, settings)
+    return cells_given(there, len(context.task.pool), context.task.task_type, settings)
 
 
-def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings: Settings) -> list[Cell]:
+def cells_given(there: dict[int, dict[str, int]], pool: int, task_type: str, settings: Settings) -> list[Cell]:
     """The cells of a task of which so many examples are there: by budget, and then by route."""
     chosen, found = settings.students, []
     smallest = settings.budgets[0]
@@ -78,12 +78,12 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, kind: str, settings
         if budget == smallest:
             wanted.append((ANNOTATED, equal))
             # A prompted model's labels are hard in any case.
-            if kind == "classification" and chosen.synthetic_labels == "soft" and settings.annotate.source != "endpoint":
+            if task_type == "classification" and chosen.synthetic_labels == "soft" and settings.annotate.source != "endpoint":
                 wanted.append((HARD, equal))
         found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted
                   if amount or condition == GOLD]
     found += [Cell(pool, FULL, 0, seed) for seed in chosen.seeds_full]
-    if kind == "nlg":
+    if task_type == "generation":
         most = there[smallest]["annotated"]
         found += [Cell(smallest, ANNOTATED, min(amount, most), seed)
                   for seed in chosen.seeds_larger for amount in chosen.sweep if most]

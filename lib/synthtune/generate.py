@@ -153,7 +153,7 @@ def _sampled(generator: LanguageModel | Prompted, context: Context) -> Shards:
         generated, sums, finished = decoding.decode(
             generator, prompts, chosen.max_new_tokens, prefix, batch_size=chosen.batch_size, temperature=chosen.temperature,
             top_p=chosen.top_p, seed=seed + number, engine=chosen.engine, description=doing)
-        if task.kind == "classification":
+        if task.task_type == "classification":
             # A line break means that the generator went on to another example.
             whole = [text.split("\n")[0].strip() for text in generated]
             texts, outputs = [splits.cut(text, settings.max_characters) for text in whole], labels
@@ -197,7 +197,7 @@ def _malformed(table: pd.DataFrame, context: Context) -> list[str]:
         seen.add(form)
     # Near-duplicates of gold count as copied as well: the student would see the same sentence twice.
     clean = [number for number, reason in enumerate(reasons) if not reason]
-    if task.kind == "classification":
+    if task.task_type == "classification":
         texts = list(table["text"])
         near = splits.near_duplicates([texts[number] for number in clean],
                                       [example.text for example in context.gold])
@@ -229,8 +229,8 @@ def audit(generated: pd.DataFrame, generator: LanguageModel | Prompted, context:
         "self_bleu": metrics.self_bleu(same_number, seed), "self_bleu_gold": metrics.self_bleu(gold, seed),
         "longest_copied_ngram": {"mean": float(np.mean(copied or [0])), "max": int(max(copied, default=0))},
         "label_agreement": 100.0 * float((judged["relabelled"] == judged["sampled"]).mean())
-        if task.kind == "classification" and len(judged) else None,
-        "by_label": dict(Counter(kept["output"])) if task.kind == "classification" else {},
+        if task.task_type == "classification" and len(judged) else None,
+        "by_label": dict(Counter(kept["output"])) if task.task_type == "classification" else {},
         "temperature": settings.generate.temperature, "top_p": settings.generate.top_p,
         "labels": settings.generate.labels, "seconds": read_json(context.folder / "generated.json")["seconds"],
         "model_digest": generator.digest, **context.digests("generate")}

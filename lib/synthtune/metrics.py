@@ -37,8 +37,8 @@ class Metric:
     ----------
     title : str
         Its name in figures and tables.
-    kind : str
-        The kind of task that it measures, "classification" or "nlg".
+    task_type : str
+        The tasks that it measures, "classification" or "generation".
     per_example : function of (truth, predicted), optional
         A record of each example: an array of shape (N,) between 0 and 1, of which the metric is the mean, or what `corpus` takes.
     corpus : function, optional
@@ -47,7 +47,7 @@ class Metric:
     """
 
     title: str
-    kind: str
+    task_type: str
     per_example: Callable | None = None
     corpus: Callable | None = None
     unit: str = "0–100"
@@ -58,14 +58,14 @@ class Metric:
         return self.title.lower() if self.unit == "%" else self.title
 
 
-def metrics_of(kind: str) -> dict[str, Metric]:
-    """The metrics of a kind of task, by name."""
-    return {name: metric for name, metric in METRICS.items() if metric.kind == kind}
+def metrics_of(task_type: str) -> dict[str, Metric]:
+    """The metrics of a type of task, by name."""
+    return {name: metric for name, metric in METRICS.items() if metric.task_type == task_type}
 
 
-def main_metric(kind: str) -> str:
-    """Name of the metric that figures show and claims are about: the first of its kind. It needs `per_example`."""
-    return next(iter(metrics_of(kind)))
+def main_metric(task_type: str) -> str:
+    """Name of the metric that figures show and claims are about: the first of its type. It needs `per_example`."""
+    return next(iter(metrics_of(task_type)))
 
 
 def _same_length(truth: Sequence, predicted: Sequence) -> None:
@@ -73,16 +73,16 @@ def _same_length(truth: Sequence, predicted: Sequence) -> None:
         raise ValueError(f"{len(predicted)} predictions for {len(truth)} test examples: give exactly one each, and at least one.")
 
 
-def _measured(kind: str, truth: Sequence, predicted: Sequence[str]) -> dict:
-    """Every metric of a kind, and the records of the main one as `per_example`."""
+def _measured(task_type: str, truth: Sequence, predicted: Sequence[str]) -> dict:
+    """Every metric of a type of task, and the records of the main one as `per_example`."""
     scores, records = {}, {}
-    for name, metric in metrics_of(kind).items():
+    for name, metric in metrics_of(task_type).items():
         if metric.per_example:
             records[name] = np.asarray(metric.per_example(truth, predicted), dtype=float)
             scores[name] = metric.corpus(records[name]) if metric.corpus else 100 * float(np.mean(records[name]))
         else:
             scores[name] = metric.corpus(truth, predicted)
-    return scores | {"per_example": records[main_metric(kind)].ravel().tolist()}
+    return scores | {"per_example": records[main_metric(task_type)].ravel().tolist()}
 
 
 def classification(truth: Sequence[str], predicted: Sequence[str]) -> dict:
@@ -152,7 +152,7 @@ def multi_label(truth: Sequence[str], predicted: Sequence[str], separator: str) 
         "micro_f1": 100 * float(f1_score(true, found, average="micro", zero_division=0))}
 
 
-def nlg(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:
+def generation(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:
     """Score texts against one or more references each.
 
     BLEU is computed on lower-cased text, as the WebNLG evaluation does, with sacrebleu's 13a tokens and
@@ -185,7 +185,7 @@ def nlg(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict:
     for row, texts in enumerate(references):
         if isinstance(texts, str) or not texts:
             raise ValueError(f"Test example {row} needs a sequence of at least one reference text, got {texts!r}.")
-    return _measured("nlg", references, predicted)
+    return _measured("generation", references, predicted)
 
 
 def _chrf(references: Sequence[Sequence[str]], predicted: Sequence[str]) -> float:
@@ -242,11 +242,11 @@ def bleu_from(statistics: np.ndarray) -> float:
 METRICS = {
     "accuracy": Metric("Accuracy", "classification", _right, unit="%"),
     "macro_f1": Metric("Macro-F1", "classification", corpus=_macro_f1),
-    "bleu": Metric("BLEU", "nlg", bleu_statistics, bleu_from),
-    "chrf": Metric("chrF", "nlg", corpus=_chrf),
-    "rouge_l": Metric("ROUGE-L", "nlg", _rouge_l),
+    "bleu": Metric("BLEU", "generation", bleu_statistics, bleu_from),
+    "chrf": Metric("chrF", "generation", corpus=_chrf),
+    "rouge_l": Metric("ROUGE-L", "generation", _rouge_l),
 }
-"""Every metric by the name of its column in results files, the main one of each kind first. A new one needs no more than an entry."""
+"""Every metric by the name of its column in results files, the main one of each type of task first. A new one needs an entry."""
 
 
 def tokens(text: str) -> list[str]:

@@ -517,8 +517,8 @@ def _with_task_files(values: dict[str, Any]) -> dict[str, Any]:
         tasks += named
     for name, path in files.items():
         if _generates_text(name, path):
-            of_kind = (values.get("custom") or {}).get("nlg") or {}
-            changes[name] = {**of_kind, **changes.get(name, {})}
+            of_type = (values.get("custom") or {}).get("nlg") or {}
+            changes[name] = {**of_type, **changes.get(name, {})}
     return {**values, "tasks": tasks, "task_files": files, "per_task": changes}
 
 
@@ -526,7 +526,7 @@ def _generates_text(name: str, path: Path) -> bool:
     """Whether the task of a file is text generation; a file that does not say so, or cannot be used, is refused."""
     if _is_python(path):
         register(path)
-        return SPECS[name].kind == "nlg"
+        return SPECS[name].task_type == "generation"
     from synthtune.custom import task_file  # its package reads settings
 
     chosen = task_file.load(path)
@@ -592,15 +592,15 @@ def read(profile: str = "laptop", overrides: list[str] | dict[str, Any] | None =
     return settings
 
 
-def for_custom_data(profile: str, kind: str, labels: int, measured: dict[str, Any], overrides: list[str] | dict[str, Any] | None,
+def for_custom_data(profile: str, task_type: str, labels: int, measured: dict[str, Any], overrides: list[str] | dict[str, Any] | None,
                     run_dir: str | Path) -> Settings:
     """A profile as it is for custom data.
 
     Parameters
     ----------
     profile : str
-    kind : str
-        "classification" or "nlg".
+    task_type : str
+        "classification" or "generation".
     labels : int
         How many there are.
     measured : dict
@@ -611,8 +611,8 @@ def for_custom_data(profile: str, kind: str, labels: int, measured: dict[str, An
     """
     asked = _parsed(overrides)
     chosen = read(profile, asked).custom
-    of_kind = chosen.nlg if kind == "nlg" else chosen.many_labels if labels >= chosen.many else {}
-    return load(profile, {**of_kind, **measured, **asked}, run_dir)
+    of_type = chosen.nlg if task_type == "generation" else chosen.many_labels if labels >= chosen.many else {}
+    return load(profile, {**of_type, **measured, **asked}, run_dir)
 
 
 def _parsed(overrides: list[str] | dict[str, Any] | None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def trainer(context: Context) -> StudentTrainer:
         If that model cannot do it.
     """
     name = context.settings.students.model
-    if context.task.kind == "classification":
+    if context.task.task_type == "classification":
         return Classifier(context)
     config = AutoConfig.from_pretrained(assets.model_path(name))
     if not config.is_encoder_decoder and config.model_type != "bert":
@@ -107,7 +107,7 @@ def _plan(context: Context, wanted: Sequence[Cell]) -> list[_Planned]:
 def depends_on(context: Context, cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
     """All that a cell's result depends on, as plain JSON: the same again, and it need not be run again."""
     task, settings = context.task, context.settings
-    unread = NOT_OF_A_CELL if task.kind == "classification" else NOT_OF_A_CELL | OF_CLASSIFIERS
+    unread = NOT_OF_A_CELL if task.task_type == "classification" else NOT_OF_A_CELL | OF_CLASSIFIERS
     return {"cell": asdict(cell), "data": digest([asdict(row) for row in rows]), "task": task.digest,
             "settings": settings.students.model_dump(mode="json", exclude=unread, exclude_none=True),
             "steps": steps(context, cell, rows), "threads": settings.threads, "number_format": settings.format,
@@ -143,7 +143,7 @@ def _run(context: Context, plan: list[_Planned], mine: list[_Planned]) -> None:
 
 def _result(context: Context, planned: _Planned, scores: dict, timed: dict) -> dict:
     task, fingerprint, empty = context.task, planned.fingerprint, dict.fromkeys(METRICS, math.nan)
-    return {"task": task.name, "kind": task.kind, **asdict(planned.cell), **planned.counts, **empty, **scores,
+    return {"task": task.name, "task_type": task.task_type, **asdict(planned.cell), **planned.counts, **empty, **scores,
             **timed, "number_format": fingerprint["number_format"],
             "device": number_format.device_name(), "data_digest": fingerprint["data"], "model": context.settings.students.model,
             "model_digest": fingerprint["model"], "settings_digest": digest(fingerprint["settings"]),

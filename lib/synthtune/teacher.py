@@ -81,7 +81,7 @@ def training_text(task: Task, example: Example, objective: Objective) -> tuple[s
     """What the teacher reads and what it learns to generate after it."""
     if objective == "annotate":
         return prompt(task, example.text), f" {ended(task, example.target)}"
-    if task.kind == "classification":
+    if task.task_type == "classification":
         return generation_prompt(task, example.target), f" {example.text}"
     return generation_prompt(task, None), f" {example.text}\n{task.template.output}: {example.target}"
 
@@ -176,7 +176,7 @@ def _encoded(lm: LanguageModel, context: Context, example: Example, objective: O
     task, longest, chat = context.task, context.settings.teacher.max_tokens, context.settings.teacher.prompts == "chat"
     before, after = training_text(task, example, objective)
     read, learned = lm.encode(before), lm.encode(after)
-    if objective == "generate" or task.kind == "nlg":
+    if objective == "generate" or task.task_type == "generation":
         learned.append(lm.end)
     learned = learned[:longest - 2]
     room = longest - len(learned) - (len(lm.encode(lm.turn(""))) if chat else 0)
@@ -276,7 +276,7 @@ def answers(lm: LanguageModel | Prompted, context: Context, texts: list[str], pr
         return lm.answers(texts)
     task, settings = context.task, context.settings
     prefix, cut = addressed(lm, context, [_cut_prompt(lm, task, text, settings.teacher.max_tokens) for text in texts], prefix)
-    if task.kind == "classification":
+    if task.task_type == "classification":
         scores = scoring.score_labels(lm, cut, [ended(task, label) for label in task.labels], prefix, settings.annotate.batch_size,
                                              description).log_softmax(-1)
         best = scores.argmax(-1).tolist()
@@ -305,7 +305,7 @@ def evaluate(lm: LanguageModel | Prompted, context: Context, system: str = SYSTE
     start = time.perf_counter()
     predicted, _, _ = answers(lm, context, [example.text for example in examples], prefix, f"test, {system}")
     seconds = round(time.perf_counter() - start, 2)
-    return {"task": task.name, "kind": task.kind, "budget": context.budget, "system": system,
+    return {"task": task.name, "task_type": task.task_type, "budget": context.budget, "system": system,
             "model": lm.name if ours else lm.server.model, "number_format": context.settings.format if ours else "",
             "device": device_name() if ours else "", **dict.fromkeys(METRICS, math.nan), **task.score(examples, predicted),
             "seconds": seconds, "parameters": lm.model.num_parameters() if ours else math.nan,

@@ -12,12 +12,12 @@ import pandas as pd
 
 from synthtune.analysis import statistics
 from synthtune.analysis.report import rendered
-from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, corpora_sentence, where, write_texts
+from synthtune.analysis.results import FINE_TUNED, TYPE_NAMES, Results, corpora_sentence, where, write_texts
 from synthtune.conditions import ANNOTATED, BOTH, CONDITIONS, FULL, GENERATED, GOLD
 from synthtune.files import read_yaml
 from synthtune.metrics import METRICS, main_metric
 
-MARGIN = {"classification": 1.0, "nlg": 2.0}
+MARGIN = {"classification": 1.0, "generation": 2.0}
 """How far half-and-half may stay behind all-annotated and still be "almost as good": accuracy or BLEU points."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
@@ -50,8 +50,8 @@ def claims(results: Results) -> pd.DataFrame:
         *(("f", _against, system) for system in systems), ("g", _worth, None)]
     rows = []
     for letter, check, of in checks:
-        for kind in KIND_NAMES:
-            entries = [check(results, task, of) for task in results.tasks(kind) if results.budgets(task)]
+        for task_type in TYPE_NAMES:
+            entries = [check(results, task, of) for task in results.tasks(task_type) if results.budgets(task)]
             entries = [entry for entry in entries if entry is not None]
             if len(entries) > 1:
                 mean = {"task": "", "scores": np.mean([entry["scores"] for entry in entries], axis=0),
@@ -59,19 +59,19 @@ def claims(results: Results) -> pd.DataFrame:
                         "seeds": min(entry["seeds"] for entry in entries),
                         "test_examples": sum(entry["test_examples"] for entry in entries), "count": len(entries)}
                 entries.insert(0, entries[0] | mean)
-            rows += [_row(results, letter, kind, entry) for entry in entries]
+            rows += [_row(results, letter, task_type, entry) for entry in entries]
     return pd.DataFrame(rows)
 
 
-def _row(results: Results, letter: str, kind: str, entry: dict) -> dict:
+def _row(results: Results, letter: str, task_type: str, entry: dict) -> dict:
     threshold = entry.get("threshold", 0.0)
     found = results.estimate(entry["scores"], threshold)
-    metric = METRICS[main_metric(kind)]
+    metric = METRICS[main_metric(task_type)]
     return {
         "claim": letter,
         "sentence": SENTENCES[letter],
         "scope": "task" if entry["task"] else "mean",
-        "where": results.title(entry["task"]) if entry["task"] else f"mean of {entry['count']} {KIND_NAMES[kind]} tasks",
+        "where": results.title(entry["task"]) if entry["task"] else f"mean of {entry['count']} {TYPE_NAMES[task_type]} tasks",
         "quantity": ", ".join(filter(None, (entry["quantity"], entry["at"]))),
         "unit": entry.get("unit") or f"{metric.in_sentences} points{entry.get('per', '')}",
         "value": found.value,
@@ -110,7 +110,7 @@ def _entry(results: Results, task: str, cells: list[Cell], of: Callable[..., np.
     if any(each is None for each in scores):
         return None
     rows = [results.rows(task, *cell) for cell in cells]
-    record = statistics.examples_of(rows[0].kind.iloc[0], rows[0].per_example.iloc[0])
+    record = statistics.examples_of(rows[0].task_type.iloc[0], rows[0].per_example.iloc[0])
     return {"task": task, "scores": of(*scores), "quantity": quantity, "at": at, "seeds": min(map(len, rows)),
             "test_examples": len(record), **more}
 
@@ -139,7 +139,7 @@ def _returns(results: Results, task: str, unit: str) -> dict | None:
     smallest amounts, and the claim is stronger: the curve flattens even on a logarithmic axis.
     """
     budget = results.swept_budget(task, [ANNOTATED])
-    if results.kind(task) != "nlg" or budget is None:
+    if results.task_type(task) != "generation" or budget is None:
         return None
     amounts = results.amounts(task, budget, ANNOTATED)
     steps = [0, *amounts] if unit == "example" else amounts
@@ -159,7 +159,7 @@ def _half_and_half(results: Results, task: str, condition: str) -> dict | None:
     amount = results.equal_amount(task, budget)
     return _entry(results, task, [(budget, condition, amount), (budget, ANNOTATED, amount)], np.subtract,
                   f"{condition} minus gold+annotated", f"{budget:,} gold + {amount or 0:,}",
-                  threshold=-MARGIN[results.kind(task)])
+                  threshold=-MARGIN[results.task_type(task)])
 
 
 def _against(results: Results, task: str, system: str) -> dict | None:
@@ -172,7 +172,7 @@ def _against(results: Results, task: str, system: str) -> dict | None:
     row = compared[1].iloc[0]
     return {"task": task, "scores": scores[FINE_TUNED] - scores[system], "seeds": 1,
             "quantity": f"fine-tuned teacher minus {system}", "at": f"{budget:,} gold",
-            "test_examples": len(statistics.examples_of(row.kind, row.per_example))}
+            "test_examples": len(statistics.examples_of(row.task_type, row.per_example))}
 
 
 def _worth(results: Results, task: str, _: None) -> dict | None:

@@ -25,7 +25,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from synthtune.analysis import statistics
-from synthtune.analysis.results import FINE_TUNED, KIND_NAMES, Results, added, corpora_sentence, where, write_texts
+from synthtune.analysis.results import FINE_TUNED, TYPE_NAMES, Results, added, corpora_sentence, where, write_texts
 from synthtune.conditions import ANNOTATED, CONDITIONS, FULL, GENERATED, GOLD, HARD, REFERENCES, TEACHER, condition
 from synthtune.files import atomic_path, read_yaml
 from synthtune.metrics import METRICS, main_metric
@@ -49,7 +49,7 @@ def caption(number: int, results: Results) -> str:
     """Caption of a figure for these results."""
     settings = results.settings
     confidence = f"{100 * settings.figures.confidence:g} %"
-    tasks = {1: [], 2: results.tasks("classification"), 3: results.tasks("nlg"), 5: results.tasks("nlg")}
+    tasks = {1: [], 2: results.tasks("classification"), 3: results.tasks("generation"), 5: results.tasks("generation")}
     shown = tasks.get(number, results.tasks())
     text = CAPTIONS[number].format(
         confidence=confidence,
@@ -195,7 +195,7 @@ def _marks(results: Results, cells: Iterable[pd.DataFrame], interval: bool = Tru
         if not len(rows):
             continue
         first, low, high = rows.iloc[0], math.nan, math.nan
-        metric, series, amount = main_metric(first.kind), first.get("condition", TEACHER), int(first.get("amount", 0))
+        metric, series, amount = main_metric(first.task_type), first.get("condition", TEACHER), int(first.get("amount", 0))
         if interval and series in CONDITIONS and len(rows) > 1:
             found = results.estimate(results.resampled[first.task][int(first.budget), series, amount])
             low, high = found.low, found.high
@@ -205,10 +205,10 @@ def _marks(results: Results, cells: Iterable[pd.DataFrame], interval: bool = Tru
     return marks
 
 
-def by_budget(results: Results, kind: str) -> pd.DataFrame:
+def by_budget(results: Results, task_type: str) -> pd.DataFrame:
     """Score of each condition at its headline amount, of the teacher and of the ceiling, by task and budget."""
     marks = []
-    for task in results.tasks(kind):
+    for task in results.tasks(task_type):
         for budget in results.budgets(task):
             marks += _marks(results, [*results.compared(task, budget), results.teacher(task, budget)])
         marks += _marks(results, [results.ceiling(task)])
@@ -321,10 +321,10 @@ def _legend(figure: Figure, series: Iterable[str], **changed: dict[str, Any]) ->
 # Figure 4: teacher against prompted models ------------------------------------------------------------------
 
 
-def _estimated(results: Results, scores: np.ndarray, task: str, title: str, kind: str, **columns: Any) -> dict:
+def _estimated(results: Results, scores: np.ndarray, task: str, title: str, task_type: str, **columns: Any) -> dict:
     """One mark of a figure from bootstrap scores."""
     found = results.estimate(scores)
-    return {"task": task, "title": title, "kind": kind, "metric": METRICS[main_metric(kind)].title, **columns,
+    return {"task": task, "title": title, "task_type": task_type, "metric": METRICS[main_metric(task_type)].title, **columns,
             "mean": found.value, "low": found.low, "high": found.high}
 
 
@@ -335,9 +335,9 @@ def teachers(results: Results) -> pd.DataFrame:
         rows = where(results.teachers, task=task)
         for row in rows[rows.budget == rows.budget.min()].itertuples():
             budget, system = int(row.budget), row.system
-            record = statistics.examples_of(row.kind, row.per_example)
+            record = statistics.examples_of(row.task_type, row.per_example)
             marks.append(_estimated(results, results.resampled_systems(task, budget, [system])[system], task, results.title(task),
-                                    row.kind, system=system, model=row.model, labelled=budget, test_examples=len(record)))
+                                    row.task_type, system=system, model=row.model, labelled=budget, test_examples=len(record)))
     return pd.DataFrame(marks)
 
 
@@ -349,15 +349,15 @@ def draw_teachers(shown: pd.DataFrame) -> Figure:
 
 
 def _dot_rows(shown: pd.DataFrame, column: str, styles: dict[str, dict], label: str) -> Figure:
-    """Dots with horizontal intervals: a panel per kind of task, a row per task, and side by side the series of `column`, which
+    """Dots with horizontal intervals: a panel per type of task, a row per task, and side by side the series of `column`, which
     `styles` lists.
     """
-    kinds = [kind for kind in KIND_NAMES if kind in set(shown.kind)]
-    tallest, number = shown.groupby("kind").title.nunique().max(), len(styles)
+    types = [task_type for task_type in TYPE_NAMES if task_type in set(shown.task_type)]
+    tallest, number = shown.groupby("task_type").title.nunique().max(), len(styles)
     height = (0.13 * number + 0.14) * tallest + 0.6 + 0.2 * -(-number // 4)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False).ravel(), kinds):
-        rows = where(shown, kind=kind)
+    for axes, task_type in zip(figure.subplots(1, len(types), squeeze=False).ravel(), types):
+        rows = where(shown, task_type=task_type)
         titles = list(dict.fromkeys(rows.title))
         for position, (name, look) in enumerate(styles.items()):
             marks = where(rows, **{column: name})
@@ -366,7 +366,7 @@ def _dot_rows(shown: pd.DataFrame, column: str, styles: dict[str, dict], label: 
                           **look)
         axes.set_yticks(range(len(titles)), [text.replace(", own", ",\nown") for text in titles])
         axes.set_ylim(len(titles) - 0.5, -0.5)
-        axes.set_xlabel(label.format(metric=METRICS[main_metric(kind)]))
+        axes.set_xlabel(label.format(metric=METRICS[main_metric(task_type)]))
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.grid(axis="y", visible=False)
         for edge in range(1, len(titles)):
@@ -384,7 +384,7 @@ def _dot_rows(shown: pd.DataFrame, column: str, styles: dict[str, dict], label: 
 def by_amount(results: Results) -> pd.DataFrame:
     """BLEU by amount of synthetic data, at the budget with most amounts, with the lines to compare it to."""
     marks = []
-    for task in results.tasks("nlg"):
+    for task in results.tasks("generation"):
         budget = results.swept_budget(task, (ANNOTATED, GENERATED))
         if budget is None:
             continue
@@ -427,9 +427,9 @@ def _routes() -> list[str]:
 def by_route(results: Results) -> pd.DataFrame:
     """Gain over gold alone of each kind of synthetic data, at equal amounts and the smallest budget, by task."""
     marks = []
-    for kind in KIND_NAMES:
+    for task_type in TYPE_NAMES:
         sums: dict[str, list[np.ndarray]] = {}
-        for task in results.tasks(kind):
+        for task in results.tasks(task_type):
             budget = min(results.budgets(task), default=0)
             scores, amount = results.resampled[task], results.equal_amount(task, budget)
             if (budget, GOLD, 0) not in scores or amount is None:
@@ -438,12 +438,12 @@ def by_route(results: Results) -> pd.DataFrame:
                 if (budget, route, amount) in scores:
                     gain = scores[budget, route, amount] - scores[budget, GOLD, 0]
                     sums.setdefault(route, []).append(gain)
-                    marks.append(_estimated(results, gain, task, f"{results.title(task)} ({amount:,})", kind,
+                    marks.append(_estimated(results, gain, task, f"{results.title(task)} ({amount:,})", task_type,
                                             series=route, labelled=budget, synthetic=amount))
         for route, gains in sums.items():
             # A mean over tasks is shown only where it covers the same tasks for every route.
             if len(gains) == max(map(len, sums.values())) > 1:
-                marks.append(_estimated(results, np.mean(gains, axis=0), "mean", f"Mean of {len(gains)} tasks", kind,
+                marks.append(_estimated(results, np.mean(gains, axis=0), "mean", f"Mean of {len(gains)} tasks", task_type,
                                         series=route, labelled=None, synthetic=None))
     return pd.DataFrame(marks)
 
@@ -526,8 +526,8 @@ def _round_costs(low: float, high: float) -> list[float]:
 
 FIGURES: dict[int, tuple[Callable[[Results], pd.DataFrame], Callable[[pd.DataFrame], Figure]]] = {
     1: (method, draw_method),
-    2: (partial(by_budget, kind="classification"), draw_by_budget),
-    3: (partial(by_budget, kind="nlg"), draw_by_budget),
+    2: (partial(by_budget, task_type="classification"), draw_by_budget),
+    3: (partial(by_budget, task_type="generation"), draw_by_budget),
     4: (teachers, draw_teachers),
     5: (by_amount, draw_by_amount),
     6: (by_route, draw_by_route),

@@ -22,7 +22,7 @@ from synthtune.task_list import SPECS, is_custom, is_own_corpus
 
 FINE_TUNED = "fine-tuned teacher"
 
-KIND_NAMES = {"classification": "classification", "nlg": "NLG"}
+TYPE_NAMES = {"classification": "classification", "generation": "NLG"}
 """Kinds of tasks, in the order of figures and claims."""
 
 
@@ -90,7 +90,7 @@ class Results:
                              "first.")
         budgets = [budget for folder in folders for budget in sorted(folder.glob("budget-*"))]
         # Columns by name, for a run that has no such file yet.
-        columns = ["task", "kind", "budget", "system", "model", *METRICS, "per_example", "seconds", "number_format", "device",
+        columns = ["task", "task_type", "budget", "system", "model", *METRICS, "per_example", "seconds", "number_format", "device",
                    "data_digest", "model_digest"]
         teachers = [_parquet(path) for budget in budgets for path in budget.glob("teacher.parquet")] or [pd.DataFrame(columns=columns)]
         synthetic = [
@@ -104,14 +104,14 @@ class Results:
             pd.DataFrame(synthetic, columns=["task", "budget", "route", "examples", "seconds"]),
             pd.DataFrame(read_costs(Path(run_dir)), columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]))
 
-    def tasks(self, kind: str | None = None) -> list[str]:
-        """Tasks with student results, in the order of the settings; of one kind only, if it is given."""
-        there = self.students if kind is None else self.students[self.students.kind == kind]
+    def tasks(self, task_type: str | None = None) -> list[str]:
+        """Tasks with student results, in the order of the settings; of one type only, if it is given."""
+        there = self.students if task_type is None else self.students[self.students.task_type == task_type]
         return [task for task in self.settings.tasks if task in set(there.task)]
 
-    def kind(self, task: str) -> str:
-        """ "classification" or "nlg"."""
-        return self.students.loc[self.students.task == task, "kind"].iloc[0]
+    def task_type(self, task: str) -> str:
+        """ "classification" or "generation"."""
+        return self.students.loc[self.students.task == task, "task_type"].iloc[0]
 
     def title(self, task: str) -> str:
         """Name of the task in figures and tables; the package's own corpora are named as such."""
@@ -181,7 +181,7 @@ class Results:
             cells: dict[tuple, dict[int, np.ndarray]] = {}
             for row in where(self.students, task=task).itertuples():
                 cell = cells.setdefault((int(row.budget), row.condition, int(row.amount)), {})
-                cell[int(row.seed)] = statistics.examples_of(row.kind, row.per_example)
+                cell[int(row.seed)] = statistics.examples_of(row.task_type, row.per_example)
             scores[task] = self.resample(task, cells)
         return scores
 
@@ -200,7 +200,7 @@ class Results:
         test set, so the common ones are the first ones too.
         """
         rows = {system: self.teacher(task, budget, system).iloc[0] for system in systems}
-        records = {system: statistics.examples_of(row.kind, row.per_example) for system, row in rows.items()}
+        records = {system: statistics.examples_of(row.task_type, row.per_example) for system, row in rows.items()}
         common = min(map(len, records.values()))
         return self.resample(task, {system: {0: record[:common]} for system, record in records.items()})
 

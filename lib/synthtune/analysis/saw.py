@@ -27,7 +27,7 @@ def _metric(task: Task) -> str:
 
 
 def _examples(row: pd.Series, task: Task) -> int:
-    return len(statistics.examples_of(task.kind, row["per_example"]))
+    return len(statistics.examples_of(task.task_type, row["per_example"]))
 
 
 def teacher(measured: pd.DataFrame, task: Task) -> Markdown:
@@ -47,7 +47,7 @@ def annotation(report: dict[str, Any], annotated: pd.DataFrame, context: Context
     if not report["n"]:
         return _paragraph("The whole pool is gold: nothing was left to annotate.")
     task = context.task
-    if task.kind == "classification":
+    if task.task_type == "classification":
         said = f"Of {report['n']:,} annotated texts {report['value']:.1f} % have the true label."
         said += f" {mixture.sentence(report['annotator'])}" if "annotator" in report else ""
         if annotated["log_probability"].isna().any():
@@ -88,7 +88,7 @@ def students(results: pd.DataFrame, task: Task, settings: Settings) -> Markdown:
     budget, chosen = settings.budgets[0], settings.figures
     there = results[(results["budget"] == budget) & results["condition"].isin(CONDITIONS)]
     there = there[there["amount"] == there.groupby("condition")["amount"].transform("max")]
-    cells = {condition: {row.seed: statistics.examples_of(task.kind, row.per_example) for row in rows.itertuples()}
+    cells = {condition: {row.seed: statistics.examples_of(task.task_type, row.per_example) for row in rows.itertuples()}
              for condition, rows in there.groupby("condition", sort=False)}
     drawn = statistics.resample(cells, chosen.resamples, settings.seed, f"saw {task.name}")
     gains = []

@@ -143,7 +143,7 @@ def confidence(annotated: pd.DataFrame, context: Context, bins: int = 5) -> Imag
         why = "the model does not say how sure it is" if len(annotated) else "nothing was annotated: every input has its label"
         axes.set_title(why)
         return picture(figure, f"Empty: {why}.")
-    if task.kind == "classification":
+    if task.task_type == "classification":
         shown = annotate.reliability(annotated, context, bins)
         x, y = 100 * shown["confidence"], shown["accuracy"]
         low = min(x.min(), y.min()) - 3
@@ -187,7 +187,7 @@ def students(results: pd.DataFrame, task: Task) -> Image:
 
 def outputs(sets: dict[str, pd.Series], task: Task) -> Image:
     """The outputs in several sets of examples: shares of the labels, or for NLG words of a text."""
-    return label_shares(sets) if task.kind == "classification" else words(sets)
+    return label_shares(sets) if task.task_type == "classification" else words(sets)
 
 
 def objectives(task: Task) -> None:

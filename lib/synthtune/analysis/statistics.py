@@ -102,10 +102,10 @@ def score(examples: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return 100 * totals / weights.sum(axis=1) if examples.ndim == 1 else bleu_of_totals(totals)
 
 
-def examples_of(kind: str, per_example: Sequence[float]) -> np.ndarray:
+def examples_of(task_type: str, per_example: Sequence[float]) -> np.ndarray:
     """The per-example record of a results row in the shape that `score` takes: (N,) or, for BLEU, (N, 10)."""
     record = np.asarray(per_example, dtype=float)
-    return record.reshape(-1, STATISTICS) if main_metric(kind) == "bleu" else record
+    return record.reshape(-1, STATISTICS) if main_metric(task_type) == "bleu" else record
 
 
 def resample(cells: Cells, resamples: int, seed: int, stream: str = "") -> dict[Hashable, np.ndarray]:

@@ -39,7 +39,7 @@ def table_1(results: Results) -> pd.DataFrame:
         cells = {condition: results.rows(task, budget, condition) for condition in there}
         cells |= {TEACHER: results.teacher(task, budget), FULL: results.ceiling(task)}
         synthetic = max(int(rows.amount.iloc[0]) for rows in cells.values() if "amount" in rows and len(rows))
-        for name, metric in metrics_of(results.kind(task)).items():
+        for name, metric in metrics_of(results.task_type(task)).items():
             line: dict[str, Any] = {"task": task, "title": results.title(task), "metric": metric.title, "labelled": budget,
                                     "synthetic": synthetic}
             for column, rows in cells.items():

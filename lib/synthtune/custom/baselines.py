@@ -23,9 +23,9 @@ Answer = Callable[[Sequence[Example], Sequence[str]], list[str]]
 """From labelled examples and texts to an output for each text."""
 
 
-def systems(kind: str, settings: Settings) -> dict[str, Answer]:
-    """The baselines for a kind of task, by name; SetFit only where that package is installed."""
-    if kind == "nlg":
+def systems(task_type: str, settings: Settings) -> dict[str, Answer]:
+    """The baselines for a type of task, by name; SetFit only where that package is installed."""
+    if task_type == "generation":
         return {NEAREST: nearest}
     models: dict[str, Callable[[Sequence[Example]], Any]] = {TFIDF: tfidf_model}
     if importlib.util.find_spec("setfit"):

@@ -101,7 +101,7 @@ def _bare(cell: str) -> str:
 def cells(gathered: Gathered) -> list[Problem]:
     """Check every cell of a file as it is there."""
     frame, table = gathered.frame, gathered.table
-    labels = gathered.columns.kind == "classification"
+    labels = gathered.columns.task_type == "classification"
     problems = []
     for role, column in gathered.columns.roles.items():
         rules = (LABEL_RULES if labels and role == "output" else TEXT_RULES) | CELL_RULES
@@ -140,7 +140,7 @@ def cleaned(gathered: Gathered, spelling: dict[str, str]) -> pd.DataFrame:
     """
     frame = gathered.frame.drop(columns="decoded").copy()
     for role in gathered.columns.roles:
-        if role == "output" and gathered.columns.kind == "classification":
+        if role == "output" and gathered.columns.task_type == "classification":
             frame[role] = plain_labels(gathered).map(lambda label: spelled(label, spelling))
         else:
             frame[role] = _unescaped(gathered, role).map(str.strip if role == "output" else str)
@@ -269,7 +269,7 @@ class Sieve:
     def without_empty(self) -> None:
         """Take out rows with an empty text or output; `cells` has named them."""
         for role in self.gathered.columns.roles:
-            label = role == "output" and self.gathered.columns.kind == "classification"
+            label = role == "output" and self.gathered.columns.task_type == "classification"
             self.drop(self.frame[role].map(str.strip) == "", "without a label" if label else "with an empty text")
 
     def without_duplicates(self) -> None:

@@ -81,7 +81,7 @@ def _seconds(part: Context, reference: Reference) -> float:
     learned = (annotates + again + generates) * chosen.teacher.epochs * part.budget * tokens * trained
     read = annotates * (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
     written = generates * chosen.generate.pairs * chosen.generate.max_new_tokens
-    if part.task.kind == "nlg" and annotates:
+    if part.task.task_type == "generation" and annotates:
         written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
     seeds = len(chosen.students.seeds if part.task.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
     trainings = 1 + classifier.FOLDS if part.task.separator and chosen.students.thresholds else 1

@@ -40,15 +40,15 @@ class Columns:
         One column, or a pair.
     output : str
         The label or target; "" in a file that has none.
-    kind : str
-        "classification" or "nlg".
+    task_type : str
+        "classification" or "generation".
     separator : str
         What stands between several labels of a row; "" where a row has one.
     """
 
     text: tuple[str, ...]
     output: str
-    kind: str
+    task_type: str
     separator: str = ""
 
     @property
@@ -157,15 +157,15 @@ def choose(table: Table, task: TaskFile) -> tuple[Columns | None, list[Guess], l
     if problems:
         return None, [], problems
     guesses, values = [], _first_values(table)
-    kind = "nlg" if task.target else "classification" if task.label or named else ""
+    task_type = "generation" if task.target else "classification" if task.label or named else ""
     if not output:
-        output, guessed_kind, why = _guess_output(values, text or [], classification=named)
+        output, guessed_type, why = _guess_output(values, text or [], classification=named)
         if not output:
             return None, [], [_of_header(table, "which label", columns=listed(table.columns, most=12))]
-        kind = kind or guessed_kind
-        what, means, because = ("label", "classification", "labels repeat and are short") if kind == "classification" else (
+        task_type = task_type or guessed_type
+        what, means, because = ("label", "classification", "labels repeat and are short") if task_type == "classification" else (
             "target", "text-to-text generation", f"most values of '{output}' are different texts")
-        guesses += [Guess(table.file, what, output, why), Guess(table.file, "kind of task", means, because)]
+        guesses += [Guess(table.file, what, output, why), Guess(table.file, "type of task", means, because)]
     if not text:
         text, why = _guess_text(values, output)
         if not text:
@@ -174,7 +174,7 @@ def choose(table: Table, task: TaskFile) -> tuple[Columns | None, list[Guess], l
     problems = missing(table, [*text, output])
     if output in values[output]:
         problems.append(_of_header(table, "no header", shown=shown_text(output)))
-    return Columns(tuple(text), output, kind, task.label_separator or ""), guesses, problems
+    return Columns(tuple(text), output, task_type, task.label_separator or ""), guesses, problems
 
 
 def choose_like(first: Columns, table: Table, labelled: bool) -> tuple[Columns | None, list[Guess], list[Problem]]:
@@ -216,20 +216,20 @@ def _first_values(table: Table) -> dict[str, list[str]]:
 
 
 def _guess_output(values: dict[str, list[str]], text: list[str], classification: bool) -> tuple[str, str, str]:
-    """Name the column of labels or targets, the kind of task, and the reason."""
+    """Name the column of labels or targets, the type of task, and the reason."""
     left = {name: found for name, found in values.items()
             if name not in text and (any(found) or name.lower() == "label")}  # never another column in its place
     by_name = {name.lower(): name for name in reversed(left)}
-    for role, kind in (("label", "classification"), ("target", "nlg"), ("label_or_target", "")):
+    for role, task_type in (("label", "classification"), ("target", "generation"), ("label_or_target", "")):
         for name in WORDS[role]:
-            if name in by_name and (kind != "nlg" or not classification):
+            if name in by_name and (task_type != "generation" or not classification):
                 column = by_name[name]
-                return column, kind or ("classification" if _repeats(left[column]) else "nlg"), "by its name"
+                return column, task_type or ("classification" if _repeats(left[column]) else "generation"), "by its name"
     labels = [name for name in left if _repeats(left[name]) and _length(left[name]) <= 40]
     if labels:
         return min(labels, key=lambda name: len(set(left[name]))), "classification", "fewest different values"
     if len(left) == (1 if text else 2) and not classification:
-        return list(left)[-1], "nlg", "the other column" if text else "the last of two columns"
+        return list(left)[-1], "generation", "the other column" if text else "the last of two columns"
     return "", "", ""
 
 

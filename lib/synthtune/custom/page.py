@@ -52,7 +52,7 @@ def instead(outcome: Outcome) -> str:
 
 
 def _helped(outcome: Outcome) -> str:
-    unit = "points of accuracy" if outcome.own.kind == "classification" else "BLEU points"
+    unit = "points of accuracy" if outcome.own.task_type == "classification" else "BLEU points"
     gold, best = outcome.score(GOLD)["value"], outcome.score(outcome.winner)
     if outcome.verdict == "does not help":
         return (f"Synthetic data does not help here: no condition is better on average than the labelled rows alone "
@@ -94,7 +94,7 @@ def nothing_kept(rows: pd.DataFrame) -> list[str]:
 def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label: pd.DataFrame) -> str:
     """The page, with everything it shows inside; what texts and labels hold is shown and not run as HTML."""
     own, number = outcome.own, outcome.settings.custom.examples
-    classification = own.kind == "classification"
+    classification = own.task_type == "classification"
     return report.rendered(
         "page.html.jinja",
         outcome=outcome, own=own, verdict=verdict(outcome), metric=metric_name(outcome),
@@ -136,7 +136,7 @@ def covered(outcome: Outcome) -> str:
 
 
 def _scores(outcome: Outcome) -> list[list[Any]]:
-    macro = ["macro-F1"] if outcome.own.kind == "classification" else []
+    macro = ["macro-F1"] if outcome.own.task_type == "classification" else []
     table = [["system", metric_name(outcome), "interval", *macro, "against gold alone", "interval"]]
     for row in outcome.scores.itertuples():
         gain = ("", "") if np.isnan(row.gain) else (f"{row.gain:+.1f}", f"{row.gain_low:+.1f} to {row.gain_high:+.1f}")
@@ -213,7 +213,7 @@ def _reliability(outcome: Outcome, bins: int = 5) -> list[list[Any]]:
     tested = outcome.tested
     bins = min(bins, len(tested))
     groups = tested.groupby(pd.qcut(tested["confidence"].rank(method="first"), bins, labels=False))
-    return [["rows held out", "mean confidence", "right" if outcome.own.kind == "classification" else "mean chrF"],
+    return [["rows held out", "mean confidence", "right" if outcome.own.task_type == "classification" else "mean chrF"],
             *([len(group), *(f"{100 * group[name].mean():.0f} %" for name in ("confidence", "quality"))] for _, group in groups)]
 
 

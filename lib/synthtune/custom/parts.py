@@ -37,18 +37,18 @@ CHUNK = 2_000
 
 
 def settings_of(own: CustomData, run_dir: Any, overrides: Sequence[str] = ()) -> Settings:
-    """The settings for custom data: the profile's, the kind's, and those that follow from how many and how long they are.
+    """The settings for custom data: the profile's, those of its type of task, and those that follow from how many and how long they are.
 
     Raises
     ------
     SettingsError
         An override names no setting, or has a value that cannot be used.
     """
-    base = for_custom_data(own.task.profile, own.kind, len(own.labels), {}, list(overrides), run_dir)
+    base = for_custom_data(own.task.profile, own.task_type, len(own.labels), {}, list(overrides), run_dir)
     measured: dict[str, Any] = {**ONE_PROCESS, "budgets": [len(own.gold)],
                                 "pool_size": max(20, len(own.gold) + len(own.unlabelled)), **_lengths(own, base),
                                 **_steps(own, base)}
-    return for_custom_data(own.task.profile, own.kind, len(own.labels), measured, list(overrides), run_dir).resolved()
+    return for_custom_data(own.task.profile, own.task_type, len(own.labels), measured, list(overrides), run_dir).resolved()
 
 
 def _lengths(own: CustomData, base: Settings) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _lengths(own: CustomData, base: Settings) -> dict[str, Any]:
         "teacher.max_tokens": at_most(text + output + around + 2),
         "students.max_tokens": at_most(1.1 * text + 2),
         "annotate.max_new_tokens": written, "students.max_new_tokens": written,
-        "generate.max_new_tokens": at_most(1.25 * text + 8 if own.kind == "classification" else 1.25 * (text + output) + 12),
+        "generate.max_new_tokens": at_most(1.25 * text + 8 if own.task_type == "classification" else 1.25 * (text + output) + 12),
     }
 
 
@@ -146,7 +146,7 @@ def _part(name: str, own: CustomData, gold: list[Example], unlabelled: list[Exam
     # Teachers depend on the gold examples only: what else changes does not train them again.
     made_from = [own.labels, [template.input, template.output], names, [[each.id, each.text, each.target] for each in gold]]
     made_from += [own.columns.separator] if own.columns.separator else []
-    task = Task(name, own.task.name, own.kind, own.labels, template, (*gold, *unlabelled), (), tuple(test), {},
+    task = Task(name, own.task.name, own.task_type, own.labels, template, (*gold, *unlabelled), (), tuple(test), {},
                 digest(made_from), names, separator=own.columns.separator)
     changed = settings.model_copy(update={"custom_task": name, "budgets": [len(gold)]})
     return Context(task, len(gold), changed)

@@ -21,7 +21,7 @@ from synthtune.settings import AnnotateSettings, GenerateSettings, Settings
 from synthtune.tasks.example import divided
 
 HERE = Path(__file__).parent
-KINDS = {"classification": "A task of text classification.", "nlg": "A task of text-to-text generation."}
+TYPES = {"classification": "A task of text classification.", "generation": "A task of text-to-text generation."}
 MADE_BY = ("made with [synthtune](https://arxiv.org/abs/2310.01119)'s recipe: a language model fine-tuned on the labelled "
            "rows labels others and writes new ones (Kaddour and Liu 2023, arXiv 2310.01119)")
 
@@ -132,7 +132,7 @@ def _data_card(outcome: Outcome, rows: pd.DataFrame) -> DatasetCard:
     reasons = rows.loc[rows["dropped"] != "", ["source", "dropped"]].value_counts()
     return DatasetCard.from_template(
         DatasetCardData(configs=[config]), template_path=str(HERE / "data_card.md.jinja"), outcome=outcome, settings=settings,
-        name=_plain(own.task.name), introduction=f"{_plain(own.task.description or KINDS[own.kind])} The rows were {MADE_BY}.",
+        name=_plain(own.task.name), introduction=f"{_plain(own.task.description or TYPES[own.task_type])} The rows were {MADE_BY}.",
         counts=rows.assign(kept=rows["dropped"] == "").groupby("source", sort=False)["kept"].agg(["size", "sum"]),
         dropped="; ".join(f"{number:,} {source}, {reason}" for (source, reason), number in reasons.items()),
         metric=page.metric_name(outcome), teacher=outcome.score(TEACHER), version=__version__,
@@ -150,7 +150,7 @@ def _model_card(outcome: Outcome) -> ModelCard:
     stored = settings.model_dump(mode="json")
     return ModelCard.from_template(
         ModelCardData(library_name="transformers", tags=["synthtune"],
-                      pipeline_tag="text-classification" if own.kind == "classification" else None),
+                      pipeline_tag="text-classification" if own.task_type == "classification" else None),
         template_path=str(HERE / "model_card.md.jinja"), outcome=outcome, settings=settings, name=_plain(own.task.name),
         introduction=f"{_plain(own.task.description or '')} A small student ({settings.students.model}), {MADE_BY}.".strip(),
         verdict=page.verdict(outcome), labels=list(map(_plain, sorted(own.report.labels))), several=bool(own.columns.separator),

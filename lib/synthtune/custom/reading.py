@@ -105,11 +105,11 @@ def _without(sentence: str, file: str) -> str:
 def _checked(task: TaskFile, chosen: settings.Settings, report: Report, gathered: dict[str, Gathered]) -> CustomData:
     """Check cells, then rows against each other, and count where each row went."""
     columns = gathered["rows"].columns if "rows" in gathered else None
-    kind = columns.kind if columns else ""
-    sieves = _sieved(task, report, gathered, kind)
+    task_type = columns.task_type if columns else ""
+    sieves = _sieved(task, report, gathered, task_type)
     if "rows" in sieves:
         sieves["rows"].check_near()
-        if kind == "classification":
+        if task_type == "classification":
             report.problems.extend(checks.labels(sieves["rows"], task.label_names))
             if "test" in sieves:
                 report.problems.extend(checks.unknown_labels(sieves["test"], sieves["rows"]))
@@ -125,17 +125,17 @@ def _checked(task: TaskFile, chosen: settings.Settings, report: Report, gathered
             report.problems.append(problem("no row used", count.file))
     gold, unlabelled, test = (_table(sieves[role].frame if role in sieves else None, columns, task.label_names)
                               for role in ("rows", "unlabelled", "test"))
-    if kind == "classification":
+    if task_type == "classification":
         each = gold["output"].map(lambda output: split_labels(output, columns.separator)).explode()
         report.labels.update(each.value_counts().astype(int).to_dict())
     labels = tuple(sorted(gold["output"].unique())) if report.labels else ()
     unlabelled = unlabelled.drop(columns="output", errors="ignore")
-    return CustomData(task, kind, labels, gold, unlabelled, test, report, columns, gathered)
+    return CustomData(task, task_type, labels, gold, unlabelled, test, report, columns, gathered)
 
 
-def _sieved(task: TaskFile, report: Report, gathered: dict[str, Gathered], kind: str) -> dict[str, checks.Sieve]:
+def _sieved(task: TaskFile, report: Report, gathered: dict[str, Gathered], task_type: str) -> dict[str, checks.Sieve]:
     """The rows of each file without those that cannot be used, or are also in a file where they are worth more."""
-    spelling = checks.spellings(gathered, task.label_names) if kind == "classification" else {}
+    spelling = checks.spellings(gathered, task.label_names) if task_type == "classification" else {}
     sieves = {}
     for role, each in gathered.items():
         report.problems.extend(checks.cells(each))

@@ -66,9 +66,9 @@ def made_from(own: CustomData, settings: Settings) -> dict[str, str]:
     rows = {"labelled rows": own.gold, "unlabelled rows": own.unlabelled, "test rows": own.test}
     found = {name: digest(table.to_dict("list")) for name, table in rows.items()}
     found["names of columns"] = digest(own.columns.roles)  # the teacher reads them
-    found["task file"] = digest([own.task.description, own.labels, own.kind, own.task.name])
+    found["task file"] = digest([own.task.description, own.labels, own.task_type, own.task.name])
     found["counts and warnings"] = digest(str(own.report))
-    found["baselines"] = digest(list(baselines.systems(own.kind, settings)))
+    found["baselines"] = digest(list(baselines.systems(own.task_type, settings)))
     # Budget and pool are the numbers of the rows themselves.
     left_out = ("run_dir", "per_task", "tasks", "task_files", "budgets", "pool_size")
     sections = settings.model_dump(mode="json", exclude_none=True, exclude={**dict.fromkeys(left_out, True), "endpoint": HOW})

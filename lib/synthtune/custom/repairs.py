@@ -50,7 +50,7 @@ def fix(own: CustomData) -> list[Path]:
     if "rows" not in own.gathered:
         raise RowsError(f"{own.task.rows}: nothing is repaired, for the labelled rows cannot be read; solve the errors above "
                         "first.")
-    spelling = checks.spellings(own.gathered, own.task.label_names) if own.kind == "classification" else {}
+    spelling = checks.spellings(own.gathered, own.task.label_names) if own.task_type == "classification" else {}
     repairs = {role: _Repair(own, role, spelling) for role in own.gathered}
     if not any(repair.needed for repair in repairs.values()):
         return []
@@ -158,7 +158,7 @@ def _task_file(own: CustomData, repairs: dict[str, _Repair]) -> str:
     """The task file that names the copies, and the columns that were guessed."""
     task, columns = own.task, own.columns
     values = task.model_dump(exclude_defaults=True, exclude={"encoding", "sheet"}) | {
-        "text": list(columns.text), "label" if own.kind == "classification" else "target": columns.output,
+        "text": list(columns.text), "label" if own.task_type == "classification" else "target": columns.output,
         **{role: str(Path(repair.table.file).with_name(repair.path.name)) for role, repair in repairs.items()}}
     ordered = {name: values[name] for name in type(task).model_fields if name in values}
     head = f"# Written by --fix from {task.path.name}; {task.name}.fixed.json says what was changed.\n"

@@ -28,8 +28,8 @@ class CustomData:
     Attributes
     ----------
     task : TaskFile
-    kind : str
-        "classification" or "nlg"; "" if the labelled rows cannot be read.
+    task_type : str
+        "classification" or "generation"; "" if the labelled rows cannot be read.
     labels : tuple of str
         The classes, sorted, by the names the task file gives them; empty for text-to-text generation. Where rows have several
         labels, every set of labels that a row has.
@@ -45,7 +45,7 @@ class CustomData:
     """
 
     task: TaskFile
-    kind: str
+    task_type: str
     labels: tuple[str, ...]
     gold: pd.DataFrame
     unlabelled: pd.DataFrame
@@ -66,7 +66,7 @@ def template_of(own: CustomData) -> PromptTemplate:
     roles = own.columns.roles
     output = _name(roles["output"])
     instruction = own.task.description or (
-        f"Give the {output.lower()} of the text." if own.kind == "classification" else f"Write the {output.lower()}.")
+        f"Give the {output.lower()} of the text." if own.task_type == "classification" else f"Write the {output.lower()}.")
     return PromptTemplate(instruction, "Texts" if "text_pair" in roles else _name(roles["text"]), output)
 
 
@@ -122,7 +122,7 @@ def held_out(own: CustomData, settings: Settings) -> list[set[int]]:
             groups[place] = groups[first]
     if len(set(groups)) == 1:
         raise RowsError(str(problem("all nearly the same", own.task.rows)))
-    one_label = own.kind == "classification" and not own.columns.separator  # sets of labels are too many to be balanced
+    one_label = own.task_type == "classification" and not own.columns.separator  # sets of labels are too many to be balanced
     outputs = [example.target for example in gold] if one_label else [""] * len(gold)
     counts = Counter(outputs)
     if max(counts.values()) == 1:

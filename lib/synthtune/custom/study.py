@@ -185,7 +185,7 @@ def _measured(own: CustomData, settings: Settings, each: list[Context]) -> Outco
     seed = answers.loc[answers["system"] == winner, "seed"].min()
     best, gold = (answers[(answers["system"] == system) & (answers["seed"] == seed)] for system in (winner, GOLD))
     said, scored = list(best["output"]), np.stack(list(best["scores"]))
-    if own.kind == "classification":
+    if own.task_type == "classification":
         quality = np.array([output == example.target for output, example in zip(said, held, strict=True)], dtype=float)
         places = {label: place for place, label in enumerate(own.labels)}
         sure: Confidence = OfLabels.fit(scored, [places.get(example.target, -1) for example in held])
@@ -260,7 +260,7 @@ def _answers(lm: LanguageModel | None, part: Context) -> pd.DataFrame:
     texts = [example.text for example in test]
     about = {"test": [[example.id, example.text] for example in test], "task": part.task.digest}
     tables = []
-    for system, answer in baselines.systems(part.task.kind, part.settings).items():
+    for system, answer in baselines.systems(part.task.task_type, part.settings).items():
         tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
                             lambda answer=answer: _table(answer(gold, texts))))
     taught = teacher.trained(lm, part, "annotate")
@@ -291,7 +291,7 @@ def _answers(lm: LanguageModel | None, part: Context) -> pd.DataFrame:
 
 def depends_on(part: Context, cell: Cell, rows: Sequence[experiment.Row]) -> dict[str, Any]:
     """What a student of a part depends on: a seq2seq student also on the unlabelled rows, whose word pieces it knows."""
-    pool = [example.text for example in part.task.pool] if part.task.kind == "nlg" else []
+    pool = [example.text for example in part.task.pool] if part.task.task_type == "generation" else []
     return {**student.depends_on(part, cell, rows), "pool": digest(pool)}
 
 
@@ -319,7 +319,7 @@ def _scores(answers: pd.DataFrame, held: list[Example], part: Context, settings:
     metric, records, found = part.task.metric, {}, {}
     for (system, seed), group in answers.groupby(["system", "seed"], sort=False):
         scores = part.task.score(held, list(group["output"]))
-        records.setdefault(system, {})[seed] = statistics.examples_of(part.task.kind, scores["per_example"])
+        records.setdefault(system, {})[seed] = statistics.examples_of(part.task.task_type, scores["per_example"])
         found.setdefault(system, []).append(scores)
     chosen = settings.figures
     drawn = statistics.resample(records, chosen.resamples, settings.seed, "own rows")

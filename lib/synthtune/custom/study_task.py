@@ -47,9 +47,9 @@ def spec(path: Path) -> Spec:
     tokens = {"input": [each.text for each in gold], "output": [each.target for each in gold]}
     return Spec(
         own.task.name, partial(corpus, path), template, tuple(tokens["input"][:2]), gold[0].target,
-        {name: math.ceil(sum(map(len, texts)) / len(texts) / CHARACTERS) for name, texts in tokens.items()}, own.kind,
+        {name: math.ceil(sum(map(len, texts)) / len(texts) / CHARACTERS) for name, texts in tokens.items()}, own.task_type,
         len(own.labels), names, separator=own.columns.separator,
-        rows=digest([own.gold.to_dict("list"), own.test.to_dict("list"), asdict(template), names, own.kind, own.columns.separator]))
+        rows=digest([own.gold.to_dict("list"), own.test.to_dict("list"), asdict(template), names, own.task_type, own.columns.separator]))
 
 
 def corpus(path: Path, _folder: Path) -> Corpus:

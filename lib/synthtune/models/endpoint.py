@@ -113,7 +113,7 @@ class Prompted:
         task, settings = self.context.task, self.context.settings
         shots = draw_shots(self.context.gold, self._shots, seed_for(settings, task.name, "shots"), task.labels)
         unknown = [math.nan] * len(texts)
-        if task.kind == "classification":
+        if task.task_type == "classification":
             outputs = classify(texts, task.labels, shots, task.template.instruction, self.server, self.cache, seed=settings.seed)
             scores = [[0.0 if label == output else -math.inf for label in task.labels] for output in outputs]
             return outputs, unknown, torch.tensor(scores).reshape(len(texts), len(task.labels))

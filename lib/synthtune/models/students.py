@@ -138,7 +138,7 @@ class StudentTrainer(abc.ABC):
         return trained.model.num_parameters()
 
     def head(self, module: nn.Module) -> nn.Module:
-        """What of a student starts from random weights: nothing, if a task's kind does not say otherwise."""
+        """What of a student starts from random weights: nothing, if a type of task does not say otherwise."""
         return nn.Module()
 
     @abc.abstractmethod

@@ -104,7 +104,7 @@ class Run:
 
     def snakemake(self) -> list[str]:
         """The command that executes what is missing or out of date."""
-        generation = [f"{task}/results.parquet" for task, spec in self.specs.items() if spec.kind == "nlg"]
+        generation = [f"{task}/results.parquet" for task, spec in self.specs.items() if spec.task_type == "generation"]
         return [
             sys.executable, "-m", "snakemake", "figures", "--snakefile", str(ROOT / "workflow" / "Snakefile"),
             "--directory", str(self.folder), "--configfile", str(self.folder / "workflow.json"),

@@ -434,7 +434,7 @@ class Students(Stage):
         routes = {budget: {"annotated": number, "prompted": number if settings.annotate.beside else 0}
                   | ({"generated": settings.generate.pairs} if budget in self.generating else {})
                   for budget, number in self.annotated.items()}
-        cells = cells_given(routes, settings.pool_size, "nlg" if self.generates else "classification", settings)
+        cells = cells_given(routes, settings.pool_size, "generation" if self.generates else "classification", settings)
         most = {budget: budget + number for budget, number in self.annotated.items()}  # gold alone trains as long
         rows = {cell: {FULL: settings.pool_size, GOLD: most.get(cell.budget)}.get(cell.condition, cell.budget + cell.amount)
                 for cell in cells}

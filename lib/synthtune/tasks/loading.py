@@ -39,8 +39,8 @@ class Task:
 
     Attributes
     ----------
-    name, title, kind : str
-        `kind` is "classification" or "nlg".
+    name, title, task_type : str
+        `task_type` is "classification" or "generation".
     labels : tuple of str
         The label texts, sorted; empty for NLG.
     template : PromptTemplate
@@ -65,7 +65,7 @@ class Task:
 
     name: str
     title: str
-    kind: str
+    task_type: str
     labels: tuple[str, ...]
     template: PromptTemplate
     pool: tuple[Example, ...]
@@ -97,10 +97,10 @@ class Task:
 
     def score(self, examples: list[Example], predicted: list[str]) -> dict:
         """Measure predictions against true outputs; see `synthtune.metrics`."""
-        if self.kind == "classification":
+        if self.task_type == "classification":
             truth = [example.target for example in examples]
             return metrics.multi_label(truth, predicted, self.separator) if self.separator else metrics.classification(truth, predicted)
-        return metrics.nlg([example.references or (example.target,) for example in examples], predicted)
+        return metrics.generation([example.references or (example.target,) for example in examples], predicted)
 
     def is_input(self, text: str) -> bool:
         """Whether a text has the form of the task's inputs: triples, actions, a pair. Single texts may have any."""
@@ -129,7 +129,7 @@ class Task:
     @property
     def metric(self) -> str:
         """Name of the metric that figures show."""
-        return metrics.main_metric(self.kind)
+        return metrics.main_metric(self.task_type)
 
 
 def load(name: str, settings: Settings) -> Task:
@@ -150,7 +150,7 @@ def load(name: str, settings: Settings) -> Task:
     made_from = {"version": 1, "seed": settings.seed, "pool_size": settings.pool_size, "dev_size": settings.dev_size,
                  "test_size": _test_size(spec, settings), "max_characters": settings.max_characters,
                  "smallest_budget": settings.budgets[0],
-                 "data_root": str(settings.data_root or "") if spec.kind == "nlg" or spec.public else ""}
+                 "data_root": str(settings.data_root or "") if spec.task_type == "generation" or spec.public else ""}
     if spec.rows:
         made_from["rows"] = spec.rows
     kept = folder / "task.json"
@@ -159,8 +159,8 @@ def load(name: str, settings: Settings) -> Task:
             _store(name, spec, settings, folder, made_from)
     stored = read_json(kept)
     read = [_read(folder / f"{split}.parquet") for split in ("pool", "dev", "test")]
-    labels = tuple(sorted({example.target for example in read[0]})) if spec.kind == "classification" else ()
-    return Task(name, task_list.title(name, settings.data_root), spec.kind, labels, spec.template, *read, stored["report"],
+    labels = tuple(sorted({example.target for example in read[0]})) if spec.task_type == "classification" else ()
+    return Task(name, task_list.title(name, settings.data_root), spec.task_type, labels, spec.template, *read, stored["report"],
                 stored["digest"], spec.pair, spec.sentences, spec.answer, spec.separator)
 
 
@@ -201,7 +201,7 @@ def prepare(name: str, settings: Settings) -> None:
 
 
 def _test_size(spec: Spec, settings: Settings) -> int:
-    return settings.test_size if spec.kind == "classification" else settings.nlg_test_size
+    return settings.test_size if spec.task_type == "classification" else settings.nlg_test_size
 
 
 def _store(name: str, spec: Spec, settings: Settings, folder: Path, made_from: dict) -> None:
@@ -215,7 +215,7 @@ def _store(name: str, spec: Spec, settings: Settings, folder: Path, made_from: d
     # An official test set may be smaller than asked for: RTE's has 277 examples.
     if len(test) < (1 if corpus.test else test_size) or len(pool) < ENOUGH * settings.budgets[-1]:
         raise SettingsError(f"{name}: {len(pool)} pool and {len(test)} test examples are left, fewer than the largest "
-                            f"budget ({settings.budgets[-1]}) or {'' if spec.kind == 'classification' else 'nlg_'}test_size "
+                            f"budget ({settings.budgets[-1]}) or {'' if spec.task_type == 'classification' else 'nlg_'}test_size "
                             f"({test_size}); lower one of them. {report.get('near_duplicates', 0)} near-duplicates were dropped.")
     with atomic_path(folder) as temporary:
         temporary.mkdir()
@@ -286,7 +286,7 @@ def _drawn(name: str, spec: Spec, corpus: Corpus, settings: Settings) -> tuple[l
     dev, near_dev = _without_near(dev, test)
     pool = pool[: settings.pool_size]
     report |= {"near_duplicates": near + near_dev, "cut_texts": cut_texts}
-    if spec.kind == "classification":
+    if spec.task_type == "classification":
         report["pool_labels"] = dict(Counter(example.target for example in pool).most_common())
     return splits.ordered_for_budgets(pool, settings.budgets[0], seed), dev, test, report
 

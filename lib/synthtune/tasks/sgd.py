@@ -196,7 +196,7 @@ TASKS = {"sgd": Spec(
                "Trains, Look up and buy tickets && request Day of the journey"),
     answer="You would like a table in Leeds, is that right?",
     tokens={"input": 40, "output": 18},
-    kind="nlg",
+    task_type="generation",
     is_input=is_input,
     values=values,
     toy_corpus="toy_corpora.dialogues",

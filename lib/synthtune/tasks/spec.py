@@ -43,7 +43,7 @@ class Spec:
         The right output of the first.
     tokens : dict
         Average length of an "input" and of an "output", in tokens: an assumption of the planner.
-    kind : {"classification", "nlg"}
+    task_type : {"classification", "generation"}
     labels : int
         How many there are; 0 for text generation. An assumption of the planner.
     pair : tuple of str
@@ -73,7 +73,7 @@ class Spec:
     sentences: tuple[str, ...]
     answer: str
     tokens: dict[str, int]
-    kind: str = "classification"
+    task_type: str = "classification"
     labels: int = 0
     pair: tuple[str, ...] = ()
     is_input: Callable[[str], bool] | None = None
