@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,16 +76,14 @@ def study(lm, tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def kill_when():
-    """Once a condition holds, kill every process below this one that runs a module; give the thread that waits."""
-    import psutil
+    """Once a condition holds, kill the processes that work for this one; give the thread that waits."""
 
-    def start(condition, module: str) -> threading.Thread:
+    def start(condition) -> threading.Thread:
         def kill():
             while not condition():
                 time.sleep(0.005)
-            for process in psutil.Process().children(recursive=True):
-                if module in process.cmdline():
-                    process.kill()
+            for process in active_children():
+                process.kill()
 
         thread = threading.Thread(target=kill)
         thread.start()

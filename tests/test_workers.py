@@ -74,7 +74,7 @@ def test_a_killed_process_is_told_and_the_shards_done_are_kept(study, shared, te
     settings = shared("run", **TWO, **{"annotate.shard_size": 1})
     folder = settings.folder / "tweets" / f"budget-{study.budget}"
 
-    thread = kill_when(lambda: list(folder.glob("annotated-*/*.parquet")), "--multiprocessing-fork")
+    thread = kill_when(lambda: list(folder.glob("annotated-*/*.parquet")))
     with pytest.raises(StageError, match="A process ended without a word, most likely because memory ran out"):
         annotate.annotate(teachers[0], Context.of(study.task, settings, study.budget))
     thread.join()

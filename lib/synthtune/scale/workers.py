@@ -106,8 +106,9 @@ def pool(processes: int, settings: Settings) -> Iterator[ProcessPoolExecutor]:
     StageError
         If one of them is killed.
     """
-    others = active_children()
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (places.environment(settings.threads),)) as executor:
+    others, context = active_children(), get_context("forkserver")
+    context.set_forkserver_preload(["synthtune.student"])  # and all that it imports: seconds, once for all processes
+    with ProcessPoolExecutor(processes, context, _begin, (places.environment(settings.threads),)) as executor:
         try:
             yield executor
         except BaseException as error:

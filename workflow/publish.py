@@ -1,7 +1,7 @@
 """Copy the results of a finished run into the repository: `figures/`, and the outputs of `notebooks/`.
 
-    python -m synthtune.run.publish runs/laptop
-    python -m synthtune.run.publish runs/public --folder public    # figures/public alone
+    python workflow/publish.py runs/laptop
+    python workflow/publish.py runs/public --folder public    # figures/public alone
 
 Executed notebooks of a run have injected parameters and a history. Only their outputs are copied, into the notebooks of
 the repository, whose prose may have changed since. The tour, which no run executes, is executed here. Publishing is
@@ -24,6 +24,7 @@ from typing import Any
 
 import nbformat
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 from synthtune.errors import StageError
 from synthtune.files import atomic_path
 from synthtune.run import exit_status, notebook_runner
@@ -163,7 +164,7 @@ def _checked(output: nbformat.NotebookNode, count: int, name: str) -> nbformat.N
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit status is 0, 1 (refused) or 2 (bad usage)."""
-    parser = argparse.ArgumentParser(prog="python -m synthtune.run.publish", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python workflow/publish.py", description=__doc__.splitlines()[0])
     parser.add_argument("run_dir", type=Path, help="folder of a finished run, for example runs/laptop")
     parser.add_argument("--folder", default="", metavar="NAME", help="put the figures into figures/NAME, and leave the notebooks alone")
     chosen = parser.parse_args(arguments)
