@@ -73,7 +73,7 @@ def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Pro
 
 
 def _generated(generator: LanguageModel | Prompted, annotator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
-    table = _sampled(generator, context).done(sample_share, context, context.settings.generate.processes)
+    table = _sample(generator, context)
     table["dropped"] = _malformed(table, context)
     judged = _relabelled(annotator, table, context).done(relabel_share, context, context.settings.generate.processes)
     judged = judged.set_index(table.index[table["dropped"] == ""])
@@ -137,6 +137,10 @@ def _labelled(table: pd.DataFrame, context: Context) -> pd.DataFrame:
                 table.loc[row.Index, ["output", "dropped"]] = (row.sampled, "") if whole else (row.output, INCOMPLETE)
     table.loc[(table["dropped"] == "") & (table["output"].str.strip() == ""), "dropped"] = NO_OUTPUT
     return table
+
+
+def _sample(generator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
+    return _sampled(generator, context).done(sample_share, context, context.settings.generate.processes)
 
 
 def _sampled(generator: LanguageModel | Prompted, context: Context) -> Shards:
