@@ -40,10 +40,10 @@ TYPED = {"name": "its name (there is no such folder here either)", "revision": "
 
 def cache() -> Path:
     """The folder of what the hub's client downloads: as its own variables say, or ``.cache/huggingface/hub`` in the clone."""
-    from huggingface_hub import constants
-
-    if os.environ.keys() & {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"}:
-        return Path(constants.HF_HUB_CACHE)
+    # Not as its constants say, which a process that was forked has from another time.
+    for name, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        if chosen := os.environ.get(name):
+            return Path(chosen, below).expanduser()
     return ROOT / ".cache" / "huggingface" / "hub"
 
 
