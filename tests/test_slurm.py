@@ -266,13 +266,15 @@ def test_a_job_that_is_lost_is_told(study, slurm):
 def test_no_job_outlives_a_run(study, slurm, number):
     study.plan(**{"01_teacher": "hang"})
     process = study.start()
-    wait_for(lambda: jobs(slurm, "RUNNING"))
+    [job] = wait_for(lambda: jobs(slurm, "RUNNING"))
+    wait_for(lambda: study.kernels())
     process.send_signal(number)
     process.communicate(timeout=60)
     study.plan()
     if number == signal.SIGKILL:  # the next run ends what a killed one has left
-        stopped_once(study.start(), (study.runs / "tweets/budget-20/teacher.parquet").exists)
+        stopped_once(study.start(), lambda: set(jobs(slurm)) - {job})
     assert wait_for(lambda: not jobs(slurm))
+    study.wait_for_end()
 
 
 COPY = 41_109
