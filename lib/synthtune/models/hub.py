@@ -43,7 +43,7 @@ def cache() -> Path:
     # Not as its constants say, which a process that was forked has from another time.
     for name, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if chosen := os.environ.get(name):
-            return Path(chosen, below).expanduser()
+            return Path(os.path.expandvars(chosen), below).expanduser()
     return ROOT / ".cache" / "huggingface" / "hub"
 
 
