@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 NO_OUTPUT = "no output"
 NO_LABEL = "no label"
+# Why an output is dropped: it is empty, a prompted model's answer names no label, or not every value of the input is in it.
 INCOMPLETE = "leaves out a value"
-"""Why an output is dropped: it is empty, a prompted model's answer names no label, or not every value of the input is in it."""
 
 
 def by_label(task: Task, scores: torch.Tensor) -> dict[str, np.ndarray]:

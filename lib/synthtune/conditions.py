@@ -58,6 +58,7 @@ class Condition:
 
 # Okabe and Ito's palette, whose colours differ in all common kinds of colour blindness. Markers and line styles
 # differ as well, for print without colour.
+# Every condition that figures and table compare, by its name and in their order.
 CONDITIONS = {
     GOLD: Condition(color="#E69F00", marker="o"),
     ANNOTATED: Condition({"annotated": 1}, color="#0072B2", marker="s"),
@@ -65,16 +66,14 @@ CONDITIONS = {
     BOTH: Condition({"annotated": 0.5, "generated": 0.5}, color="#CC79A7", marker="D", linestyle=(0, (4, 1))),
     PROMPTED: Condition({"prompted": 1}, color="#882255", marker="P", linestyle=(0, (1, 1))),
 }
-"""Every condition that figures and table compare, by its name and in their order."""
 
+# What conditions are compared with: the teacher itself; a student trained on all true labels of the pool; and annotated examples
+# with the teacher's label alone, where `students.synthetic_labels` is "soft", which only figure 6 shows.
 REFERENCES = {
     TEACHER: Condition(color="#D55E00", linestyle=(0, (5, 2))),
     FULL: Condition(linestyle=":", label="full (all true labels)"),
     HARD: Condition({"annotated": 1}, color="#56B4E9", marker="v"),
 }
-"""What conditions are compared with: the teacher itself; a student trained on all true labels of the pool; and annotated examples
-with the teacher's label alone, where `students.synthetic_labels` is "soft", which only figure 6 shows.
-"""
 
 
 def condition(name: str) -> Condition:

@@ -30,14 +30,14 @@ class StageError(SynthtuneError):
     """A stage cannot go on: its inputs are missing, or its outputs cannot be written."""
 
 
+# PyTorch's words.
 GPU_FULL = "CUDA out of memory"
-"""PyTorch's words."""
 
+# What to say when a GPU is too small.
 SAVE_GPU_MEMORY = ("the GPU's memory ran out. Lower teacher.batch_size, annotate.batch_size, generate.batch_size or "
                    "students.batch_size, whichever stage it was. To train the teacher, set teacher.activations=checkpointed and "
                    "teacher.sharding=sharded; to annotate and generate, fewer annotate.processes and generate.processes give "
                    "each more GPUs. ./run_all.sh --plan says what fits.")
-"""What to say when a GPU is too small."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

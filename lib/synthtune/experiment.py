@@ -17,12 +17,12 @@ from synthtune.tasks.example import log_probability
 if TYPE_CHECKING:
     from synthtune.context import Context
 
+# The routes to synthetic examples, by the objective of the teacher that each takes.
 ROUTES = {"annotate": "annotated", "generate": "generated"}
-"""The routes to synthetic examples, by the objective of the teacher that each takes."""
+# What a prompted model annotates beside the teacher (`annotate.beside`).
 PROMPTED_ROUTE = "prompted"
-"""What a prompted model annotates beside the teacher (`annotate.beside`)."""
+# Share of an amount that is as good as the amount.
 NEARLY = 0.9
-"""Share of an amount that is as good as the amount."""
 
 
 @dataclass(frozen=True)

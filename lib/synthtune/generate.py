@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from synthtune.models.endpoint import Prompted
 
 DISAGREES = "teacher disagrees"
+# Why a sampled pair is dropped, in the order in which it is checked.
 REASONS = ("empty", "unfinished", "malformed", "duplicate", "copied from gold", DISAGREES, NO_OUTPUT, INCOMPLETE)
-"""Why a sampled pair is dropped, in the order in which it is checked."""
 
 FEWEST_WORDS = 2
 

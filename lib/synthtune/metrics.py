@@ -18,13 +18,12 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import f1_score
 
+# BLEU counts n-grams of one to this many tokens.
 ORDERS = 4
-"""BLEU counts n-grams of one to this many tokens."""
 
+# Numbers kept per test example: matched n-grams, all n-grams (orders 1 to 4), lengths of output and of
+# reference.
 STATISTICS = 2 * ORDERS + 2
-"""Numbers kept per test example: matched n-grams, all n-grams (orders 1 to 4), lengths of output and of
-reference.
-"""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -239,6 +238,7 @@ def bleu_from(statistics: np.ndarray) -> float:
                              smooth_method="exp", effective_order=True).score
 
 
+# Every metric by the name of its column in results files, the main one of each type of task first. A new one needs an entry.
 METRICS = {
     "accuracy": Metric("Accuracy", "classification", _right, unit="%"),
     "macro_f1": Metric("Macro-F1", "classification", corpus=_macro_f1),
@@ -246,7 +246,6 @@ METRICS = {
     "chrf": Metric("chrF", "generation", corpus=_chrf),
     "rouge_l": Metric("ROUGE-L", "generation", _rouge_l),
 }
-"""Every metric by the name of its column in results files, the main one of each type of task first. A new one needs an entry."""
 
 
 def tokens(text: str) -> list[str]:

@@ -27,11 +27,11 @@ from synthtune.models import assets, language_model
 from synthtune.tasks import Example
 from synthtune.tasks.example import log_probability
 
+# Parts of the gold examples, each left out once.
 FOLDS = 3
-"""Parts of the gold examples, each left out once."""
 
+# Weights of the teacher that are tried; of equally good ones the largest is taken.
 WEIGHTS = np.linspace(1, 0, 21)
-"""Weights of the teacher that are tried; of equally good ones the largest is taken."""
 
 RECORD = "annotator.json"
 

@@ -23,8 +23,8 @@ NumberFormat = Literal["float32", "bfloat16"]
 # its default, takes 0.8 GiB more in a teacher's notebook than keeping a few, and is no faster there. It reads this when it starts.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
+# Size of a number.
 BYTES: dict[NumberFormat, int] = {"float32": 4, "bfloat16": 2}
-"""Size of a number."""
 
 
 def device() -> Literal["cuda", "mps", "cpu"]:

@@ -20,20 +20,20 @@ from typing import Any
 
 from tqdm import tqdm
 
+# Least time between two lines where a bar cannot be redrawn.
 LINE_SECONDS = 15.0
-"""Least time between two lines where a bar cannot be redrawn."""
 
+# Least time between two states of a bar in Jupyter or over a socket.
 REDRAW_SECONDS = 0.5
-"""Least time between two states of a bar in Jupyter or over a socket."""
 
+# A bar where none can be drawn.
 IN_WORDS = "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left{postfix}"
-"""A bar where none can be drawn."""
 
+# Environment variable of a notebook's kernel: the socket on which somebody shows its bars.
 SOCKET = "SYNTHTUNE_PROGRESS"
-"""Environment variable of a notebook's kernel: the socket on which somebody shows its bars."""
 
+# Beside it, what the notebook is called there.
 LABEL = "SYNTHTUNE_NOTEBOOK"
-"""Beside it, what the notebook is called there."""
 
 
 class progress(tqdm):

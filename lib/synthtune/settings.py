@@ -25,14 +25,14 @@ from synthtune.number_format import NumberFormat
 from synthtune.places import PROFILES, ROOT, cache_folder, profiles, started_in
 from synthtune.task_list import SPECS, is_own_corpus, register
 
+# Tasks that need nothing but a package index.
 TASKS = tuple(name for name, spec in SPECS.items() if not spec.public)
-"""Tasks that need nothing but a package index."""
+# Tasks that are read from their official files, below `data_root`.
 PUBLIC = tuple(name for name, spec in SPECS.items() if spec.public)
-"""Tasks that are read from their official files, below `data_root`."""
+# Endings of an entry of `tasks` that is a file: the task file of a custom task, or Python with `TASKS` (`task_list.register`).
 TASK_FILES = (".yaml", ".yml", ".py")
-"""Endings of an entry of `tasks` that is a file: the task file of a custom task, or Python with `TASKS` (`task_list.register`)."""
+# Folders of a run that are no task's.
 TAKEN = ("figures", "minutes", "notebooks", "parameters", "settings")
-"""Folders of a run that are no task's."""
 OFFICIAL = "official"
 
 
@@ -48,20 +48,20 @@ class _Section(BaseModel):
         return value
 
 
+# Settings that say how work is done and what it costs, on which no result depends.
 HOW = {"processes", "sharding", "activations", "checkpoint_steps", "api_key_env", "max_concurrency", "timeout_seconds",
        "input_price", "output_price", "max_dollars"}
-"""Settings that say how work is done and what it costs, on which no result depends."""
 
+# Settings on which every stage of a task depends.
 SHARED = ("seed", "pool_size", "test_size", "dev_size", "nlg_test_size", "max_characters", "threads", "data_root")
-"""Settings on which every stage of a task depends."""
 
+# What each stage depends on besides.
 READS = {
     "teacher": ("teacher", "endpoint"),
     "annotate": ("teacher", "annotate"),
     "generate": ("teacher", "annotate", "generate"),
     "students": ("teacher", "annotate", "generate", "students", "budgets"),
 }
-"""What each stage depends on besides."""
 
 SOURCE = Field(None, description="the fine-tuned teacher if null; endpoint: the prompted model of the section endpoint")
 

@@ -25,10 +25,10 @@ from synthtune.models.students import StudentTrainer
 from synthtune.progress import progress
 from synthtune.scale import workers
 
+# Settings that a seq2seq student does not read.
 OF_CLASSIFIERS = {"pooling", "class_weight"}
-"""Settings that a seq2seq student does not read."""
+# Settings of the students that say which cells there are and how they are run, not what one of them is.
 NOT_OF_A_CELL = {"seeds", "seeds_larger", "seeds_full", "sweep", "processes"}
-"""Settings of the students that say which cells there are and how they are run, not what one of them is."""
 
 
 def trainer(context: Context) -> StudentTrainer:

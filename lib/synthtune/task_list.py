@@ -19,8 +19,8 @@ def _built_in() -> dict[str, Spec]:
     return {name: spec for module in modules for name, spec in import_module(f"synthtune.tasks.{module}").TASKS.items()}
 
 
+# Every task by its name; `register` adds to it.
 SPECS = _built_in()
-"""Every task by its name; `register` adds to it."""
 
 
 def register(path: Path) -> list[str]:

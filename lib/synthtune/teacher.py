@@ -39,11 +39,11 @@ from synthtune.tasks import load as load_task
 if TYPE_CHECKING:
     from synthtune.models.endpoint import Prompted
 
+# `annotate` is P(Y|X); `generate` is P(X,Y): the label and then the text, or the input and then the output.
 Objective = Literal["annotate", "generate"]
-"""`annotate` is P(Y|X); `generate` is P(X,Y): the label and then the text, or the input and then the output."""
 
+# Settings of the teacher that do not change what it learns.
 NO_MATTER = HOW | {"shots", "test_examples", "prompted_examples"}
-"""Settings of the teacher that do not change what it learns."""
 SYSTEM = "fine-tuned teacher"
 
 

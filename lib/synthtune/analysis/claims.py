@@ -17,13 +17,13 @@ from synthtune.conditions import ANNOTATED, BOTH, CONDITIONS, FULL, GENERATED, G
 from synthtune.files import read_yaml
 from synthtune.metrics import METRICS, main_metric
 
+# How far half-and-half may stay behind all-annotated and still be "almost as good": accuracy or BLEU points.
 MARGIN = {"classification": 1.0, "generation": 2.0}
-"""How far half-and-half may stay behind all-annotated and still be "almost as good": accuracy or BLEU points."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
 
+# Each claim in our own words, by its letter.
 SENTENCES = {letter: said.format(**MARGIN) for letter, said in read_yaml(Path(__file__).with_name("claims.yaml")).items()}
-"""Each claim in our own words, by its letter."""
 
 
 def verdict(low: float, high: float, threshold: float = 0.0) -> str:
@@ -85,8 +85,8 @@ def _row(results: Results, letter: str, task_type: str, entry: dict) -> dict:
     }
 
 
+# A budget, a condition and an amount; the amount is None where the condition was not run.
 Cell = tuple[int, str, int | None]
-"""A budget, a condition and an amount; the amount is None where the condition was not run."""
 
 
 def _headline(results: Results, task: str, budget: int, condition: str) -> Cell:

@@ -30,19 +30,19 @@ from synthtune.conditions import ANNOTATED, CONDITIONS, FULL, GENERATED, GOLD, H
 from synthtune.files import atomic_path, read_yaml
 from synthtune.metrics import METRICS, main_metric
 
+# Width of every figure in inches: the text width of a two-column page. Fonts are 7 pt and more at that size.
 WIDTH = 6.9
-"""Width of every figure in inches: the text width of a two-column page. Fonts are 7 pt and more at that size."""
 
 _EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
 _SYSTEM_STYLES = [{"color": color, "marker": marker} for color, marker in (
     ("#D55E00", "o"), ("#56B4E9", "v"), ("#0072B2", "s"), ("#CC79A7", "D"), ("#009E73", "^"), ("#E69F00", "P"), ("#000000", "X"),
     ("#F0E442", "*"))]
 
+# What is said of each figure: its title, a description, and its caption.
 WORDS = read_yaml(Path(__file__).with_name("figures.yaml"))
-"""What is said of each figure: its title, a description, and its caption."""
 
+# Caption of each figure; `caption` fills in the numbers and says which corpora are real.
 CAPTIONS = {number: said["caption"] for number, said in WORDS.items()}
-"""Caption of each figure; `caption` fills in the numbers and says which corpora are real."""
 
 
 def caption(number: int, results: Results) -> str:
@@ -136,10 +136,11 @@ def method(results: Results) -> pd.DataFrame:
 
 
 _HEIGHT = 2.55
+# Left and right edge of the frame around each step, and its heading.
 _STEPS = [(0.08, 1.92, "1  Fine-tune"), (2.06, 4.84, "2  Annotate or generate"), (4.98, 6.82, "3  Train the student")]
-"""Left and right edge of the frame around each step, and its heading."""
 
 _ROWS = (1.72, 0.72)
+# Centre, row, width, condition whose colour the edge has, filling and text of each box.
 _BOXES = [
     (1.0, 0, 1.56, GOLD, "#FDF3DC", "Gold examples (x, y)\na few, labelled by people"),
     (1.0, 1, 1.56, TEACHER, "#FBE3D6", "Teacher\nlarge language model"),
@@ -150,7 +151,6 @@ _BOXES = [
     (5.9, 0, 1.56, GOLD, "#FDF3DC", "Gold + synthetic\nexamples together"),
     (5.9, 1, 1.56, TEACHER, "#FBE3D6", "Student\nsmall, quick to run"),
 ]
-"""Centre, row, width, condition whose colour the edge has, filling and text of each box."""
 
 _ARROWS = [((1.0, 1.44), (1.0, 1.00)), ((3.25, 1.72), (3.54, 1.72)), ((3.25, 0.72), (3.54, 0.72)), ((1.78, 0.80), (2.19, 1.60)),
            ((1.78, 0.72), (2.19, 0.72)), ((4.74, 1.72), (5.12, 1.72)), ((4.74, 0.80), (5.12, 1.60)), ((5.9, 1.44), (5.9, 1.00))]
@@ -524,6 +524,7 @@ def _round_costs(low: float, high: float) -> list[float]:
     return inside if len(inside) <= 6 else [tick for tick in inside if f"{tick:e}".startswith("1")]
 
 
+# For each figure, the function that makes its table and the one that draws it.
 FIGURES: dict[int, tuple[Callable[[Results], pd.DataFrame], Callable[[pd.DataFrame], Figure]]] = {
     1: (method, draw_method),
     2: (partial(by_budget, task_type="classification"), draw_by_budget),
@@ -533,4 +534,3 @@ FIGURES: dict[int, tuple[Callable[[Results], pd.DataFrame], Callable[[pd.DataFra
     6: (by_route, draw_by_route),
     7: (by_cost, draw_by_cost),
 }
-"""For each figure, the function that makes its table and the one that draws it."""

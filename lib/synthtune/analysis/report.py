@@ -24,9 +24,9 @@ from synthtune.errors import StageError
 from synthtune.number_format import processor
 from synthtune.scale.machine import cores
 
+# Packages whose versions the page lists: those that numbers and figures, or the order of the stages, depend on.
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf", "datasets", "numpy", "pandas",
             "pyarrow", "scipy", "scikit-learn", "sacrebleu", "rouge-score", "matplotlib", "seaborn", "papermill", "snakemake")
-"""Packages whose versions the page lists: those that numbers and figures, or the order of the stages, depend on."""
 
 
 def write(run_dir: str | Path, settings: Any) -> Path:

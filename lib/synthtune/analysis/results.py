@@ -22,8 +22,8 @@ from synthtune.task_list import SPECS, is_custom, is_own_corpus
 
 FINE_TUNED = "fine-tuned teacher"
 
+# Kinds of tasks, in the order of figures and claims.
 TYPE_NAMES = {"classification": "classification", "generation": "NLG"}
-"""Kinds of tasks, in the order of figures and claims."""
 
 
 def corpora_sentence(tasks: Iterable[str], settings: Any) -> str:

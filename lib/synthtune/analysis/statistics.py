@@ -17,9 +17,8 @@ from scipy import stats
 
 from synthtune.metrics import ORDERS, STATISTICS, main_metric
 
+# For each cell (any name), for each seed, the per-example record: (N,) right or wrong, or (N, 10) for BLEU.
 Cells = Mapping[Hashable, Mapping[int, np.ndarray]]
-"""For each cell (any name), for each seed, the per-example record: (N,) right or wrong, or (N, 10) for BLEU.
-"""
 
 
 @dataclass(frozen=True)

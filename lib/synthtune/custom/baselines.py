@@ -19,8 +19,8 @@ TFIDF = "TF-IDF and logistic regression"
 NEAREST = "output of the nearest labelled row"
 SETFIT = "SetFit"
 
+# From labelled examples and texts to an output for each text.
 Answer = Callable[[Sequence[Example], Sequence[str]], list[str]]
-"""From labelled examples and texts to an output for each text."""
 
 
 def systems(task_type: str, settings: Settings) -> dict[str, Answer]:

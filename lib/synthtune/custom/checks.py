@@ -22,25 +22,25 @@ from synthtune.custom.task_file import MOST_CLASSES, on_one_line, plain
 from synthtune.metrics import split_labels
 from synthtune.tasks.splits import first_near
 
+# Rows a class should have at least: fewer cannot be split into some to learn from and some to test.
 FEW = 4
-"""Rows a class should have at least: fewer cannot be split into some to learn from and some to test."""
 
 NEAR_ROWS = 10_000
+# Rows of a file, and characters of a text, up to which near-duplicates are looked for.
 NEAR_CHARACTERS = 500
-"""Rows of a file, and characters of a text, up to which near-duplicates are looked for."""
 
+# Characters of English text that make a word piece, roughly: tells texts longer than the model reads.
 CHARACTERS_A_PIECE = 4.4
-"""Characters of English text that make a word piece, roughly: tells texts longer than the model reads."""
 
+# Characters that are a word piece each: Chinese, Japanese and Korean.
 PIECES = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
-"""Characters that are a word piece each: Chinese, Japanese and Korean."""
 
+# Labelled rows from which a label column with hardly a value twice is taken for an id.
 IDS_FROM = 10
-"""Labelled rows from which a label column with hardly a value twice is taken for an id."""
 
 STRAY = re.compile("[\0\ufeff]")
+# A spreadsheet takes a cell that starts with one of these for a formula.
 SPREADSHEET_START = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a cell that starts with one of these for a formula."""
 
 ESCAPED = re.compile(r"'(?=[=+\-@\t\r])")
 _NUMBER = re.compile(r"[+-]?\d[\d.,]*%?")
@@ -54,14 +54,14 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|&(amp|lt|gt|quot|nbsp|#\d+);")
 _JSON = re.compile(r"""[\[{]\s*["'{\[].*[\]}]""")
 _MISSING, _MAYBE_MISSING = (set(WORDS[name]) for name in ("missing", "maybe_missing"))
 
+# Labels of only such characters stand for a missing value where all other labels are words or numbers.
 _MARKS = re.compile(r"[-?._*/]+")
-"""Labels of only such characters stand for a missing value where all other labels are words or numbers."""
 
+# Dashes, quotes and small Cyrillic letters that look like others; what they look like.
 _LOOKS = str.maketrans("‐‑‒–—−’‘ʼ`´“”„авекмнорстухіјѕ", "-" * 6 + "'" * 5 + '"' * 3 + "abekmhopctyxijs")
-"""Dashes, quotes and small Cyrillic letters that look like others; what they look like."""
 
+# What stands between several labels of a cell, and whether it seldom is part of a label.
 _UNITED = {";": True, "|": True, ",": True, "/": False, "&": False, "+": False, " ": False}
-"""What stands between several labels of a cell, and whether it seldom is part of a label."""
 
 
 TEXT_RULES: dict[str, Callable[[str], Any]] = {
@@ -80,8 +80,8 @@ LABEL_RULES: dict[str, Callable[[str], Any]] = {
     "date as label": lambda cell: _DATE.fullmatch(cell.strip()),
 }
 CELL_RULES: dict[str, Callable[[str], Any]] = {"NUL byte": STRAY.search, "damaged letters": lambda cell: "\ufffd" in cell}
+# Checks of single cells by their names in `problems.yaml`: whether they find something wrong.
 JSON_RULE: dict[str, Callable[[str], Any]] = {"JSON": lambda cell: _JSON.fullmatch(plain(cell))}
-"""Checks of single cells by their names in `problems.yaml`: whether they find something wrong."""
 
 
 def is_number(cell: str) -> bool:
@@ -349,8 +349,8 @@ def labels(gold: Sieve, names: dict[str, str]) -> list[Problem]:
             for check, having, values in found]
 
 
+# The name of a check, the labels of the rows that it is about, and what its sentences are filled in with.
 Found = Iterator[tuple[str, Iterable[str], dict[str, Any]]]
-"""The name of a check, the labels of the rows that it is about, and what its sentences are filled in with."""
 
 
 def _numbers(counts: pd.Series) -> pd.Series:

@@ -10,11 +10,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax
 from sklearn.linear_model import LogisticRegression
 
+# Spread of the scores below which they tell nothing.
 NO_MATTER = 1e-6
-"""Spread of the scores below which they tell nothing."""
 
+# A quality is taken to be this far from 0 and 1 at least: a logistic curve reaches neither.
 EDGE = 1e-3
-"""A quality is taken to be this far from 0 and 1 at least: a logistic curve reaches neither."""
 
 
 @dataclass(frozen=True)

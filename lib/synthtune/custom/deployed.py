@@ -33,11 +33,11 @@ from synthtune.models import classifier, seq2seq
 from synthtune.models.language_model import by_length
 from synthtune.progress import progress
 
+# Texts that are read at once: bounds memory.
 CHUNK = 2_000
-"""Texts that are read at once: bounds memory."""
 
+# How many of the least certain rows are looked at for each that is proposed for labelling.
 CANDIDATES = 10
-"""How many of the least certain rows are looked at for each that is proposed for labelling."""
 
 
 def save(outcome: Outcome, folder: Path) -> Path:

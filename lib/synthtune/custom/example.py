@@ -7,8 +7,8 @@ from pathlib import Path
 
 from synthtune.files import atomic_path
 
+# Utterances of the corpus in the format of SGD that `toy_corpora.dialogues` writes, each with the first of its actions.
 FILES = Path(__file__).with_name("example_files")
-"""Utterances of the corpus in the format of SGD that `toy_corpora.dialogues` writes, each with the first of its actions."""
 
 
 def write(folder: str | Path) -> Path:

@@ -50,11 +50,11 @@ REFERENCE: dict[NumberFormat, Reference] = {
     "float32": Reference(trained=5.6e-3, read=1.25e-3, written=3.4e-3, student=0.21e-3, rate=0.12e12),
 }
 
+# Weights of the reference machine's models, as `machine.weights` counts them.
 TEACHER, STUDENT = 148e6, 26e6
-"""Weights of the reference machine's models, as `machine.weights` counts them."""
 
+# Processes and models are loaded, and results are written.
 START_SECONDS = 20.0
-"""Processes and models are loaded, and results are written."""
 
 
 def seconds(each: Sequence[Context], settings: Settings) -> float:

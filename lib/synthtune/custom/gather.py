@@ -20,14 +20,14 @@ from synthtune.errors import nearest
 from synthtune.files import read_yaml
 from synthtune.metrics import joined_labels
 
+# Rows of a file that are kept; of a longer one, a random sample of this size, the same in every run.
 ROW_LIMIT = 200_000
-"""Rows of a file that are kept; of a longer one, a random sample of this size, the same in every run."""
 
+# Characters of the longest text that is kept. No model here reads a hundredth of it.
 CELL_LIMIT = 100_000
-"""Characters of the longest text that is kept. No model here reads a hundredth of it."""
 
+# Why the other rows of a longer file are left out.
 BY_CHANCE = "not in the random sample"
-"""Why the other rows of a longer file are left out."""
 
 WORDS = read_yaml(Path(__file__).with_name("words.yaml"))
 

@@ -9,8 +9,8 @@ from synthtune.errors import AssetError, RowsError
 from synthtune.models import hub
 from synthtune.places import cache_folder
 
+# What a user corrects.
 KEYS = {"name": "'hub:' in the task file", "revision": "'revision:' in the task file"}
-"""What a user corrects."""
 
 
 def open_table(task: TaskFile, role: str, file: str) -> readers.Table:

@@ -20,11 +20,11 @@ from synthtune.custom.parts import cut_in_words
 from synthtune.custom.report import printable
 from synthtune.custom.study import TEACHER, Outcome
 
+# Labels up to which confusions are drawn as a matrix; of more, the commonest are listed.
 SHOWN_LABELS = 20
-"""Labels up to which confusions are drawn as a matrix; of more, the commonest are listed."""
 
+# Characters of a text that the page shows.
 SHOWN_CHARACTERS = 300
-"""Characters of a text that the page shows."""
 
 BASELINES = (TFIDF, SETFIT, NEAREST)
 

@@ -18,22 +18,22 @@ from synthtune.models import assets
 from synthtune.settings import Settings, for_custom_data
 from synthtune.tasks import Example, Task, seed_for
 
+# The part that trains on all labelled rows; its student is the one to take away.
 WHOLE = "whole"
-"""The part that trains on all labelled rows; its student is the one to take away."""
 
+# Folder of what the stages made, beside the results.
 WORK = "work"
-"""Folder of what the stages made, beside the results."""
 
+# Custom data are few: what is divided over processes is the parts (`study.run`). Each computes with one thread, so that
+# results do not depend on how many cores there are.
 ONE_PROCESS = {"jobs": 1, "threads": 1, "teacher.processes": 1, "teacher.sharding": "replicated", "annotate.processes": 1,
                "generate.processes": 1, "students.processes": 1}
-"""Custom data are few: what is divided over processes is the parts (`study.run`). Each computes with one thread, so that
-results do not depend on how many cores there are."""
 
+# Share of the texts that is to be read whole.
 LONG = 0.95
-"""Share of the texts that is to be read whole."""
 
+# Texts that are counted at once: bounds memory.
 CHUNK = 2_000
-"""Texts that are counted at once: bounds memory."""
 
 
 def settings_of(own: CustomData, run_dir: Any, overrides: Sequence[str] = ()) -> Settings:

@@ -25,17 +25,17 @@ from typing import Any, BinaryIO
 from synthtune.custom.report import Guess, Problem, listed, numbered, problem
 from synthtune.errors import RowsError, SynthtuneError
 
+# Characters of the longest line, and of the longest cell with line ends in it, that are looked at as one.
 LINE_LIMIT = 16 * 2**20
-"""Characters of the longest line, and of the longest cell with line ends in it, that are looked at as one."""
 
+# Quotes that are not closed, in one file, before the file as a whole is taken to be broken.
 BROKEN_LIMIT = 100
-"""Quotes that are not closed, in one file, before the file as a whole is taken to be broken."""
 
+# Rows that guesses go by.
 LOOKED_AT = 1000
-"""Rows that guesses go by."""
 
+# The separator of a file that has none: a character that is in no text.
 ONE_COLUMN = "\x1f"
-"""The separator of a file that has none: a character that is in no text."""
 
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 
@@ -46,6 +46,7 @@ FORMATS = (
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".dill", ".npy", ".npz", ".ckpt"}
 
 _UNPACK, _SAVE = "unpack it, and name the file that is in it", "save its table as CSV or .xlsx"
+# First bytes of files that are not read whatever their name is, what they are, and what to do.
 _CONTENTS = (
     (rb"\x1f\x8b", "compressed with gzip", _UNPACK),
     (rb"BZh\d1AY&SY", "compressed with bzip2", _UNPACK),
@@ -56,11 +57,10 @@ _CONTENTS = (
     (rb"%PDF-|\{\\rtf|(\xef\xbb\xbf)?\s*<(?i:!doctype|html|\?xml|table)", "a PDF, RTF, HTML or XML document", _SAVE),
     (rb"version https://git-lfs", "what Git LFS leaves in the place of a file", "get the file with 'git lfs pull'"),
 )
-"""First bytes of files that are not read whatever their name is, what they are, and what to do."""
 
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
+# Different control characters that the start of a text which is not UTF-8 may have: binary content has nearly all of them.
 _KINDS_OF_CONTROL = 4
-"""Different control characters that the start of a text which is not UTF-8 may have: binary content has nearly all of them."""
 
 
 class EmptyFile(RowsError):
@@ -220,8 +220,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+# Encodings that are told apart where most letters are not ASCII; they share few letters.
 _OTHER_SCRIPTS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
-"""Encodings that are told apart where most letters are not ASCII; they share few letters."""
 
 
 def _encoding(path: Path, file: str, given: str | None) -> tuple[str, list[Guess], list[Problem]]:
@@ -274,8 +274,8 @@ def _by_lines(handle: BinaryIO, file: str) -> tuple[str, str, list[Problem]]:
     return name, why, [problem("wrong encoding", file, "", numbers, "line", encoding=name)]
 
 
+# Number of a line, its text, and whether bytes that are not UTF-8 were read as Windows-1252.
 Line = tuple[int, str, bool]
-"""Number of a line, its text, and whether bytes that are not UTF-8 were read as Windows-1252."""
 
 _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
 
@@ -301,12 +301,12 @@ def _lines(path: Path, file: str, encoding: str) -> Iterator[Line]:
 
 # -- delimited text --------------------------------------------------------------------------------
 
+# What quotes may be, the most frequent first, and how a parser is told.
 QUOTES = {
     "around cells": {"quoting": csv.QUOTE_MINIMAL},
     "around cells, with spaces beside them": {"quoting": csv.QUOTE_MINIMAL, "skipinitialspace": True},
     "part of the text": {"quoting": csv.QUOTE_NONE},
 }
-"""What quotes may be, the most frequent first, and how a parser is told."""
 
 _SPACED_QUOTE = re.compile(' +"')
 
@@ -653,8 +653,8 @@ def _merged(path: Path, sheet: str, columns: int) -> set[tuple[int, int]]:
 
 # -- cells -----------------------------------------------------------------------------------------
 
+# Half of a letter: JSON can name one, no file can hold it.
 _HALF = re.compile("[\ud800-\udfff]")
-"""Half of a letter: JSON can name one, no file can hold it."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from synthtune.custom.task_file import TaskFile
 from synthtune.errors import RowsError
 from synthtune.metrics import joined_labels, split_labels
 
+# Labelled rows up to which folds are made on reading already; of more, when training starts, for it takes a while.
 FOLDS_LOOKED_AT = 2_000
-"""Labelled rows up to which folds are made on reading already; of more, when training starts, for it takes a while."""
 
 
 def read(path: str | Path) -> CustomData:

@@ -19,16 +19,16 @@ from synthtune.models import assets
 from synthtune.places import as_typed
 from synthtune.settings import HOW, Settings
 
+# In the work folder: what the last run works from and, once its results are whole, their digests.
 RECORD = "run.json"
-"""In the work folder: what the last run works from and, once its results are whole, their digests."""
 
+# Files and folders of the results by their names, in the order in which a reader wants them.
 PRODUCTS = {"report": "report.html", "model": "model", "augmented rows": "augmented", "predictions": "predictions.csv",
             "rows to label next": "to_label.csv"}
-"""Files and folders of the results by their names, in the order in which a reader wants them."""
 
+# What the stages keep in the folder of a part: the file of each that is written last.
 KEPT = {"teachers": "budget-{budget}/teacher-*/settings.json", "annotated rows": "budget-{budget}/annotated.json",
         "generated rows": "budget-{budget}/generated.json", "answers to the rows held out": "answers/*.parquet"}
-"""What the stages keep in the folder of a part: the file of each that is written last."""
 
 
 @contextlib.contextmanager

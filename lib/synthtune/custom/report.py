@@ -12,11 +12,11 @@ import yaml
 
 SENTENCES = yaml.safe_load(Path(__file__).with_name("problems.yaml").read_text("utf-8"))
 
+# Row numbers that a sentence names before it says how many more there are.
 SHOWN_ROWS = 5
-"""Row numbers that a sentence names before it says how many more there are."""
 
+# Characters of a cell that a sentence quotes.
 SHOWN_CHARACTERS = 40
-"""Characters of a cell that a sentence quotes."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from synthtune.settings import Settings, seed_for
 from synthtune.tasks import splits
 from synthtune.tasks.example import Example, PromptTemplate, joined
 
+# Labelled rows below which nothing can be trained and tested.
 FEWEST = 8
-"""Labelled rows below which nothing can be trained and tested."""
 
 
 @dataclass(frozen=True, repr=False)

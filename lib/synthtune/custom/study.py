@@ -160,8 +160,8 @@ def _done(pool: ProcessPoolExecutor, stages: list[tuple[Context, list[Callable]]
             yield
 
 
+# The model that is fine-tuned, once a process that does the work of parts has loaded it.
 _loaded: list[LanguageModel | None] = []
-"""The model that is fine-tuned, once a process that does the work of parts has loaded it."""
 
 
 def _work(stage: Callable, part: Context) -> None:

@@ -14,8 +14,8 @@ from synthtune.errors import RowsError
 from synthtune.files import digest
 from synthtune.tasks.spec import Corpus, Spec
 
+# Of a token of prose, on average.
 CHARACTERS = 4.5
-"""Of a token of prose, on average."""
 
 
 def read(path: Path) -> CustomData:

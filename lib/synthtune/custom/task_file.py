@@ -17,14 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from synthtune.errors import SettingsError, nearest
 from synthtune.places import profiles
 
+# Longest task file, in bytes; ten lines are the idea.
 BYTE_LIMIT = 16_384
-"""Longest task file, in bytes; ten lines are the idea."""
 
+# What files, or splits of a dataset, are for.
 ROLES = ("rows", "unlabelled", "test")
-"""What files, or splits of a dataset, are for."""
 
+# Classes up to which the models here are meant.
 MOST_CLASSES = 100
-"""Classes up to which the models here are meant."""
 
 
 def on_one_line(text: str) -> str:
@@ -33,11 +33,11 @@ def on_one_line(text: str) -> str:
 
 
 ENTITY = re.compile(r"&(#\d+|#[xX][\da-fA-F]+|\w+);")
+# Characters that are not seen and join no letters: soft hyphens, blanks of no width, marks of direction.
 UNSEEN = re.compile("[\0\u00ad\u034f\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
-"""Characters that are not seen and join no letters: soft hyphens, blanks of no width, marks of direction."""
 
+# One text in quotes, or a list of one, as JSON and Python write it.
 QUOTED = re.compile(r"""\s*(\[\s*)?("(?:[^"\\]|\\.)*"|'[^']*'|\d*)\s*(?(1)\])\s*""")
-"""One text in quotes, or a list of one, as JSON and Python write it."""
 
 
 def plain(label: str) -> str:

@@ -50,9 +50,9 @@ class __legacy__:
         return info.name
 """
 
+# What is read of a hub repository or a folder: no pickles, no code.
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*",
                "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.json", "vocab.txt", "merges.txt", "*.model")
-"""What is read of a hub repository or a folder: no pickles, no code."""
 
 
 def architecture(name: str) -> dict[str, Any]:

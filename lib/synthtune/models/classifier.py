@@ -21,8 +21,8 @@ from synthtune.models import assets, layers
 from synthtune.models.language_model import by_length
 from synthtune.models.students import StudentTrainer, Trained
 
+# Parts of the gold rows that are answered in turn where `students.thresholds` is folds.
 FOLDS = 3
-"""Parts of the gold rows that are answered in turn where `students.thresholds` is folds."""
 
 
 def mean(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any) -> torch.Tensor:

@@ -12,8 +12,8 @@ from synthtune.models import placement, vllm_engine
 from synthtune.models.language_model import LanguageModel, after_prefix, agree, by_length, next_logits, padded, put_before, read_once
 from synthtune.progress import progress
 
+# The nucleus is looked for among this many likeliest tokens; where they hold too little mass, among all tokens.
 NUCLEUS_CANDIDATES = 2048
-"""The nucleus is looked for among this many likeliest tokens; where they hold too little mass, among all tokens."""
 
 
 class _Roomy(DynamicLayer):

@@ -34,23 +34,23 @@ from synthtune.progress import progress
 from synthtune.settings import EndpointSettings
 from synthtune.tasks import Example, seed_for, splits
 
+# The label of an answer that names none, or several: always wrong.
 NO_ANSWER = ""
-"""The label of an answer that names none, or several: always wrong."""
 
+# How often a request is sent again after a 408, 409, 429 or 5xx answer, a lost connection or a timeout.
 RETRIES = 4
-"""How often a request is sent again after a 408, 409, 429 or 5xx answer, a lost connection or a timeout."""
 
+# How often a model is asked at most for an answer that can be read.
 TRIES = 3
-"""How often a model is asked at most for an answer that can be read."""
 
+# New examples that one request asks for.
 PAIRS_AT_ONCE = 5
-"""New examples that one request asks for."""
 
+# Characters of an answer that are kept, whatever a server sends.
 LONGEST_ANSWER = 50_000
-"""Characters of an answer that are kept, whatever a server sends."""
 
+# Tokens that the form of an answer takes at most, besides what it says.
 JSON_TOKENS = 16
-"""Tokens that the form of an answer takes at most, besides what it says."""
 
 # The client library also sends the operating system, the Python version and whatever OPENAI_ORG_ID,
 # OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS hold. None of it is needed, and the last three may belong to
@@ -427,8 +427,8 @@ class _Round:
     def __init__(self, waiting: dict[str, dict], endpoint: EndpointSettings, cache_dir: Path, known: int):
         self.waiting, self.endpoint, self.cache_dir, self.known = waiting, endpoint, cache_dir, known
         self.api_key = _api_key(endpoint)
+        # Whether the server has refused the form of answers.
         self.plain = False
-        """Whether the server has refused the form of answers."""
 
     def ask(self) -> None:
         """Say what is sent, send it, and say what it cost."""

@@ -43,13 +43,13 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 
 # peft, accelerate and PyTorch's distributed training are imported where they are used: students need none of them, and
 # together they take seconds.
+# Target of a token that is not to be learned.
 IGNORED = -100
-"""Target of a token that is not to be learned."""
+# File of what was trained, by `teacher.method`.
 WEIGHTS = {"lora": "adapter_model.safetensors", "full": "trained.safetensors"}
-"""File of what was trained, by `teacher.method`."""
 
+# Token ids of prompt and target, and as many targets: `IGNORED` for the prompt's.
 Row = tuple[list[int], torch.Tensor]
-"""Token ids of prompt and target, and as many targets: `IGNORED` for the prompt's."""
 
 
 class TargetLoss(nn.Module):

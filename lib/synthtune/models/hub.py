@@ -22,6 +22,7 @@ ID = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?"
 COMMIT = re.compile("[0-9a-f]{40}")
 
 TOKEN = "put an access token of yours into the environment variable HF_TOKEN"
+# What an error means in whose kind or words something occurs; the first that fits.
 REFUSALS = {
     "gatedrepo|gated dataset": f"its authors say who may have it: ask for access on its page, {{page}}, {TOKEN}, and run again.",
     "unknown split|config '|config name": "correct 'config:' or 'splits:' in the task file.",
@@ -30,12 +31,11 @@ REFUSALS = {
     "revision ?not ?found|revision .*exist": "it has no such revision: correct {revision}.",
     "entry ?not ?found": "it has no config.json, so it is no model of transformers: choose another one.",
 }
-"""What an error means in whose kind or words something occurs; the first that fits."""
 
 
 DECLARED = {"name": "its name in assets.yaml if it was renamed", "revision": "its entry in assets.yaml"}
+# What a user corrects if the hub has no such repository or revision.
 TYPED = {"name": "its name (there is no such folder here either)", "revision": "what follows the @"}
-"""What a user corrects if the hub has no such repository or revision."""
 
 
 def cache() -> Path:

@@ -25,8 +25,8 @@ from synthtune.errors import AssetError, SettingsError
 from synthtune.models import assets, layers
 from synthtune.number_format import NumberFormat
 
+# What `agree` found.
 _AGREED: dict[tuple, bool] = {}
-"""What `agree` found."""
 
 
 @dataclass

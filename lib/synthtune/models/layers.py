@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+# Largest difference of the two parts' logits from the whole's, as a share of the largest logit.
 CLOSE = 1e-5
-"""Largest difference of the two parts' logits from the whole's, as a share of the largest logit."""
 
 
 class _Reached(Exception):

@@ -18,14 +18,14 @@ from transformers import PreTrainedModel
 from synthtune import number_format
 from synthtune.errors import StageError
 
+# Memory that must be free for a model, as a multiple of its weights: caches and activations need some too.
 ROOM = 1.5
-"""Memory that must be free for a model, as a multiple of its weights: caches and activations need some too."""
 
+# As PyTorch names them: the number of a GPU, or "cpu".
 Device = int | str
-"""As PyTorch names them: the number of a GPU, or "cpu"."""
 
+# What else is on the GPU: called, each leaves it.
 guests: list[Callable[[], None]] = []
-"""What else is on the GPU: called, each leaves it."""
 
 _on_device: weakref.WeakKeyDictionary[nn.Module, None] = weakref.WeakKeyDictionary()
 

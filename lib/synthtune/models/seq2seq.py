@@ -29,19 +29,19 @@ from synthtune.models.fine_tuning import IGNORED
 from synthtune.models.language_model import by_length
 from synthtune.models.students import StudentTrainer, Trained, put_back
 
+# Logit of a word piece that a student has never generated: its probability is zero.
 NEVER = -1e4
-"""Logit of a word piece that a student has never generated: its probability is zero."""
+# How a pretrained model decodes; the published settings of BART are those of summaries: beams, and no three words twice.
 PLAIN = {"min_length": 0, "no_repeat_ngram_size": 0}
-"""How a pretrained model decodes; the published settings of BART are those of summaries: beams, and no three words twice."""
 
 
 class Seq2Seq(StudentTrainer):
     """What encoder–decoders have in common."""
 
+    # Texts that are answered side by side.
     answered = 32
-    """Texts that are answered side by side."""
+    # How they are decoded, besides greedily.
     decoding: Mapping[str, int] = {}
-    """How they are decoded, besides greedily."""
 
     @abc.abstractmethod
     def begun(self, rows: list[Row]) -> tuple[Trained, list[list[int]]]:

@@ -23,8 +23,8 @@ from synthtune.models.fine_tuning import shuffled_by_length, warm_up_and_decay
 from synthtune.models.language_model import by_length, tokenizer_of
 from synthtune.progress import progress
 
+# Placeholders of values: word pieces of their own in BERT's vocabulary, and in few texts.
 MARKS = "αβγδεζηθικλμ"
-"""Placeholders of values: word pieces of their own in BERT's vocabulary, and in few texts."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class StudentTrainer(abc.ABC):
     products of matrices are computed, where `settings.format` says so.
     """
 
+    # The frozen layers: token ids in, hidden states out. None if texts are read whole each time.
     lower: Callable[..., torch.Tensor] | None = None
-    """The frozen layers: token ids in, hidden states out. None if texts are read whole each time."""
 
     def __init__(self, context: Context) -> None:
         transformers_logging.set_verbosity_error()

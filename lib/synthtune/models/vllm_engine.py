@@ -25,8 +25,8 @@ from synthtune.models import placement
 if TYPE_CHECKING:
     from synthtune.models.language_model import LanguageModel
 
+# The model that vLLM has loaded, its number of texts side by side, and vLLM's `LLM`; empty if none is.
 _loaded: list[tuple[weakref.ref, int, Any]] = []
-"""The model that vLLM has loaded, its number of texts side by side, and vLLM's `LLM`; empty if none is."""
 
 
 def decode(lm: LanguageModel, rows: list[list[int]], max_new_tokens: int, batch_size: int, temperature: float, top_p: float,

@@ -15,17 +15,17 @@ from typing import Any
 
 from synthtune.progress import Screen, duration, report
 
+# Environment variable of a runner that belongs to a run: the run's folder of sockets. Its standard input ends with the run.
 RUN = "SYNTHTUNE_RUN"
-"""Environment variable of a runner that belongs to a run: the run's folder of sockets. Its standard input ends with the run."""
 
+# The socket of the run's board, in that folder.
 BOARD = "b"
-"""The socket of the run's board, in that folder."""
 
+# Longest folder that leaves room for the sockets in it; every system takes 100 characters.
 SOCKET_FOLDER_LIMIT = 85
-"""Longest folder that leaves room for the sockets in it; every system takes 100 characters."""
 
+# How long a board waits for its last message; none arrives if somebody has deleted the folder of the socket.
 CLOSE_SECONDS = 5
-"""How long a board waits for its last message; none arrives if somebody has deleted the folder of the socket."""
 
 
 def label(notebook: str, parameters: dict[str, Any]) -> str:

@@ -24,8 +24,8 @@ from synthtune.run.board import BOARD, RUN, Board, socket_folder
 from synthtune.run.graph import Run, last_words
 from synthtune.scale import cluster
 
+# How long a process may take to stop by itself.
 STOP_SECONDS = 5
-"""How long a process may take to stop by itself."""
 
 
 @contextlib.contextmanager

@@ -52,8 +52,8 @@ class Run:
                           *(f"{stage}.processes={number}" for stage, number in self.division.processes.items())],
             "run_dir": "" if settings.run_dir is None else str(self.folder),
         }
+        # Parameters of each executed notebook, by its name without ".ipynb".
         self.jobs: dict[str, dict[str, Any]] = {}
-        """Parameters of each executed notebook, by its name without ".ipynb"."""
         for task in settings.tasks:
             for budget in settings.budgets:
                 generated = ["03_generate"] if "generate" in settings.objectives(budget) else []

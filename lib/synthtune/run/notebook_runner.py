@@ -33,11 +33,11 @@ from synthtune.places import as_typed
 from synthtune.run import exit_status
 from synthtune.run.board import BOARD, RUN, Board, label, socket_folder
 
+# How long a kernel may take to answer first; importing from a cold disk is slow.
 START_SECONDS = 120
-"""How long a kernel may take to answer first; importing from a cold disk is slow."""
 
+# How often memory is looked at.
 WATCH_SECONDS = 1.0
-"""How often memory is looked at."""
 
 
 class _Kernel(AsyncKernelManager):

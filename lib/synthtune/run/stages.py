@@ -12,8 +12,8 @@ from synthtune.files import read_json
 from synthtune.models.language_model import LanguageModel
 from synthtune.settings import Settings
 
+# The file of a budget's folder that each stage writes last.
 FILES = {"teacher": "teacher.parquet", "annotated": "annotation.json", "generated": "generation.json"}
-"""The file of a budget's folder that each stage writes last."""
 
 
 def ensure_synthetic(context: Context) -> pd.DataFrame:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from synthtune.progress import Screen
     from synthtune.settings import Settings
 
+# Which rule of the workflow does a stage of the plan.
 RULE_OF = {
     "fine-tune, annotate": "teacher",
     "fine-tune, generate": "teacher",
@@ -34,31 +35,30 @@ RULE_OF = {
     "students, labels": "students",
     "students, text": "students",
 }
-"""Which rule of the workflow does a stage of the plan."""
 
+# Models that a notebook holds at once: the pretrained teacher and those fine-tuned from it. On a GPU they take turns, and
+# wait in the machine's memory.
 COPIES = {"teacher": 2, "annotate": 2, "generate": 3, "students": 0}
-"""Models that a notebook holds at once: the pretrained teacher and those fine-tuned from it. On a GPU they take turns, and
-wait in the machine's memory."""
 
+# Asked for besides what is planned: starting a notebook on a cold disk, and processes that each read the models again.
 MINUTES = 15
-"""Asked for besides what is planned: starting a notebook on a cold disk, and processes that each read the models again."""
+# Asked for besides the models, for the notebook: Python, PyTorch with CUDA, data, and what the planner leaves out.
 MEGABYTES = 6000
-"""Asked for besides the models, for the notebook: Python, PyTorch with CUDA, data, and what the planner leaves out."""
+# The same for each process that the notebook starts, which shares the libraries' files with it.
 MEGABYTES_MORE = 3000
-"""The same for each process that the notebook starts, which shares the libraries' files with it."""
+# What the notebook that draws asks for: it holds no model.
 FIGURES = {"runtime": 30, "mem_mb": 3000, "cpus_per_task": 1}
-"""What the notebook that draws asks for: it holds no model."""
 
+# Jobs that may wait in the queue at once, unless `--jobs` says otherwise.
 SIDE_BY_SIDE = 500
-"""Jobs that may wait in the queue at once, unless `--jobs` says otherwise."""
 
 POLL_SECONDS = 1
 
+# Between two looks at the queue, which many share.
 QUEUE_SECONDS = 20
-"""Between two looks at the queue, which many share."""
 
+# Reasons for waiting that pass by themselves, in SLURM's words.
 USUAL = {"None", "Priority", "Resources", "BeginTime", "Dependency", "Cleaning", "Prolog"}
-"""Reasons for waiting that pass by themselves, in SLURM's words."""
 
 
 def resources(settings: Settings) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:

@@ -40,8 +40,8 @@ class Device:
 
 DEVICES = {name: Device(name, **numbers) for name, numbers in read_yaml(Path(__file__).with_name("devices.yaml")).items()}
 
+# Peak 10¹² FLOP/s of two cores with which the laptop profile takes the hours that it took (AVX2; AMX), by number format.
 CPU_TFLOPS = {"float32": 0.2, "bfloat16": 0.8}
-"""Peak 10¹² FLOP/s of two cores with which the laptop profile takes the hours that it took (AVX2; AMX), by number format."""
 
 
 def device(settings: Settings) -> Device:

@@ -15,15 +15,15 @@ import psutil
 from synthtune.models import assets
 from synthtune.settings import Settings
 
+# Memory of a notebook without a model: PyTorch, transformers and the kernel.
 BASE_GIB = 1.0
-"""Memory of a notebook without a model: PyTorch, transformers and the kernel."""
 
+# Memory that it takes besides for each weight of the teacher, in either number format: copies of the teacher and what is
+# computed with them. With the laptop's teacher that is 2.2 GiB.
 BYTES_PER_WEIGHT = 16
-"""Memory that it takes besides for each weight of the teacher, in either number format: copies of the teacher and what is
-computed with them. With the laptop's teacher that is 2.2 GiB."""
 
+# Stages whose work can be shared by processes.
 SHARED = ("annotate", "generate", "students")
-"""Stages whose work can be shared by processes."""
 
 
 def cores() -> int:

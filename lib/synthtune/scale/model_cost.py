@@ -78,17 +78,17 @@ from transformers.pytorch_utils import Conv1D
 from synthtune.errors import SettingsError, nearest
 from synthtune.models import assets, layers
 
+# Where configurations name the activation function of a layer.
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation", "dense_act_fn")
-"""Where configurations name the activation function of a layer."""
 
+# The class of a model in each role; students made of an encoder aside.
 ROLES = {"teacher": AutoModelForCausalLM, "classifier": AutoModelForSequenceClassification, "seq2seq student": AutoModelForSeq2SeqLM}
-"""The class of a model in each role; students made of an encoder aside."""
 
+# Names of linear maps that read the encoder's tokens.
 CROSSING = re.compile(r"(cross|encoder_attn|EncDecAttention).*(key|value|k_proj|v_proj|\.k|\.v)$")
-"""Names of linear maps that read the encoder's tokens."""
 
+# Tokens whose logits a teacher computes together in training, where activations are checkpointed.
 LOGITS_AT_ONCE = 512
-"""Tokens whose logits a teacher computes together in training, where activations are checkpointed."""
 
 
 @dataclass(frozen=True)

@@ -21,26 +21,26 @@ from synthtune.scale.devices import GIB, Device, device
 from synthtune.scale.stage_cost import Shape, Stage, Texts, stages
 from synthtune.settings import PlanSettings, Settings
 
+# Numbers of GPUs one job may be spread over.
 COUNTS = tuple(2**power for power in range(11))
-"""Numbers of GPUs one job may be spread over."""
 
+# Stages in which a teacher is not trained: its layers are then laid out over the GPUs of a job, see `synthtune.models.placement`.
 ANSWERING = ("evaluate", "annotate", "generate")
-"""Stages in which a teacher is not trained: its layers are then laid out over the GPUs of a job, see `synthtune.models.placement`."""
 
 MEMORY = {
     "weights": "memory_weights", "grads": "memory_gradients", "optim.": "memory_optimizer", "activ.": "activations_kept",
     "checkp.": "activations_checkpointed", "cache": "memory_cache", "logits": "memory_logits", "gather": "memory_gathered",
     "total": "memory_total",
 }
+# Columns of the terminal, by their headings, and those of the plan's table.
 SUMS = {"jobs": "jobs", "tokens": "tokens", "FLOP": "flops", "GPU hours": "gpu_hours", "hours": "hours", "disk": "disk_bytes",
         "dollars": "dollars"}
-"""Columns of the terminal, by their headings, and those of the plan's table."""
 
+# 1,234,567 as "1.23M".
 short = tqdm.format_sizeof
-"""1,234,567 as "1.23M"."""
 
+# Columns of the table on what an endpoint is asked.
 ASKED = ("requests", "tokens_sent", "tokens_received", "endpoint_dollars")
-"""Columns of the table on what an endpoint is asked."""
 
 
 def smallest_gpus(stage: Stage, limit: float) -> int | None:

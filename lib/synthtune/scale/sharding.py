@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 TRAINED = StateDictOptions(ignore_frozen_params=True)
+# How long processes wait for one that reads a model, maybe 40 GB over a network and their SHA-256, or that writes one.
 PATIENCE = timedelta(minutes=30)
-"""How long processes wait for one that reads a model, maybe 40 GB over a network and their SHA-256, or that writes one."""
+# How long they wait in an optimizer step, in which nothing is read or written: then the other's machine is lost. One
+# without power sends no word of it.
 STEP_PATIENCE = timedelta(minutes=2)
-"""How long they wait in an optimizer step, in which nothing is read or written: then the other's machine is lost. One
-without power sends no word of it."""
 
 
 def shard(module: nn.Module, layers: Sequence[nn.Module], device: torch.device, computing: torch.dtype | None) -> None:

@@ -44,11 +44,11 @@ from synthtune.scale.model_cost import (
 )
 from synthtune.settings import Settings
 
+# What a prompt template adds to an input: the names of input and output.
 PROMPT_TOKENS = 8
-"""What a prompt template adds to an input: the names of input and output."""
 
+# Of requests to an endpoint: tokens around a message, and of the words in which new pairs are asked for.
 MESSAGE_TOKENS, REQUEST_TOKENS = 4, 60
-"""Of requests to an endpoint: tokens around a message, and of the words in which new pairs are asked for."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class Stage:
         self.task, self.settings, self.machine, self.texts = task, settings, machine, texts
         self.plan, self.size = settings.plan, BYTES[settings.planned_format]
         self.teacher = model_of(settings.teacher.model, "teacher")
+        # Tokens that the P(X,Y) teacher writes, but for the few of gold that are not among the commonest.
         self.vocabulary = min(settings.teacher.vocabulary or self.teacher.vocabulary, self.teacher.vocabulary)
-        """Tokens that the P(X,Y) teacher writes, but for the few of gold that are not among the commonest."""
         self.generating = settings.budgets_of("generate")
         self.test = settings.test_size if texts.labels else settings.nlg_test_size
         self.annotated = {budget: min(settings.annotate.inputs or settings.pool_size, settings.pool_size - budget)
@@ -229,8 +229,8 @@ class Inference(Stage):
         super().__init__(*given)
         self.jobs, self.shape = len(self.settings.budgets), Shape(1, 1, 1)
         self.model = self.settings.endpoint.model if self.settings.endpoint else self.settings.teacher.model
+        # FLOPs and bytes moved, the slower of which counts.
         self.work: list[tuple[float, float]] = []
-        """FLOPs and bytes moved, the slower of which counts."""
         self.loads = 0
         self.more = self.predicted = 0.0
         self.side_by_side: float | None = None

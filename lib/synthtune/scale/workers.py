@@ -29,8 +29,8 @@ from synthtune.models import placement
 from synthtune.progress import SOCKET
 from synthtune.settings import Settings
 
+# A function of a module that does a process's share of a stage, given its context, the process's rank, and how many there are.
 Share = Callable[[Context, int, int], None]
-"""A function of a module that does a process's share of a stage, given its context, the process's rank, and how many there are."""
 
 
 class Shards:

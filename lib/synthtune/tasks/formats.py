@@ -13,8 +13,8 @@ from synthtune.tasks.spec import Corpus
 
 SPLITS = ("train", "dev", "test")
 
+# Reads a file: of each example the line it is on, its text or pair of texts, and its label in words.
 Rows = Callable[[Path], Iterable[tuple[int, tuple[str, ...], str]]]
-"""Reads a file: of each example the line it is on, its text or pair of texts, and its label in words."""
 
 
 def train_and_test(folder: Path, files: tuple[str, str], rows: Rows, pair: tuple[str, ...] = ()) -> Corpus:

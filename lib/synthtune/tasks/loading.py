@@ -21,8 +21,8 @@ from synthtune.tasks.example import Example, PromptTemplate, divided
 from synthtune.tasks.formats import SPLITS
 from synthtune.tasks.spec import Corpus, Spec
 
+# Share of a budget that a pool must have: what a corpus has is then the budget, as RTE's 2,490 examples are of 2,500.
 ENOUGH = 0.9
-"""Share of a budget that a pool must have: what a corpus has is then the budget, as RTE's 2,490 examples are of 2,500."""
 
 
 @dataclass(frozen=True)

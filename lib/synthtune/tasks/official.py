@@ -28,11 +28,11 @@ from synthtune.progress import progress
 from synthtune.settings import official_corpora
 from synthtune.task_list import SPECS
 
+# Seconds without a byte before a server is given up.
 PATIENCE = 30
-"""Seconds without a byte before a server is given up."""
 
+# How often a broken transfer is taken up again in one run.
 TRIES = 4
-"""How often a broken transfer is taken up again in one run."""
 
 
 class _Entry(BaseModel):

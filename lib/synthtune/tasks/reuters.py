@@ -15,11 +15,11 @@ from synthtune.tasks.example import PromptTemplate
 from synthtune.tasks.formats import table, train_and_test
 from synthtune.tasks.spec import Spec
 
+# The corpus's topic codes and the words the teacher and the reader see for them.
 TOPICS = {
     "acq": "acquisition", "crude": "oil", "earn": "earnings", "grain": "grain", "interest": "interest rates",
     "money-fx": "foreign exchange", "ship": "shipping", "trade": "trade",
 }
-"""The corpus's topic codes and the words the teacher and the reader see for them."""
 
 
 def rows(path: Path) -> Iterator[tuple[int, tuple[str], str]]:

@@ -15,8 +15,8 @@ from synthtune.tasks.example import PromptTemplate
 from synthtune.tasks.formats import table, train_and_test
 from synthtune.tasks.spec import Spec
 
+# GLUE writes them in words, copies made from hubs in numbers.
 LABELS = {"0": "yes", "entailment": "yes", "1": "no", "not_entailment": "no"}
-"""GLUE writes them in words, copies made from hubs in numbers."""
 
 PAIR = ("Claim", "Text")
 

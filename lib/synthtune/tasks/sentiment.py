@@ -13,8 +13,8 @@ from synthtune.tasks.example import Example, PromptTemplate
 from synthtune.tasks.spec import Corpus, Spec
 
 LABELS = ("negative", "positive")
+# Texts with a mean rating this close to zero are dropped: the raters did not agree on a sign.
 UNDECIDED = 0.5
-"""Texts with a mean rating this close to zero are dropped: the raters did not agree on a sign."""
 
 
 def read(path: Path) -> Corpus:

@@ -19,9 +19,9 @@ from synthtune.tasks.example import Example, PromptTemplate
 from synthtune.tasks.formats import SPLITS, split_files
 from synthtune.tasks.spec import Corpus, Spec
 
+# What a system can do in the corpus (Rastogi et al. 2020, section 3), as `linearise` writes it.
 ACTS = ("inform count", "inform", "request", "confirm", "offer intent", "offer", "notify success", "notify failure",
         "req more", "goodbye")
-"""What a system can do in the corpus (Rastogi et al. 2020, section 3), as `linearise` writes it."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from synthtune.tasks.example import Example
 
+# Two texts are near-duplicates if the cosine of their sets of five-character shingles reaches this.
 NEAR = 0.8
-"""Two texts are near-duplicates if the cosine of their sets of five-character shingles reaches this."""
 
 
 def normalised(text: str) -> str:
