@@ -22,9 +22,9 @@ from synthtune.tasks.example import log_probability
 if TYPE_CHECKING:
     from synthtune.models.endpoint import Prompted
 
+# Why an output is dropped: it is empty, a prompted model's answer names no label, or not every value of the input is in it.
 NO_OUTPUT = "no output"
 NO_LABEL = "no label"
-# Why an output is dropped: it is empty, a prompted model's answer names no label, or not every value of the input is in it.
 INCOMPLETE = "leaves out a value"
 
 

@@ -25,8 +25,8 @@ from synthtune.tasks.splits import first_near
 # Rows a class should have at least: fewer cannot be split into some to learn from and some to test.
 FEW = 4
 
-NEAR_ROWS = 10_000
 # Rows of a file, and characters of a text, up to which near-duplicates are looked for.
+NEAR_ROWS = 10_000
 NEAR_CHARACTERS = 500
 
 # Characters of English text that make a word piece, roughly: tells texts longer than the model reads.
@@ -39,6 +39,7 @@ PIECES = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ff
 IDS_FROM = 10
 
 STRAY = re.compile("[\0\ufeff]")
+
 # A spreadsheet takes a cell that starts with one of these for a formula.
 SPREADSHEET_START = ("=", "+", "-", "@", "\t", "\r")
 
@@ -64,6 +65,7 @@ _LOOKS = str.maketrans("‐‑‒–—−’‘ʼ`´“”„авекмнорс
 _UNITED = {";": True, "|": True, ",": True, "/": False, "&": False, "+": False, " ": False}
 
 
+# Checks of single cells by their names in `problems.yaml`: whether they find something wrong.
 TEXT_RULES: dict[str, Callable[[str], Any]] = {
     "empty text": lambda cell: not _bare(cell),
     "number as text": lambda cell: is_number(cell),
@@ -80,7 +82,6 @@ LABEL_RULES: dict[str, Callable[[str], Any]] = {
     "date as label": lambda cell: _DATE.fullmatch(cell.strip()),
 }
 CELL_RULES: dict[str, Callable[[str], Any]] = {"NUL byte": STRAY.search, "damaged letters": lambda cell: "\ufffd" in cell}
-# Checks of single cells by their names in `problems.yaml`: whether they find something wrong.
 JSON_RULE: dict[str, Callable[[str], Any]] = {"JSON": lambda cell: _JSON.fullmatch(plain(cell))}
 
 

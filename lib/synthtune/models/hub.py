@@ -33,8 +33,8 @@ REFUSALS = {
 }
 
 
-DECLARED = {"name": "its name in assets.yaml if it was renamed", "revision": "its entry in assets.yaml"}
 # What a user corrects if the hub has no such repository or revision.
+DECLARED = {"name": "its name in assets.yaml if it was renamed", "revision": "its entry in assets.yaml"}
 TYPED = {"name": "its name (there is no such folder here either)", "revision": "what follows the @"}
 
 

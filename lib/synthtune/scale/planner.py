@@ -32,6 +32,7 @@ MEMORY = {
     "checkp.": "activations_checkpointed", "cache": "memory_cache", "logits": "memory_logits", "gather": "memory_gathered",
     "total": "memory_total",
 }
+
 # Columns of the terminal, by their headings, and those of the plan's table.
 SUMS = {"jobs": "jobs", "tokens": "tokens", "FLOP": "flops", "GPU hours": "gpu_hours", "hours": "hours", "disk": "disk_bytes",
         "dollars": "dollars"}
