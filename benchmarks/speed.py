@@ -641,7 +641,7 @@ def main() -> int:
     laptop = settings_module.load("laptop")
     loaded = {name: tasks.load(name, laptop.check(name)) for name in ("webnlg", "sgd", "film_reviews", "reuters_r8")}
     modules = ("torch", "transformers", *[f"synthtune.{stage}" for stage in STAGES])
-    imports = {module: import_seconds(module, effort.imports) for module in modules}
+    imports = {module: import_seconds(module, effort.imports) for module in (modules[-2:] if given.quick else modules)}
     rows = [row for chosen in formats for row in in_own_process(comparisons, effort, chosen, loaded)]
     found = choice(effort)
     page = text(rows, formats, imports, found, time.perf_counter() - start)

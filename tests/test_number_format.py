@@ -75,7 +75,7 @@ def test_a_teacher_of_one_format_is_not_taken_for_the_other(lm, tiny, tmp_path):
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_students_learn_in_either_format_and_say_in_which(study, tiny, tmp_path, name):
-    settings = tiny(tmp_path, number_format=name, **{"students.steps": 30, "students.learning_rate": 3e-4})
+    settings = tiny(tmp_path, number_format=name, **{"students.steps": 15, "students.learning_rate": 6e-4})
     table = student.run_cells(Context.of(study.task, settings), [experiment.Cell(32, "gold", 0, 1)])
     assert table["number_format"].tolist() == [name] and table["device"].str.len().all()
     assert table["accuracy"][0] > 60

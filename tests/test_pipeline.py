@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,11 +106,16 @@ def test_a_second_run_has_nothing_to_do(whole):
 
 
 def test_a_run_killed_twice_ends_with_the_same_numbers(whole, tmp_path):
-    folder = tmp_path / "killed"
-    moments = [
-        lambda: (folder / "tweets/budget-32/teacher.parquet").exists(),  # annotating and generating
-        lambda: len(list(folder.glob("tweets/cells/*.parquet"))) >= 2,
-    ]  # among the students
+    folder, reference = whole[0], tmp_path / "reference"
+    shutil.copytree(folder, reference)
+    budget = folder / "tweets" / "budget-32"
+    # All that came after the teacher.
+    for path in [*budget.glob("annotat*"), *budget.glob("generat*"), *folder.glob("tweets/results*"), *folder.glob("figures/*"),
+                 *(folder / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS[1:])]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(folder / "tweets" / "cells", ignore_errors=True)
+    moments = [lambda: any(budget.glob("annotated*")) or any(budget.glob("generated*")),  # annotating and generating
+               lambda: len(list(folder.glob("tweets/cells/*.parquet"))) >= 2]  # among the students
     for moment in moments:
         process = start(folder)
         while not moment():
@@ -118,23 +124,16 @@ def test_a_run_killed_twice_ends_with_the_same_numbers(whole, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not (folder / "tweets/results.parquet").exists()
-    teacher, cells = (
-        folder / "tweets/budget-32/teacher.parquet",
-        sorted(folder.glob("tweets/cells/*.parquet")),
-    )
+    teacher, cells = budget / "teacher.parquet", sorted(folder.glob("tweets/cells/*.parquet"))
     kept = {path: path.stat().st_mtime_ns for path in [teacher, *cells]}
     said = run(folder)
     assert "of an earlier run are reused" in said
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
-    def table(run_folder, name, *timed):
-        return pd.read_parquet(run_folder / "tweets" / name).drop(columns=list(timed))
-
-    for name, *timed in (("results.parquet", "train_seconds", "answer_seconds"), ("budget-32/teacher.parquet", "seconds")):
-        pd.testing.assert_frame_equal(table(folder, name, *timed), table(whole[0], name, *timed))
+    timed = ["train_seconds", "answer_seconds"]
+    ended, wanted = (pd.read_parquet(each / "tweets/results.parquet").drop(columns=timed) for each in (folder, reference))
+    pd.testing.assert_frame_equal(ended, wanted)
     for name in ("annotated.parquet", "generated.parquet"):
-        assert (folder / "tweets/budget-32" / name).read_bytes() == (
-            whole[0] / "tweets/budget-32" / name
-        ).read_bytes()
+        assert (budget / name).read_bytes() == (reference / "tweets/budget-32" / name).read_bytes()
     for name in ("table_1.csv", "figure_2.csv", "figure_4.csv", "figure_6.csv", "claims.csv"):
-        assert (folder / "figures" / name).read_text() == (whole[0] / "figures" / name).read_text()
+        assert (folder / "figures" / name).read_text() == (reference / "figures" / name).read_text()

@@ -15,7 +15,7 @@ import pytest
 from synthtune import settings as settings_module
 from synthtune.errors import SettingsError
 from synthtune.scale import cluster, planner
-from test_pipeline import NOTEBOOKS, start
+from test_pipeline import start
 from test_reproduce import QUEUE_SECONDS, Study
 
 pytestmark = pytest.mark.slow
@@ -182,31 +182,15 @@ def test_a_run_is_a_queue_of_jobs_and_a_second_one_has_nothing_to_do(study, slur
     assert "Nothing to do" in Study.command(study)  # and on this machine alone
 
 
-def test_the_real_notebooks_run_as_jobs(slurm, tmp_path, monkeypatch):
-    """The smoke profile's graph, cut to one task and little of everything, with real models and data."""
+def test_real_notebooks_run_as_jobs(slurm, tmp_path, monkeypatch):
+    """Until one is done with a real model and real data, and two others go on from what it has left."""
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, slurm[name])
-    process = start(tmp_path / "run", *AS_JOBS)
-    said, _ = process.communicate(timeout=1200)
-    assert process.returncode == 0, said
-    assert len(re.findall(r"SLURM job \d+ submitted", said)) == 5 and "[5/5] 05_figures: done" in said and not jobs(slurm)
-    assert {path.stem for path in (tmp_path / "run" / "notebooks").glob("*.ipynb")} == set(NOTEBOOKS)
-    assert (tmp_path / "run" / "tweets" / "results.parquet").exists()
-
-
-def test_a_job_that_is_put_back_into_the_queue_is_done_again(study, slurm):
-    """As a cluster does with the jobs of a machine that it has lost."""
-    study.plan(**{"02_annotate": "hang"})
-    process = study.start()
-    teacher = study.runs / "tweets/budget-20/teacher.parquet"
-    wait_for(teacher.exists)
-    hanging = wait_for(lambda: jobs(slurm, "RUNNING"))
-    time.sleep(4)  # the notebook has begun
-    study.plan()
-    for job in hanging:
-        asked(slurm, "scontrol", "requeue", job)
-    stopped_once(process, teacher.with_name("annotation.json").exists)
+    process, notebook = start(tmp_path / "run", *AS_JOBS), tmp_path / "run" / "notebooks" / "tweets-32-01_teacher.ipynb"
+    said = stopped_once(process, lambda: notebook.exists() and len(jobs(slurm)) == 2)
+    assert len(re.findall(r"SLURM job \d+ submitted", said)) == 3 and "[1/5] 01_teacher · tweets · budget 32: done" in said
     assert wait_for(lambda: not jobs(slurm))
+    assert (tmp_path / "run" / "tweets" / "budget-32" / "teacher.parquet").exists()
 
 
 def test_a_job_whose_machine_is_lost_is_done_again_when_there_is_one(study, slurm):
