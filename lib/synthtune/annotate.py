@@ -154,5 +154,4 @@ def reliability(annotated: pd.DataFrame, context: Context, bins: int = 5) -> pd.
     table = pd.DataFrame({"confidence": np.exp(annotated["log_probability"]),
                           "accuracy": 100.0 * (annotated["output"] == annotated["id"].map(true))})
     groups = pd.qcut(table["confidence"].rank(method="first"), min(bins, len(table)), labels=False)
-    return table.assign(n=1).groupby(groups).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"}).reset_index(
-        drop=True)
+    return table.assign(n=1).groupby(groups).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"}).reset_index(drop=True)

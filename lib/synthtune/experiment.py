@@ -80,13 +80,11 @@ def cells_given(there: dict[int, dict[str, int]], pool: int, task_type: str, set
             # A prompted model's labels are hard in any case.
             if task_type == "classification" and chosen.synthetic_labels == "soft" and settings.annotate.source != "endpoint":
                 wanted.append((HARD, equal))
-        found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted
-                  if amount or condition == GOLD]
+        found += [Cell(budget, condition, amount, seed) for seed in seeds for condition, amount in wanted if amount or condition == GOLD]
     found += [Cell(pool, FULL, 0, seed) for seed in chosen.seeds_full]
     if task_type == "generation":
         most = there[smallest]["annotated"]
-        found += [Cell(smallest, ANNOTATED, min(amount, most), seed)
-                  for seed in chosen.seeds_larger for amount in chosen.sweep if most]
+        found += [Cell(smallest, ANNOTATED, min(amount, most), seed) for seed in chosen.seeds_larger for amount in chosen.sweep if most]
     return list(dict.fromkeys(found))
 
 

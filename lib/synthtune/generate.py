@@ -107,8 +107,7 @@ def _relabelled(annotator: LanguageModel | Prompted, table: pd.DataFrame, contex
         outputs, log_probabilities, scores = [], [], None
         if part:
             outputs, log_probabilities, scores = teacher.answers(annotator, context, list(part), description=doing)
-        judged = pd.DataFrame({"relabelled": pd.Series(outputs, dtype=object),
-                               "agreement": pd.Series(log_probabilities, dtype=float)})
+        judged = pd.DataFrame({"relabelled": pd.Series(outputs, dtype=object), "agreement": pd.Series(log_probabilities, dtype=float)})
         return judged if scores is None else judged.assign(**by_label(context.task, scores))
 
     fingerprint = {"annotator": annotator.digest, "texts": texts, "settings": context.settings_of("generate")}
@@ -203,8 +202,7 @@ def _malformed(table: pd.DataFrame, context: Context) -> list[str]:
     clean = [number for number, reason in enumerate(reasons) if not reason]
     if task.task_type == "classification":
         texts = list(table["text"])
-        near = splits.near_duplicates([texts[number] for number in clean],
-                                      [example.text for example in context.gold])
+        near = splits.near_duplicates([texts[number] for number in clean], [example.text for example in context.gold])
         for number, copied in zip(clean, near, strict=True):
             if copied:
                 reasons[number] = "copied from gold"

@@ -85,8 +85,7 @@ class TeacherSettings(_Section):
     max_tokens: int = Field(64, ge=8, description="longest sequence the teacher reads, in tokens")
     vocabulary: int | None = Field(
         None, ge=1, description="commonest tokens that the P(X,Y) teacher generates, besides those of gold; all if null")
-    processes: int | None = Field(
-        1, ge=1, description="data-parallel training processes; as many as there are GPUs if null")
+    processes: int | None = Field(1, ge=1, description="data-parallel training processes; as many as there are GPUs if null")
     sharding: Literal["replicated", "sharded"] = Field(
         "replicated", description="every process holds the whole model, or its share of each layer (FSDP)")
     activations: Literal["kept", "checkpointed"] = Field(
@@ -144,8 +143,7 @@ class StudentSettings(_Section):
     seeds_full: list[int] = Field([1, 2, 3], min_length=1, description="seeds of the ceiling, `full`")
     sweep: list[int] = Field([], description="amounts of annotated examples besides all that are kept (figure 5, NLG only)")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
-    head_learning_rate: float | None = Field(
-        None, gt=0, description="the same for the new classification head; learning_rate if null")
+    head_learning_rate: float | None = Field(None, gt=0, description="the same for the new classification head; learning_rate if null")
     batch_size: int = Field(16, ge=1, description="examples per optimizer step")
     processes: int | None = PROCESSES
     steps: int = Field(150, ge=1, description="fewest optimizer steps, on however few examples")
@@ -223,8 +221,7 @@ class CustomDataSettings(_Section):
 
     folds: int = Field(4, ge=2, description="parts of the labelled rows, each held out once, where there is no test file")
     max_tokens: int = Field(128, ge=32, description="longest text that is read or written, in tokens; less if texts are short")
-    passes: int = Field(
-        3, ge=1, description="every student takes as many steps as these passes over the labelled rows, if not more")
+    passes: int = Field(3, ge=1, description="every student takes as many steps as these passes over the labelled rows, if not more")
     many: int = Field(5, ge=2, description="labels from which on `many_labels` holds")
     many_labels: dict[str, Any] = Field({}, description="dotted settings that differ for tasks of many labels")
     nlg: dict[str, Any] = Field({}, description="the same for text-to-text generation")
@@ -442,8 +439,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     for name, chosen in (("annotate.source", settings.annotate.source), ("generate.source", settings.generate.source),
                          ("annotate.beside", settings.annotate.beside)):
         if chosen == "endpoint" and endpoint is None:
-            yield (f"{name}: endpoint, but no endpoint is named; set endpoint.name, endpoint.base_url and "
-                   "endpoint.model.")
+            yield (f"{name}: endpoint, but no endpoint is named; set endpoint.name, endpoint.base_url and endpoint.model.")
     if endpoint and endpoint.max_dollars is not None and None in (endpoint.input_price, endpoint.output_price):
         yield ("endpoint.max_dollars: what a token costs is not known; set endpoint.input_price and endpoint.output_price, in US "
                "dollars for a million tokens.")

@@ -148,8 +148,7 @@ def _returns(results: Results, task: str, unit: str) -> dict | None:
     (a, b), (c, d) = steps[:2], steps[-2:]
     cells = [(budget, ANNOTATED if amount else GOLD, amount) for amount in (a, b, c, d)]
     first, last = ((high - low) / 100 if unit == "example" else math.log2(high / low) for low, high in ((a, b), (c, d)))
-    gain, per = {"example": ("100 annotated examples", "100 examples"),
-                 "doubling": ("doubling of annotated examples", "doubling")}[unit]
+    gain, per = {"example": ("100 annotated examples", "100 examples"), "doubling": ("doubling of annotated examples", "doubling")}[unit]
     return _entry(results, task, cells, lambda at_a, at_b, at_c, at_d: (at_b - at_a) / first - (at_d - at_c) / last,
                   f"gain per {gain}, first step minus last", f"{a:,} to {b:,} and {c:,} to {d:,}, {budget:,} gold", per=f" per {per}")
 

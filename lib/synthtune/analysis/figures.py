@@ -280,8 +280,7 @@ def _condition_lines(axes: Axes, rows: pd.DataFrame, x: str) -> None:
         marks = where(rows, series=name).sort_values(x)
         # Marks of several series side by side on the logarithmic axis, so that their bars do not overlap.
         places = marks[x].to_numpy(float) * 1.035 ** (position - (len(series) - 1) / 2)
-        axes.errorbar(places, marks["mean"], yerr=_error(marks), capsize=1.5, elinewidth=0.8, zorder=3, **_EDGE,
-                      **condition(name).style)
+        axes.errorbar(places, marks["mean"], yerr=_error(marks), capsize=1.5, elinewidth=0.8, zorder=3, **_EDGE, **condition(name).style)
 
 
 def _error(marks: pd.DataFrame) -> np.ndarray:
@@ -362,8 +361,7 @@ def _dot_rows(shown: pd.DataFrame, column: str, styles: dict[str, dict], label: 
         for position, (name, look) in enumerate(styles.items()):
             marks = where(rows, **{column: name})
             y = [titles.index(text) + (position - (number - 1) / 2) * 0.7 / number for text in marks.title]
-            axes.errorbar(marks["mean"], y, xerr=_error(marks), linestyle="", capsize=1.5, elinewidth=0.9, zorder=3, **_EDGE,
-                          **look)
+            axes.errorbar(marks["mean"], y, xerr=_error(marks), linestyle="", capsize=1.5, elinewidth=0.9, zorder=3, **_EDGE, **look)
         axes.set_yticks(range(len(titles)), [text.replace(", own", ",\nown") for text in titles])
         axes.set_ylim(len(titles) - 0.5, -0.5)
         axes.set_xlabel(label.format(metric=METRICS[main_metric(task_type)]))
@@ -390,8 +388,7 @@ def by_amount(results: Results) -> pd.DataFrame:
             continue
         for name in (name for name in CONDITIONS if name != GOLD):
             marks += _marks(results, [results.rows(task, budget, name, amount) for amount in results.amounts(task, budget, name)])
-        marks += _marks(results, [results.rows(task, budget, GOLD), results.teacher(task, budget), results.ceiling(task)],
-                        interval=False)
+        marks += _marks(results, [results.rows(task, budget, GOLD), results.teacher(task, budget), results.ceiling(task)], interval=False)
     return pd.DataFrame(marks)
 
 
@@ -450,8 +447,7 @@ def by_route(results: Results) -> pd.DataFrame:
 
 def draw_by_route(shown: pd.DataFrame) -> Figure:
     """A row per task and a mark per kind of synthetic data, around the line of no gain."""
-    styles = {name: {"color": condition(name).color, "marker": condition(name).marker}
-              for name in _routes() if name in set(shown.series)}
+    styles = {name: {"color": condition(name).color, "marker": condition(name).marker} for name in _routes() if name in set(shown.series)}
     figure = _dot_rows(shown, "series", styles, "Gain over gold ({metric.in_sentences} points)")
     for axes in figure.axes:
         axes.axvline(0, color="#444444", linewidth=0.8, zorder=2)

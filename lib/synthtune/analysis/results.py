@@ -86,8 +86,7 @@ class Results:
         folders = [Path(run_dir) / task for task in settings.tasks]
         students = [_parquet(folder / "results.parquet") for folder in folders if (folder / "results.parquet").exists()]
         if not students:
-            raise StageError(f"No task has results under {run_dir}: run the students' notebooks ({', '.join(settings.tasks)}) "
-                             "first.")
+            raise StageError(f"No task has results under {run_dir}: run the students' notebooks ({', '.join(settings.tasks)}) first.")
         budgets = [budget for folder in folders for budget in sorted(folder.glob("budget-*"))]
         # Columns by name, for a run that has no such file yet.
         columns = ["task", "task_type", "budget", "system", "model", *METRICS, "per_example", "seconds", "number_format", "device",

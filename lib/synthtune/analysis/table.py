@@ -66,8 +66,7 @@ def notes(results: Results) -> str:
 
 def _sizes(results: Results) -> str:
     """A sentence on the size and speed of student and teacher (medians over tasks); "" if they were not measured."""
-    each = pd.concat([deployed(where(results.students, task=task), where(results.teachers, task=task))
-                      for task in results.tasks()])
+    each = pd.concat([deployed(where(results.students, task=task), where(results.teachers, task=task)) for task in results.tasks()])
     if not len(each) or set(each["system"]) != {"teacher", "student"}:
         return ""
     of = each.groupby("system")[["million_parameters", "seconds_for_1000_texts"]].median().round(1)

@@ -74,8 +74,7 @@ class OfTexts:
             return cls(0.0, float(np.log(mean / (1 - mean))))
         # A row counts as good with weight q and as bad with 1 - q, so the curve that is likeliest is that of the mean of q.
         curve = LogisticRegression(C=np.inf, max_iter=1000)
-        curve.fit(np.concatenate([scores, scores]), np.repeat([1, 0], len(scores)),
-                  sample_weight=np.concatenate([quality, 1 - quality]))
+        curve.fit(np.concatenate([scores, scores]), np.repeat([1, 0], len(scores)), sample_weight=np.concatenate([quality, 1 - quality]))
         return cls(float(curve.coef_[0, 0]), float(curve.intercept_[0]))
 
     def of(self, scores: np.ndarray) -> np.ndarray:

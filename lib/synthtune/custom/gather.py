@@ -94,8 +94,7 @@ def gather(table: Table, role: str, columns: Columns, seed: int) -> Gathered:
     RowsError
         The file cannot be read on; the message names file and row.
     """
-    used = [(name, table.columns.index(name), columns.separator if role == "output" else "")
-            for role, name in columns.roles.items()]
+    used = [(name, table.columns.index(name), columns.separator if role == "output" else "") for role, name in columns.roles.items()]
     draw = random.Random(seed)
     kept: list[tuple] = []
     dropped: defaultdict[str, array] = defaultdict(lambda: array("q"))  # of ten million rows a list would take 400 MB

@@ -140,8 +140,7 @@ def _scores(outcome: Outcome) -> list[list[Any]]:
     table = [["system", metric_name(outcome), "interval", *macro, "against gold alone", "interval"]]
     for row in outcome.scores.itertuples():
         gain = ("", "") if np.isnan(row.gain) else (f"{row.gain:+.1f}", f"{row.gain_low:+.1f} to {row.gain_high:+.1f}")
-        table.append([row.system, f"{row.value:.1f}", f"{row.low:.1f} to {row.high:.1f}", *(f"{row.macro_f1:.1f}" for _ in macro),
-                      *gain])
+        table.append([row.system, f"{row.value:.1f}", f"{row.low:.1f} to {row.high:.1f}", *(f"{row.macro_f1:.1f}" for _ in macro), *gain])
     return table
 
 
@@ -157,8 +156,7 @@ def scores_picture(outcome: Outcome) -> Figure:
                           markersize=7 if row.system == outcome.winner else 5, linestyle="",
                           marker=CONDITIONS[row.system].marker if student else "x",
                           color=CONDITIONS[row.system].color if student else _COLOURS[row.system])
-        axes.set_yticks(range(len(shown)), [f"{system}, shipped" if system == outcome.winner else system
-                                            for system in shown["system"]])
+        axes.set_yticks(range(len(shown)), [f"{system}, shipped" if system == outcome.winner else system for system in shown["system"]])
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.set_xlabel(f"{metric_name(outcome)} on rows held out ({'percent' if outcome.own.labels else '0 to 100'})")
         axes.grid(axis="y", visible=False)

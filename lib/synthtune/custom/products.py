@@ -118,8 +118,7 @@ def write_csv(table: pd.DataFrame, path: Path, labels: Sequence[str] = ()) -> No
     escaped = table.copy()
     for name in escaped:
         if not pd.api.types.is_numeric_dtype(escaped[name]):
-            escaped[name] = [f"'{cell}" if isinstance(cell, str) and cell not in labels and runs(cell) else cell
-                             for cell in escaped[name]]
+            escaped[name] = [f"'{cell}" if isinstance(cell, str) and cell not in labels and runs(cell) else cell for cell in escaped[name]]
     with atomic_path(path) as temporary:
         escaped.to_csv(temporary, index=False)
 

@@ -543,8 +543,7 @@ def _datasets_folder(path: Path, file: str, split: str) -> Table:
 def of_dataset(loaded: Any, file: str, guesses: list[Guess]) -> Table:
     """A `datasets.Dataset` as a table; labels that it stores as numbers have their names."""
     columns = list(loaded.column_names)
-    names = {place: list(loaded.features[name].names) for place, name in enumerate(columns)
-             if hasattr(loaded.features[name], "names")}
+    names = {place: list(loaded.features[name].names) for place, name in enumerate(columns) if hasattr(loaded.features[name], "names")}
 
     def read() -> Iterator[Record]:
         with _damaged(file, "a datasets folder"):

@@ -48,8 +48,7 @@ def fix(own: CustomData) -> list[Path]:
     if own.task.hub:
         raise RowsError(f"{own.task.hub}: a dataset on the hub is not repaired; download it and give its files, or train without.")
     if "rows" not in own.gathered:
-        raise RowsError(f"{own.task.rows}: nothing is repaired, for the labelled rows cannot be read; solve the errors above "
-                        "first.")
+        raise RowsError(f"{own.task.rows}: nothing is repaired, for the labelled rows cannot be read; solve the errors above first.")
     spelling = checks.spellings(own.gathered, own.task.label_names) if own.task_type == "classification" else {}
     repairs = {role: _Repair(own, role, spelling) for role in own.gathered}
     if not any(repair.needed for repair in repairs.values()):
@@ -150,8 +149,7 @@ def _refuse_to_replace(paths: list[Path], record: Path) -> None:
         raise RowsError(f"{record}: not a record that --fix wrote; rename or remove it.")
     changed = [path for path in paths if path.exists() and known.get(str(path)) != digest(path)]
     if changed:
-        raise RowsError(f"{listed(map(str, changed))}: there already, and not as --fix wrote it; rename or remove it, then run "
-                        "again.")
+        raise RowsError(f"{listed(map(str, changed))}: there already, and not as --fix wrote it; rename or remove it, then run again.")
 
 
 def _task_file(own: CustomData, repairs: dict[str, _Repair]) -> str:

@@ -186,8 +186,7 @@ def listed(items: Iterable[str], most: int = SHOWN_ROWS) -> str:
 
 def printable(text: str) -> str:
     """A line with nothing in it that a terminal would act on, or that no file can hold: such letters as escapes."""
-    return text if text.isprintable() else "".join(
-        letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def shown_text(text: str) -> str:

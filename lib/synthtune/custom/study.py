@@ -269,8 +269,7 @@ def _answers(lm: LanguageModel | None, part: Context) -> pd.DataFrame:
         outputs, sums, scores = teacher.answers(teacher.ready(lm, part, "annotate"), part, texts)
         return _table(outputs, sums if scores is None else scores.tolist())
 
-    tables.append(_kept(part, TEACHER, {**about, "digest": taught.digest,
-                                        "settings": part.settings_of("annotate")}, by_teacher))
+    tables.append(_kept(part, TEACHER, {**about, "digest": taught.digest, "settings": part.settings_of("annotate")}, by_teacher))
     wanted = cells(part)
     rows = {cell: experiment.training_rows(part, cell)[0] for cell in wanted}
     trainer: StudentTrainer | None = None

@@ -28,8 +28,7 @@ def read(path: Path) -> CustomData:
     """
     own = reading.read(path)
     if own.report.errors:
-        raise RowsError(f"{path.name}: " + " ".join(map(str, own.report.errors)) + " See also ./run_all.sh --check --task "
-                        f"{path}.")
+        raise RowsError(f"{path.name}: " + " ".join(map(str, own.report.errors)) + f" See also ./run_all.sh --check --task {path}.")
     return own
 
 

@@ -351,8 +351,7 @@ def _unpack(name: str, asset: Asset, archive: Path, folder: Path) -> None:
             raise AssetError(f"The archive of '{name}' ({asset.archive}) has no member {member.path}: correct its entry in "
                              "assets.yaml.") from error
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-            raise AssetError(f"The archive of '{name}' ({asset.archive}) is damaged ({error}): run again to download it anew."
-                             ) from error
+            raise AssetError(f"The archive of '{name}' ({asset.archive}) is damaged ({error}): run again to download it anew.") from error
         (folder / member.file).write_bytes(content)
         found = files.digest(folder / member.file)
         if found != member.sha256:

@@ -111,8 +111,7 @@ class Classifier(StudentTrainer):
         weight = self.class_weight(rows)
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-            wanted = torch.tensor([row.soft or [float(label == row.output) for label in labels] for row in batch],
-                                  device=self.device)
+            wanted = torch.tensor([row.soft or [float(label == row.output) for label in labels] for row in batch], device=self.device)
             logits, smoothing = self.logits(model, [row.text for row in batch]), self.chosen.label_smoothing
             if self.sets is None:
                 each = functional.cross_entropy(logits, wanted, weight, reduction="none", label_smoothing=smoothing)

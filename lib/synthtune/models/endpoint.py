@@ -55,8 +55,7 @@ JSON_TOKENS = 16
 # The client library also sends the operating system, the Python version and whatever OPENAI_ORG_ID,
 # OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS hold. None of it is needed, and the last three may belong to
 # another service.
-_SENT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length",
-                 "user-agent"}
+_SENT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
 
 Message = dict[str, str]
 
@@ -208,8 +207,7 @@ def answer(prompts: Sequence[list[Message]], endpoint: EndpointSettings, cache_d
     """
     endpoint = endpoint.model_copy(update={"base_url": endpoint.base_url.rstrip("/")})
     if not re.match(r"https?://[^/\s]+", endpoint.base_url):
-        raise SettingsError(f"endpoint.base_url is '{endpoint.base_url}', which is not a URL: write it like "
-                            "http://127.0.0.1:8000/v1.")
+        raise SettingsError(f"endpoint.base_url is '{endpoint.base_url}', which is not a URL: write it like http://127.0.0.1:8000/v1.")
     parameters = {"temperature": temperature, "max_tokens": max_tokens, **({"response_format": form} if form else {})}
     requests = [{"base_url": endpoint.base_url, "model": endpoint.model, "messages": messages, "parameters": {**parameters, "seed": one}}
                 for messages, one in zip(prompts, [seed] * len(prompts) if isinstance(seed, int) else seed, strict=True)]
@@ -311,8 +309,7 @@ def draw_shots(gold: Sequence[Example], count: int, seed: int, labels: Sequence[
         If there are fewer than `count` gold examples.
     """
     if count > len(gold):
-        raise StageError(f"{count} worked examples were asked for but there are only {len(gold)} gold "
-                         "examples: lower endpoint.shots.")
+        raise StageError(f"{count} worked examples were asked for but there are only {len(gold)} gold examples: lower endpoint.shots.")
     shuffled = random.Random(seed).sample(list(gold), len(gold))
     if labels:
         by_label = [[example for example in shuffled if example.target == label] for label in labels]
@@ -495,8 +492,7 @@ class _Round:
 
     def _completion(self, request: dict) -> Any:
         """A completion, without a form if the server refuses it."""
-        parameters = {name: value for name, value in request["parameters"].items()
-                      if name != "response_format" or not self.plain}
+        parameters = {name: value for name, value in request["parameters"].items() if name != "response_format" or not self.plain}
         send = functools.partial(self.client.chat.completions.create, model=request["model"], messages=request["messages"])
         try:
             return send(**parameters)

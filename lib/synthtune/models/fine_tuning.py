@@ -208,8 +208,7 @@ def _steps(ready: _Assembled, rows: Sequence[Row], chosen: TeacherSettings, epoc
     from synthtune.scale import sharding
 
     module, pad = ready.module, nn.utils.rnn.pad_sequence
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate,
-                                  weight_decay=0.0)
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=chosen.learning_rate, weight_decay=0.0)
     prepared = module if chosen.sharding == "sharded" else accelerator.prepare(module)
     rng = random.Random(seed)
     plan = [(epoch, batch) for epoch in range(epochs)

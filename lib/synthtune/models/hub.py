@@ -128,8 +128,7 @@ def asking(what: str, repository: str, correct: dict[str, str], kind: str = "mod
         meant = None if lost else next((meant for about, meant in REFUSALS.items() if re.search(about, said, re.IGNORECASE)), None)
         if meant:
             page = f"https://huggingface.co/{'datasets/' * (kind == 'dataset')}{repository}"
-            raise AssetError(f"The hub does not give {what} to you: "
-                             f"{meant.format(page=page, **correct)}") from error
+            raise AssetError(f"The hub does not give {what} to you: {meant.format(page=page, **correct)}") from error
         if refused := refusal(error):
             raise AssetError(f"Cannot store {what} in {cache()}: {refused}. Free space there, or name another folder in the "
                              "environment variable HF_HUB_CACHE, and run again: what has arrived is kept.") from error

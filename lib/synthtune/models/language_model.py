@@ -10,14 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Cache,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Cache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from synthtune import number_format as number_formats
@@ -172,8 +165,7 @@ def with_vocabulary(lm: LanguageModel, vocabulary: torch.Tensor) -> LanguageMode
         Token ids, ascending; the end token must be one of them.
     """
     head = lm.model.get_output_embeddings()
-    narrow = nn.Linear(head.in_features, len(vocabulary), bias=head.bias is not None, device=head.weight.device,
-                       dtype=head.weight.dtype)
+    narrow = nn.Linear(head.in_features, len(vocabulary), bias=head.bias is not None, device=head.weight.device, dtype=head.weight.dtype)
     narrow.weight.copy_(head.weight[vocabulary])
     if head.bias is not None:
         narrow.bias.copy_(head.bias[vocabulary])

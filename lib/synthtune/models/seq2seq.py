@@ -11,15 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoModel,
-    AutoModelForSeq2SeqLM,
-    BertConfig,
-    BertLMHeadModel,
-    BertModel,
-    EncoderDecoderModel,
-    PreTrainedModel,
-)
+from transformers import AutoModel, AutoModelForSeq2SeqLM, BertConfig, BertLMHeadModel, BertModel, EncoderDecoderModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from synthtune.context import Context
@@ -116,8 +108,7 @@ class WarmStarted(Seq2Seq):
         return self.frozen(**read).last_hidden_state
 
     def begun(self, rows: list[Row]) -> tuple[Trained, list[list[int]]]:
-        outputs = self.tokenizer([row.output for row in rows], truncation=True,
-                                 max_length=self.chosen.max_new_tokens)["input_ids"]
+        outputs = self.tokenizer([row.output for row in rows], truncation=True, max_length=self.chosen.max_new_tokens)["input_ids"]
         inputs = self.tokenizer([self.marked(example.text)[0] for example in self.task.pool])["input_ids"]
         pieces = sorted({piece for row in inputs + outputs for piece in row} | set(self.tokenizer.all_special_ids))
         place = {piece: number for number, piece in enumerate(pieces)}
@@ -152,8 +143,7 @@ class WarmStarted(Seq2Seq):
         whole = EncoderDecoderModel(encoder=encoder, decoder=model.decoder)
         whole.generation_config = model.generation_config
         whole.generation_config.max_new_tokens = self.chosen.max_new_tokens
-        whole.config.decoder_start_token_id, whole.config.pad_token_id = (
-            self.tokenizer.cls_token_id, self.tokenizer.pad_token_id)
+        whole.config.decoder_start_token_id, whole.config.pad_token_id = (self.tokenizer.cls_token_id, self.tokenizer.pad_token_id)
         return whole.eval()
 
     def _model(self, pieces: list[int], place: dict[int, int]) -> EncoderDecoderModel:
@@ -165,8 +155,7 @@ class WarmStarted(Seq2Seq):
         weights = self.pretrained.state_dict()
         weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"][pieces]
         decoder.bert.load_state_dict(weights, strict=False)
-        encoder = BertModel(BertConfig(**{**self.pretrained.config.to_dict(), "num_hidden_layers": 0}),
-                            add_pooling_layer=False)
+        encoder = BertModel(BertConfig(**{**self.pretrained.config.to_dict(), "num_hidden_layers": 0}), add_pooling_layer=False)
         model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
         for settings in (model.config, model.generation_config):
             settings.decoder_start_token_id = place[tokenizer.cls_token_id]

@@ -57,13 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--profile", default="laptop", help="a file of workflow/profiles, without .yaml (default: laptop; smoke takes minutes)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
         help="change a setting of the profile, such as teacher.epochs=6; may be repeated")
-    add("--only", action="append", default=[], metavar="TASK",
-        help="this task instead of all of the profile's; may be repeated")
+    add("--only", action="append", default=[], metavar="TASK", help="this task instead of all of the profile's; may be repeated")
     add("--jobs", type=int, metavar="N", help="notebooks to run side by side")
-    add("--executor", choices=["local", "slurm"], default="local",
-        help="run notebooks on this machine, or as jobs of a SLURM cluster")
-    add("--data-root", metavar="DIR",
-        help="folder with real corpora: webnlg/, sgd/, rte/, banking77/ …, or official to fetch them")
+    add("--executor", choices=["local", "slurm"], default="local", help="run notebooks on this machine, or as jobs of a SLURM cluster")
+    add("--data-root", metavar="DIR", help="folder with real corpora: webnlg/, sgd/, rte/, banking77/ …, or official to fetch them")
     add("--dry-run", action="store_true", help="list the notebooks that would run, and stop")
     add("--plan", action="store_true", help="say what memory, GPUs, hours and money the profile would take, and stop")
     add("--gpu", metavar="NAME", help='with --plan: kind of GPU, such as "H100 80GB", or cpu')
@@ -82,8 +79,7 @@ def _custom(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
     os.environ.setdefault("HF_HUB_OFFLINE", "0" if _from_hub(chosen) else "1")
     mine = ("task", "check", "fix", "out", "overrides")
-    other = next((name for name, value in vars(chosen).items() if name not in mine and value != parser.get_default(name)),
-                 None)
+    other = next((name for name, value in vars(chosen).items() if name not in mine and value != parser.get_default(name)), None)
     if other is not None:
         raise SettingsError(f"--{other.replace('_', '-')} is about the package's own tasks and cannot be combined with --task: "
                             "leave it out, or put it into the task file if there is a line for it.")

@@ -77,8 +77,7 @@ def resources(settings: Settings) -> dict[str, dict[str, dict[str, dict[str, Any
         first = _hours(_planned(mine, [smallest]))
         hours = {budget: _hours(_planned(mine, [smallest, budget])) - first for budget in mine.budgets} | {smallest: first}
         for rule in ("teacher", "annotate", "generate"):
-            found.setdefault(rule, {})[task] = {
-                str(budget): _asked(rule, task, rows, hours[budget][rule], mine) for budget in mine.budgets}
+            found.setdefault(rule, {})[task] = {str(budget): _asked(rule, task, rows, hours[budget][rule], mine) for budget in mine.budgets}
         found.setdefault("students", {})[task] = {"": _asked("students", task, rows, _hours(rows)["students"], mine)}
     return found
 

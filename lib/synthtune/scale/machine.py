@@ -109,8 +109,7 @@ def divided(settings: Settings, measured: float = 0.0) -> Division:
     processes = {}
     if not gpus:
         spare = {stage: slots // min(jobs, len(settings.tasks) if stage == "students" else wide) for stage in SHARED}
-        processes = {stage: number for stage, number in spare.items()
-                     if number > 1 and getattr(settings, stage).processes is None}
+        processes = {stage: number for stage, number in spare.items() if number > 1 and getattr(settings, stage).processes is None}
     said = ""
     if jobs * each > free:
         said = (f"Memory may run out: a notebook takes up to {each / 2**30:.1f} GiB, {jobs} run at a time, and "

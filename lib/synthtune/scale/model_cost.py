@@ -360,11 +360,7 @@ def trained_memory(frozen: float, trained: float, tensors: int, size: int, gpus:
     gpus : int
         That share all of it.
     """
-    return Memory(
-        weights=(frozen * size + trained * 4) / gpus,
-        gradients=trained * 4 / gpus,
-        optimizer=(trained * 8 + tensors * 4) / gpus,
-    )
+    return Memory(weights=(frozen * size + trained * 4) / gpus, gradients=trained * 4 / gpus, optimizer=(trained * 8 + tensors * 4) / gpus)
 
 
 def activation_bytes(stack: Stack, layers: int, tokens: float, size: int, rank: int = 0, norms: int = 1, checkpointed: bool = False,

@@ -74,8 +74,7 @@ def remedies(stage: Stage, gpus: int, plan: PlanSettings, limit: float) -> list[
             found.append(f"{setting}={most}")
     if not stage.tunes:
         return found
-    options = {name: value for name, value in (("activations", "checkpointed"), ("method", "lora"))
-               if getattr(shape, name) != value}
+    options = {name: value for name, value in (("activations", "checkpointed"), ("method", "lora")) if getattr(shape, name) != value}
     said = [f"teacher.{name}={value}" for name, value in options.items()]
     found += [each for each, (name, value) in zip(said, options.items(), strict=True)
               if stage.memory(replace(shape, **{name: value})).total <= limit]

@@ -85,8 +85,7 @@ def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
     All processes must call it together.
     """
-    return get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True, full_state_dict=True,
-                                                                cpu_offload=True))
+    return get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True, full_state_dict=True, cpu_offload=True))
 
 
 class Checkpoints:

@@ -184,8 +184,7 @@ class FineTune(Stage):
         """FLOPs of a text in each epoch, and of the frozen layers, which read it once."""
         chosen, stack, length = self.settings.teacher, self.teacher.decoder, self.length
         lora = chosen.method == "lora"
-        above, below = (replace(stack, layers=number).forward(length, length)
-                        for number in (self.layers, stack.layers - self.layers))
+        above, below = (replace(stack, layers=number).forward(length, length) for number in (self.layers, stack.layers - self.layers))
         head = 2 * self.teacher.head * self.known / self.teacher.vocabulary * self.learned
         adapters = 2 * self.layers * stack.adapter(chosen.lora_rank) * length if lora else 0
         flops = training_flops(above, self.layers * stack.attention(length, length), head, adapters, lora)

@@ -20,8 +20,7 @@ from synthtune.tasks.formats import SPLITS, split_files
 from synthtune.tasks.spec import Corpus, Spec
 
 # What a system can do in the corpus (Rastogi et al. 2020, section 3), as `linearise` writes it.
-ACTS = ("inform count", "inform", "request", "confirm", "offer intent", "offer", "notify success", "notify failure",
-        "req more", "goodbye")
+ACTS = ("inform count", "inform", "request", "confirm", "offer intent", "offer", "notify success", "notify failure", "req more", "goodbye")
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,7 @@ def _load_list(path: Path) -> list[Any]:
     except FileNotFoundError as error:
         raise CorpusError(f"{path} is missing: every split needs its own schema.json and dialogues_*.json.") from error
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg}). Fetch the file again or repair that line."
-                          ) from error
+        raise CorpusError(f"{path}, line {error.lineno}: not JSON ({error.msg}). Fetch the file again or repair that line.") from error
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise CorpusError(f"{path}, line {line}: not UTF-8 text. Fetch the file again.") from error

@@ -52,9 +52,7 @@ def linearise(triples: list[tuple[str, str, str]]) -> str:
 
     Underscores become spaces, camelCase predicates become words, quotation marks around literals are removed.
     """
-    return " && ".join(
-        f"{_plain(subject)} | {_words(predicate)} | {_plain(value)}" for subject, predicate, value in triples
-    )
+    return " && ".join(f"{_plain(subject)} | {_words(predicate)} | {_plain(value)}" for subject, predicate, value in triples)
 
 
 def is_input(text: str) -> bool:
@@ -110,8 +108,7 @@ def _triples(entry: etree._Element, path: Path) -> list[tuple[str, str, str]]:
     for element in modified.iterfind("mtriple"):
         parts = tuple(part.strip() for part in (element.text or "").split(" | "))
         if len(parts) != 3 or not all(parts):
-            raise CorpusError(f"{path}, line {element.sourceline}: '{element.text}' is not a triple; write subject | predicate | "
-                              "object.")
+            raise CorpusError(f"{path}, line {element.sourceline}: '{element.text}' is not a triple; write subject | predicate | object.")
         triples.append(parts)
     return triples
 
