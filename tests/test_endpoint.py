@@ -23,7 +23,7 @@ from synthtune.custom import command
 from synthtune.custom import study as study_of_rows
 from synthtune.errors import SettingsError, StageError
 from synthtune.models import assets, endpoint
-from synthtune.models.endpoint import NO_ANSWER, answer, classify, draw_shots, read_label, realise
+from synthtune.models.endpoint import NO_ANSWER, answer, draw_shots, prompted, read_label
 from synthtune.settings import EndpointSettings, load
 from synthtune.tasks import Example, PromptTemplate, Task
 
@@ -78,8 +78,8 @@ def test_a_real_server_answers_and_the_cache_outlives_it(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
 
     def ask(settings):
-        return (classify(TEXTS, LABELS, GOLD[:2], QUESTION, settings, cache),
-                realise([fact], shots, "Say the fact in a sentence.", settings, cache, max_tokens=24))
+        return (prompted(TEXTS, GOLD[:2], QUESTION, settings, cache, labels=LABELS),
+                prompted([fact], shots, "Say the fact in a sentence.", settings, cache, max_tokens=24))
 
     with transformers_serve(model, tmp_path) as base_url:
         settings = at(base_url, model=model)
@@ -92,7 +92,7 @@ def test_a_real_server_answers_and_the_cache_outlives_it(tmp_path, monkeypatch):
 
     assert ask(settings) == (labels, texts)  # the server is gone: these come from the disk
     with pytest.raises(StageError, match="cannot be reached.*start the server.*3 of 4 answers are kept"):
-        classify([*TEXTS, "New."], LABELS, GOLD[:2], QUESTION, settings, cache)
+        prompted([*TEXTS, "New."], GOLD[:2], QUESTION, settings, cache, labels=LABELS)
 
 
 # A scripted server, for answers that a healthy one does not give.
@@ -308,7 +308,7 @@ def test_settings_that_cannot_work(tmp_path, monkeypatch):
 def test_a_prompt_shows_the_labels_the_worked_examples_and_the_text(scripted, tmp_path):
     server = scripted(completion("Positive."), completion(None))
     settings = at(server.base_url, max_concurrency=1)
-    assert classify(TEXTS[:2], LABELS, GOLD[:2], QUESTION, settings, tmp_path) == ["positive", NO_ANSWER]
+    assert prompted(TEXTS[:2], GOLD[:2], QUESTION, settings, tmp_path, labels=LABELS) == ["positive", NO_ANSWER]
     system, *turns = server.bodies[0]["messages"]
     assert system["role"] == "system"
     assert QUESTION in system["content"] and "negative, positive" in system["content"]
@@ -372,7 +372,7 @@ def knowing(body: dict) -> Reply:
 
 def test_a_server_is_told_the_labels_and_answers_in_json(scripted, tmp_path):
     server = scripted(completion('{"label": "positive"}'))
-    assert classify(TEXTS[:1], LABELS, [], QUESTION, at(server.base_url), tmp_path) == ["positive"]
+    assert prompted(TEXTS[:1], [], QUESTION, at(server.base_url), tmp_path, labels=LABELS) == ["positive"]
     schema = server.bodies[0]["response_format"]["json_schema"]
     assert schema["strict"] and schema["schema"]["properties"] == {"label": {"type": "string", "enum": LABELS}}
 
@@ -383,10 +383,10 @@ def test_a_server_that_refuses_the_form_is_asked_without_it(status, scripted, tm
         return failure(status, "response_format is not known") if "response_format" in body else completion("It is positive.")
 
     server = scripted(plain_only)
-    assert classify(TEXTS, LABELS, [], QUESTION, at(server.base_url, max_concurrency=1), tmp_path) == ["positive"] * 3
+    assert prompted(TEXTS, [], QUESTION, at(server.base_url, max_concurrency=1), tmp_path, labels=LABELS) == ["positive"] * 3
     assert ["response_format" in body for body in server.bodies] == [True, False, False, False], "refused once, not asked again"
     assert "takes no JSON schema" in capsys.readouterr().out
-    assert classify(TEXTS, LABELS, [], QUESTION, at(server.base_url), tmp_path) == ["positive"] * 3
+    assert prompted(TEXTS, [], QUESTION, at(server.base_url), tmp_path, labels=LABELS) == ["positive"] * 3
     assert len(server.bodies) == 4
 
 
@@ -394,19 +394,19 @@ def test_a_server_that_refuses_the_form_is_asked_without_it(status, scripted, tm
                                     "positive or negative", "word " * 1_000_000])
 def test_an_answer_that_cannot_be_read_is_asked_for_again_and_in_the_end_is_none(unread, scripted, tmp_path, capsys):
     server = scripted(completion(unread), completion(unread), completion(unread), completion("negative"))
-    assert classify(TEXTS[:1], LABELS, [], QUESTION, at(server.base_url), tmp_path) == [NO_ANSWER]
+    assert prompted(TEXTS[:1], [], QUESTION, at(server.base_url), tmp_path, labels=LABELS) == [NO_ANSWER]
     assert len(server.bodies) == endpoint.TRIES
     *_, said, asked = server.bodies[-1]["messages"]
     assert said["role"] == "assistant" and len(said["content"]) <= 500 and asked["role"] == "user"
     assert "1 of 1 answers could not be read, after 3 tries" in capsys.readouterr().out
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.json")) < 200_000
-    assert classify(TEXTS[:1], LABELS, [], QUESTION, at(server.base_url), tmp_path) == [NO_ANSWER]
+    assert prompted(TEXTS[:1], [], QUESTION, at(server.base_url), tmp_path, labels=LABELS) == [NO_ANSWER]
     assert len(server.bodies) == endpoint.TRIES, "what cannot be read is paid for once, too"
 
 
 def test_the_second_answer_counts_where_the_first_cannot_be_read(scripted, tmp_path):
     server = scripted(completion("Hm."), completion("negative"))
-    assert classify(TEXTS[:1], LABELS, [], QUESTION, at(server.base_url), tmp_path) == ["negative"]
+    assert prompted(TEXTS[:1], [], QUESTION, at(server.base_url), tmp_path, labels=LABELS) == ["negative"]
 
 
 def test_a_connection_that_is_closed_is_tried_again(scripted, tmp_path, monkeypatch):

@@ -55,12 +55,7 @@ class progress(tqdm):
     def __init__(self, iterable: Iterable | None = None, desc: str = "", total: int | None = None, unit: str = "example"):
         self._draw, seconds = _surface()
         super().__init__(
-            iterable,
-            desc=desc,
-            total=total,
-            unit=f" {unit}" if unit != "B" else unit,
-            unit_scale=unit == "B",
-            leave=False,
+            iterable, desc, total, leave=False, unit=f" {unit}" if unit != "B" else unit, unit_scale=unit == "B",
             disable="TQDM_DISABLE" in os.environ,  # tqdm itself asks when it is imported, before a process knows that it has no bars
             dynamic_ncols=True,
             mininterval=seconds,

@@ -68,21 +68,12 @@ def _row(results: Results, letter: str, task_type: str, entry: dict) -> dict:
     found = results.estimate(entry["scores"], threshold)
     metric = METRICS[main_metric(task_type)]
     return {
-        "claim": letter,
-        "sentence": SENTENCES[letter],
-        "scope": "task" if entry["task"] else "mean",
+        "claim": letter, "sentence": SENTENCES[letter], "scope": "task" if entry["task"] else "mean",
         "where": results.title(entry["task"]) if entry["task"] else f"mean of {entry['count']} {TYPE_NAMES[task_type]} tasks",
         "quantity": ", ".join(filter(None, (entry["quantity"], entry["at"]))),
         "unit": entry.get("unit") or f"{metric.in_sentences} points{entry.get('per', '')}",
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "threshold": threshold,
-        "probability": found.probability,
-        "seeds": entry["seeds"],
-        "test_examples": entry["test_examples"],
-        "verdict": verdict(found.low, found.high, threshold),
-    }
+        "value": found.value, "low": found.low, "high": found.high, "threshold": threshold, "probability": found.probability,
+        "seeds": entry["seeds"], "test_examples": entry["test_examples"], "verdict": verdict(found.low, found.high, threshold)}
 
 
 # A budget, a condition and an amount; the amount is None where the condition was not run.

@@ -131,15 +131,9 @@ class _Repair:
 
     def record(self) -> dict[str, Any]:
         """What was done, with every row number."""
-        return {
-            "file": self.table.file,
-            "sha256": digest(self.source) if self.source.is_file() else None,
-            "written": self.path.name,
-            "encoding": {"before": self.table.encoding, "after": "utf-8"},
-            "rows": {"in": self.gathered.rows_in, "written": len(self.kept)},
-            "changes": self.changes,
-            "dropped": self.dropped,
-        }
+        return {"file": self.table.file, "sha256": digest(self.source) if self.source.is_file() else None, "written": self.path.name,
+                "encoding": {"before": self.table.encoding, "after": "utf-8"},
+                "rows": {"in": self.gathered.rows_in, "written": len(self.kept)}, "changes": self.changes, "dropped": self.dropped}
 
 
 def _refuse_to_replace(paths: list[Path], record: Path) -> None:

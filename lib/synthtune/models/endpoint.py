@@ -111,13 +111,10 @@ class Prompted:
         """
         task, settings = self.context.task, self.context.settings
         shots = draw_shots(self.context.gold, self._shots, seed_for(settings, task.name, "shots"), task.labels)
-        unknown = [math.nan] * len(texts)
-        if task.task_type == "classification":
-            outputs = classify(texts, task.labels, shots, task.template.instruction, self.server, self.cache, seed=settings.seed)
-            scores = [[0.0 if label == output else -math.inf for label in task.labels] for output in outputs]
-            return outputs, unknown, torch.tensor(scores).reshape(len(texts), len(task.labels))
-        return realise(texts, shots, task.template.instruction, self.server, self.cache, max_tokens=settings.annotate.max_new_tokens,
-                       seed=settings.seed), unknown, None
+        outputs = prompted(texts, shots, task.template.instruction, self.server, self.cache, labels=task.labels,
+                           max_tokens=settings.annotate.max_new_tokens, seed=settings.seed)
+        scores = torch.tensor([[0.0 if label == output else -math.inf for label in task.labels] for output in outputs])
+        return outputs, [math.nan] * len(texts), scores.reshape(len(texts), len(task.labels)) if task.labels else None
 
     def pairs(self, number: int) -> pd.DataFrame:
         """New pairs, as many for each label, several to a request; each request shows other gold examples.
@@ -248,53 +245,38 @@ def _answers(requests: Sequence[dict], endpoint: EndpointSettings, cache_dir: st
     return [known[key]["answer"] for key in keys]
 
 
-def classify(texts: Sequence[str], labels: Sequence[str], gold_shots: Sequence[Example],
-             instruction: str, endpoint: EndpointSettings, cache_dir: str | Path, *, seed: int = 0) -> list[str]:
-    """Label texts by prompting.
+def prompted(texts: Sequence[str], gold_shots: Sequence[Example], instruction: str, endpoint: EndpointSettings, cache_dir: str | Path, *,
+             labels: Sequence[str] = (), max_tokens: int = 128, seed: int = 0) -> list[str]:
+    """Label texts, or write a text for each, by prompting.
 
     Parameters
     ----------
     texts : sequence of str
+        Inputs; linearised data where texts are written.
+    gold_shots : sequence of Example
+        Worked examples to show first (see `draw_shots`); empty for 0-shot.
+    instruction : str
+        What to decide, or to write, in a sentence.
     labels : sequence of str
-        All labels of the task; the prompt lists them.
-    gold_shots : sequence of Example
-        Worked examples to show first (see `draw_shots`); empty for 0-shot.
-    instruction : str
-        What to decide, in a sentence.
+        All labels of the task, which the prompt lists; none where texts are written.
+    max_tokens : int
+        Longest text.
 
     Returns
     -------
     list of str
-        A label for each text, or `NO_ANSWER` where every answer names none or more than one.
+        A label or one line of text for each input; `NO_ANSWER` where every answer names no label or more than one, or is empty.
     """
-    instruction = f"{instruction}\nAnswer with one of these labels and nothing else: {', '.join(labels)}."
-    # A label never has more tokens than characters.
-    room = max(16, *(len(label) for label in labels)) + JSON_TOKENS
-    prompts = [_prompt(instruction, gold_shots, text) for text in texts]
-    return answer(prompts, endpoint, cache_dir, max_tokens=room, seed=seed,
-                  form=_form(label={"type": "string", "enum": list(labels)}), read=lambda text: read_label(text, labels))
-
-
-def realise(texts: Sequence[str], gold_shots: Sequence[Example], instruction: str, endpoint: EndpointSettings,
-            cache_dir: str | Path, *, max_tokens: int = 128, seed: int = 0) -> list[str]:
-    """Write the text for linearised data by prompting.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        Linearised inputs.
-    gold_shots : sequence of Example
-        Worked examples to show first (see `draw_shots`); empty for 0-shot.
-    instruction : str
-        What to write, in a sentence.
-
-    Returns
-    -------
-    list of str
-        One line of text for each input; `NO_ANSWER` where every answer is empty.
-    """
-    prompts = [_prompt(instruction, gold_shots, text) for text in texts]
-    return answer(prompts, endpoint, cache_dir, max_tokens=max_tokens, seed=seed, read=lambda text: " ".join(text.split()))
+    form, read = None, lambda text: " ".join(text.split())
+    if labels:
+        instruction = f"{instruction}\nAnswer with one of these labels and nothing else: {', '.join(labels)}."
+        max_tokens = max(16, *map(len, labels)) + JSON_TOKENS  # a label never has more tokens than characters
+        form, read = _form(label={"type": "string", "enum": list(labels)}), lambda text: read_label(text, labels)
+    before = [{"role": "system", "content": instruction}]
+    for shot in gold_shots:
+        before += [{"role": "user", "content": shot.text}, {"role": "assistant", "content": shot.target}]
+    return answer([[*before, {"role": "user", "content": text}] for text in texts], endpoint, cache_dir, max_tokens=max_tokens,
+                  seed=seed, form=form, read=read)
 
 
 def draw_shots(gold: Sequence[Example], count: int, seed: int, labels: Sequence[str] = ()) -> list[Example]:
@@ -339,13 +321,6 @@ def read_label(text: str, labels: Sequence[str]) -> str:
     longest_first = sorted(by_folded, key=len, reverse=True)
     found = set(re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", text))
     return by_folded[found.pop()] if len(found) == 1 else NO_ANSWER
-
-
-def _prompt(instruction: str, gold_shots: Sequence[Example], text: str) -> list[Message]:
-    messages = [{"role": "system", "content": instruction}]
-    for shot in gold_shots:
-        messages += [{"role": "user", "content": shot.text}, {"role": "assistant", "content": shot.target}]
-    return [*messages, {"role": "user", "content": text}]
 
 
 def _object(**properties: dict) -> dict[str, Any]:

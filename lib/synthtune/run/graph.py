@@ -92,13 +92,9 @@ class Run:
                 contents[f"settings/{task}/{stage}.json"] = self.settings.for_stage(stage, task) | rows
         contents["settings/figures.json"] = self.settings.for_stage("figures")
         contents["workflow.json"] = {
-            "tasks": list(self.settings.tasks),
-            "budgets": list(self.settings.budgets),
-            "generated": self.settings.budgets_of("generate"),
-            "notebooks": str(NOTEBOOKS),
-            "python": sys.executable,
-            "resources": cluster.resources(self.settings) if self.executor else {},
-        }
+            "tasks": list(self.settings.tasks), "budgets": list(self.settings.budgets), "generated": self.settings.budgets_of("generate"),
+            "notebooks": str(NOTEBOOKS), "python": sys.executable,
+            "resources": cluster.resources(self.settings) if self.executor else {}}
         return {"settings.json": self.settings.model_dump(mode="json"), **contents}
 
     def snakemake(self) -> list[str]:

@@ -120,19 +120,11 @@ class Plan:
         with atomic_path(table) as temporary:
             self.table.to_csv(temporary, index=False)
         sums = self.table[["tokens", "flops", "gpu_hours", "hours", "disk_bytes", "dollars", *ASKED]].sum()
-        write_json(
-            summary,
-            {
-                "profile": self.settings.profile,
-                "device": asdict(self.machine),
-                "gpus": self.gpus,
-                "assumptions": self.settings.plan.model_dump(mode="json"),
-                "tokens_per_text": {task: asdict(Texts.of(task, self.settings)) for task in self.settings.tasks},
-                "total": {name: float(value) for name, value in sums.items()},
-                "download_bytes": self.downloads,
-                "advice": self.advice,
-            },
-        )
+        write_json(summary, {
+            "profile": self.settings.profile, "device": asdict(self.machine), "gpus": self.gpus,
+            "assumptions": self.settings.plan.model_dump(mode="json"),
+            "tokens_per_text": {task: asdict(Texts.of(task, self.settings)) for task in self.settings.tasks},
+            "total": {name: float(value) for name, value in sums.items()}, "download_bytes": self.downloads, "advice": self.advice})
         return table, summary
 
     def text(self) -> str:
@@ -219,15 +211,9 @@ def plan(settings: Settings) -> Plan:
     price = settings.cost_per_hour if chosen.price is None else chosen.price
     smallest = {stage.model: min(other.parameters for other in needed if other.model == stage.model)
                 for stage in needed if stage.parameters}
-    return Plan(
-        settings,
-        machine,
-        gpus,
-        price,
-        pd.DataFrame([_row(stage, count, gpus, price, limit) for stage, count in needed.items()]),
-        {name: assets.download_bytes(name, parameters) for name, parameters in smallest.items()},
-        _advice(needed, gpus, settings, machine, limit),
-    )
+    table = pd.DataFrame([_row(stage, count, gpus, price, limit) for stage, count in needed.items()])
+    downloads = {name: assets.download_bytes(name, parameters) for name, parameters in smallest.items()}
+    return Plan(settings, machine, gpus, price, table, downloads, _advice(needed, gpus, settings, machine, limit))
 
 
 def _row(stage: Stage, needed: int | None, gpus: int, price: float, limit: float) -> dict[str, Any]:
@@ -241,22 +227,15 @@ def _row(stage: Stage, needed: int | None, gpus: int, price: float, limit: float
     server = stage.settings.endpoint
     paid = (stage.tokens_sent * (server.input_price or 0) + stage.tokens_received * (server.output_price or 0)) / 1e6 if server else 0
     return {
-        "task": stage.task,
-        "stage": stage.name,
+        "task": stage.task, "stage": stage.name,
         **{name: getattr(stage, name) for name in ("model", "jobs", "parameters", "trained", "tokens", "flops")},
-        "gpus_needed": needed,
-        "gpus_used": used,
-        "batch": shape.batch,
-        "largest_batch": max(0, largest(stage, shape, "batch", limit)),
+        "gpus_needed": needed, "gpus_used": used,
+        "batch": shape.batch, "largest_batch": max(0, largest(stage, shape, "batch", limit)),
         **{f"memory_{part.name}": getattr(memory, part.name) / GIB for part in fields(memory)},
-        "memory_total": memory.total / GIB,
-        "activations_kept": kept,
-        "activations_checkpointed": again if stage.tunes else math.nan,
-        "fits": fits,
-        "gpu_hours": hours * used,
-        "hours": hours / (min(gpus // used, max(stage.jobs, 1)) if fits else 1),
-        "disk_bytes": stage.disk,
-        "dollars": hours * used * price + paid,
+        "memory_total": memory.total / GIB, "activations_kept": kept,
+        "activations_checkpointed": again if stage.tunes else math.nan, "fits": fits,
+        "gpu_hours": hours * used, "hours": hours / (min(gpus // used, max(stage.jobs, 1)) if fits else 1),
+        "disk_bytes": stage.disk, "dollars": hours * used * price + paid,
         **{name: getattr(stage, name) for name in ("requests", "tokens_sent", "tokens_received")},
         "endpoint_dollars": paid,
     }
@@ -272,11 +251,9 @@ def _advice(needed: dict[Stage, int | None], gpus: int, settings: Settings, mach
     said = []
     for name, (total, stage) in worst.items():
         found = remedies(stage, gpus, settings.plan, limit)
-        said.append(
-            f"{name} ({stage.task} needs most) does not fit on {gpus} × {machine.name}, {total / GIB:,.1f} of "
-            f"{limit / GIB:,.1f} GiB: "
-            + (f"any of {', '.join(found)} would do." if found else "no single setting is enough.")
-        )
+        remedy = f"any of {', '.join(found)} would do." if found else "no single setting is enough."
+        said.append(f"{name} ({stage.task} needs most) does not fit on {gpus} × {machine.name}, {total / GIB:,.1f} of "
+                    f"{limit / GIB:,.1f} GiB: {remedy}")
     copies = max((count for stage, count in needed.items() if stage.name in ANSWERING and count), default=1)
     if settings.plan.gpu != "cpu" and copies > 1:
         engine = "." if settings.generate.engine == "batches" else (
