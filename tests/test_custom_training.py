@@ -42,7 +42,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 pytestmark = pytest.mark.slow
 
 FEW = ["annotate.inputs=16", "generate.pairs=14", "generate.max_new_tokens=32", "students.steps=4",
-       "custom.passes=1", "teacher.epochs=1", "figures.resamples=200", "threads=1"]
+       "custom.passes=1", "teacher.epochs=1", "teacher.frozen_layers=26", "figures.resamples=200", "threads=1"]
 PRODUCTS = ["report.html", "predictions.csv", "to_label.csv", "model/model.safetensors", "model/README.md",
             "augmented/train.parquet", "augmented/dropped.parquet", "augmented/augmented.csv", "augmented/README.md"]
 
@@ -232,10 +232,6 @@ def test_more_annotated_rows_make_nothing_again_that_does_not_depend_on_them(tes
     assert "Changed since the last run: setting annotate." in said
     assert len(kept) == 5 and stamps == {path: path.stat().st_mtime_ns for path in kept if path.exists()}, said
     assert re.search(r"Made now: annotated rows, answers to the rows held out \(\d of \d\)\.\nKept: teachers, generated rows, ", said)
-    more = pd.read_csv(tmp_path / "unlabelled.csv")
-    pd.concat([more, more.tail(1) + " And so on."]).to_csv(tmp_path / "unlabelled.csv", index=False)
-    command.train(custom.read(task), folder, [*FEW, "annotate.inputs=20"])
-    assert stamps == {path: path.stat().st_mtime_ns for path in kept if path.exists()}, capsys.readouterr().out
 
 
 def test_parts_in_two_processes_give_the_same_results_and_end_with_a_failure(done, tmp_path, monkeypatch, capsys):
