@@ -167,7 +167,7 @@ def wait_for(condition, seconds=90):
 def stopped_once(process, condition):
     """What a run says that is interrupted once a condition holds: the jobs after that would take minutes."""
     wait_for(condition, 280)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # SIGINT is ignored by what a shell runs in the background
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     return said
