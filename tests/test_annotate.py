@@ -48,18 +48,20 @@ def test_texts_are_written_from_inputs_alone(lm, tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_where_every_input_has_its_label_nothing_is_annotated(tmp_path):
+@pytest.mark.parametrize("name", ["tweets", "webnlg"])
+def test_where_every_input_has_its_label_nothing_is_annotated(tmp_path, name):
     """The largest budget of the paper is the whole pool: its notebook runs, and students do without annotations there."""
-    changes = {**TINY, "pool_size": 40, "teacher.epochs_larger": 1, "generate.pairs": 8, "run_dir": str(tmp_path)}
+    changes = {**TINY, "pool_size": 40, "teacher.epochs_larger": 1, "generate.pairs": 8, "teacher.frozen_layers": 28,
+               "run_dir": str(tmp_path)}
     overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     executed = tmp_path / "02_annotate.ipynb"
     notebook_runner.run(Path(__file__).parents[1] / "notebooks" / "02_annotate.ipynb", executed, {
-        "profile": "smoke", "task": "webnlg", "budget": 40, "overrides": overrides, "run_dir": str(tmp_path)})
-    folder = tmp_path / "webnlg" / "budget-40"
+        "profile": "smoke", "task": name, "budget": 40, "overrides": overrides, "run_dir": str(tmp_path)})
+    folder = tmp_path / name / "budget-40"
     report = read_json(folder / "annotation.json")
     assert (report["n"], report["kept"], report["value"], report["scores"]) == (0, 0, None, {})
     assert not len(experiment.synthetic(folder / "annotated.parquet"))
-    chosen = settings_module.load("smoke", overrides).check("webnlg")
+    chosen = settings_module.load("smoke", overrides).check(name)
     cells = experiment.cells_given({32: {"annotated": 8, "generated": 8}, 40: {"annotated": 0, "generated": 8}}, 40, "classification",
                                 chosen)
     assert {(cell.condition, cell.amount) for cell in cells if cell.budget == 40} == {

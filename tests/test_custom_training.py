@@ -232,6 +232,10 @@ def test_more_annotated_rows_make_nothing_again_that_does_not_depend_on_them(tes
     assert "Changed since the last run: setting annotate." in said
     assert len(kept) == 5 and stamps == {path: path.stat().st_mtime_ns for path in kept if path.exists()}, said
     assert re.search(r"Made now: annotated rows, answers to the rows held out \(\d of \d\)\.\nKept: teachers, generated rows, ", said)
+    more = pd.read_csv(tmp_path / "unlabelled.csv")
+    pd.concat([more, more.tail(1) + " And so on."]).to_csv(tmp_path / "unlabelled.csv", index=False)
+    command.train(custom.read(task), folder, [*FEW, "annotate.inputs=20"])
+    assert stamps == {path: path.stat().st_mtime_ns for path in kept if path.exists()}, capsys.readouterr().out
 
 
 def test_parts_in_two_processes_give_the_same_results_and_end_with_a_failure(done, tmp_path, monkeypatch, capsys):

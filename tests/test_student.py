@@ -294,21 +294,22 @@ RUN = textwrap.dedent("""
 
 
 @pytest.mark.slow
-def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, bench, fitted):
-    _, whole, weights = uninterrupted("tweets")
+@pytest.mark.parametrize("name", ["tweets", "webnlg"])
+def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, bench, fitted, name):
+    _, whole, weights = uninterrupted(name)
     fitted.clear()
-    assert len(whole) == len(weights) == 11
-    task, settings = bench("tweets")
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(Path(__file__).parent), str(settings.folder), "tweets"],
+    assert len(whole) == len(weights) == (11 if name == "tweets" else 10)
+    task, settings = bench(name)
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(Path(__file__).parent), str(settings.folder), name],
                                env={**os.environ, "PYTHONPATH": str(LIB)}, stderr=subprocess.PIPE, text=True)
-    cells = settings.folder / "tweets" / "cells"
+    cells = settings.folder / name / "cells"
     while len(list(cells.glob("*.parquet"))) < 3:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cells.glob("*.parquet")}
-    assert 3 <= len(done) < len(whole) and not (settings.folder / "tweets" / "results.parquet").exists()
+    assert 3 <= len(done) < len(whole) and not (settings.folder / name / "results.parquet").exists()
 
     resumed = student.run_cells(Context.of(task, settings))
     assert len(fitted) == len(whole) - len(done)  # only what was missing
@@ -317,7 +318,7 @@ def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(uninterrupted, b
     assert all(torch.equal(learned, weights[cell]) for cell, _, learned in fitted)
     timed = ["train_seconds", "answer_seconds"]
     pd.testing.assert_frame_equal(resumed.drop(columns=timed), whole.drop(columns=timed))
-    pd.testing.assert_frame_equal(pd.read_parquet(settings.folder / "tweets" / "results.parquet"), resumed)
+    pd.testing.assert_frame_equal(pd.read_parquet(settings.folder / name / "results.parquet"), resumed)
 
 
 def test_a_row_of_the_results(uninterrupted, tiny):
