@@ -74,17 +74,18 @@ INTENTS = [f"{thing} {event}" for thing in ("card", "cash", "transfer", "top up"
 """77 label texts of two to six tokens, as many as BANKING77 has."""
 ALLOWED = {"float32": 1e-3, "bfloat16": 1.0}
 """Nats by which the two sides' scores of a label may differ: bfloat16 has three decimal digits."""
-STAGES = ("settings", "tasks", "teacher", "annotate", "generate", "student", "analysis.figures", "run.reproduce", "custom")
+MODULES = ("torch", "transformers", *[f"synthtune.{stage}" for stage in (
+    "settings", "tasks", "teacher", "annotate", "generate", "student", "analysis.figures", "run.reproduce", "custom")])
 
 
 FULL = SimpleNamespace(
     seconds=90, pairs=5, new_tokens=40, decoded=64, sampled=96, scored=32, scored_many=8, intents=77, scored_shots=16, shots=5,
-    tuned_on=32, epochs=3, lora_examples=16, gold=125, student_steps=30, layers=8, repetitions=7, imports=3)
+    tuned_on=32, epochs=3, lora_examples=16, gold=125, student_steps=30, layers=8, repetitions=7, modules=MODULES, imports=3)
 """How much of everything; after two pairs none is begun that would end past `seconds`. `gold` is the smallest budget of the
 default reproduction."""
 QUICK = SimpleNamespace(
     seconds=0, pairs=1, new_tokens=4, decoded=3, sampled=3, scored=2, scored_many=1, intents=3, scored_shots=1, shots=1,
-    tuned_on=4, epochs=1, lora_examples=2, gold=8, student_steps=2, layers=2, repetitions=1, imports=1)
+    tuned_on=4, epochs=1, lora_examples=2, gold=8, student_steps=2, layers=2, repetitions=1, modules=MODULES[-2:], imports=1)
 
 
 class Products:
@@ -640,8 +641,7 @@ def main() -> int:
     formats: list[NumberFormat] = ["float32", "bfloat16"] if number_format.of_machine() == "bfloat16" else ["float32"]
     laptop = settings_module.load("laptop")
     loaded = {name: tasks.load(name, laptop.check(name)) for name in ("webnlg", "sgd", "film_reviews", "reuters_r8")}
-    modules = ("torch", "transformers", *[f"synthtune.{stage}" for stage in STAGES])
-    imports = {module: import_seconds(module, effort.imports) for module in (modules[-2:] if given.quick else modules)}
+    imports = {module: import_seconds(module, effort.imports) for module in effort.modules}
     rows = [row for chosen in formats for row in in_own_process(comparisons, effort, chosen, loaded)]
     found = choice(effort)
     page = text(rows, formats, imports, found, time.perf_counter() - start)

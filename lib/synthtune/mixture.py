@@ -39,7 +39,7 @@ RECORD = "annotator.json"
 def wanted(context: Context) -> bool:
     """Whether the labels of a task are those of the mixture: classification by one label, with the teacher of this package."""
     task, chosen = context.task, context.settings.annotate
-    return (chosen.annotator == "mixture" and chosen.source != "endpoint" and task.task_type == "classification" and not task.separator)
+    return chosen.annotator == "mixture" and chosen.source != "endpoint" and task.task_type == "classification" and not task.separator
 
 
 def weigh(context: Context) -> dict[str, Any]:

@@ -439,7 +439,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     for name, chosen in (("annotate.source", settings.annotate.source), ("generate.source", settings.generate.source),
                          ("annotate.beside", settings.annotate.beside)):
         if chosen == "endpoint" and endpoint is None:
-            yield (f"{name}: endpoint, but no endpoint is named; set endpoint.name, endpoint.base_url and endpoint.model.")
+            yield f"{name}: endpoint, but no endpoint is named; set endpoint.name, endpoint.base_url and endpoint.model."
     if endpoint and endpoint.max_dollars is not None and None in (endpoint.input_price, endpoint.output_price):
         yield ("endpoint.max_dollars: what a token costs is not known; set endpoint.input_price and endpoint.output_price, in US "
                "dollars for a million tokens.")

@@ -88,7 +88,7 @@ def _seconds(part: Context, reference: Reference) -> float:
     steps = trainings * (seeds * len(CONDITIONS) + mixed * (mixture.FOLDS + len(chosen.students.seeds))) * chosen.students.steps
     teacher = learned * reference.trained + read * reference.read + written * reference.written
     student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student
-    return (teacher * machine.weights(chosen.teacher.model) / TEACHER + student * machine.weights(chosen.students.model) / STUDENT)
+    return teacher * machine.weights(chosen.teacher.model) / TEACHER + student * machine.weights(chosen.students.model) / STUDENT
 
 
 def _rate(settings: Settings) -> float:

@@ -143,7 +143,7 @@ class WarmStarted(Seq2Seq):
         whole = EncoderDecoderModel(encoder=encoder, decoder=model.decoder)
         whole.generation_config = model.generation_config
         whole.generation_config.max_new_tokens = self.chosen.max_new_tokens
-        whole.config.decoder_start_token_id, whole.config.pad_token_id = (self.tokenizer.cls_token_id, self.tokenizer.pad_token_id)
+        whole.config.decoder_start_token_id, whole.config.pad_token_id = self.tokenizer.cls_token_id, self.tokenizer.pad_token_id
         return whole.eval()
 
     def _model(self, pieces: list[int], place: dict[int, int]) -> EncoderDecoderModel:

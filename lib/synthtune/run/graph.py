@@ -44,7 +44,7 @@ class Run:
         self.specs = {task: tasks.spec_of(task, settings) for task in settings.tasks}
         peaks = [cost["peak_rss_gib"] * 2**30 for cost in files.read_costs(self.folder)]
         # How this machine is divided over the notebooks; on a cluster each has a machine.
-        self.division = (machine.Division(settings.jobs or 1, {}) if executor else machine.divided(self.settings, max(peaks, default=0.0)))
+        self.division = machine.Division(settings.jobs or 1, {}) if executor else machine.divided(self.settings, max(peaks, default=0.0))
         common = {
             "profile": settings.profile,
             "overrides": [*overrides, f"number_format={self.settings.number_format}",
