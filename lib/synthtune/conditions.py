@@ -1,7 +1,5 @@
 """The conditions of the study: what a student is trained on. An entry of `CONDITIONS` is all that is said of one anywhere."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

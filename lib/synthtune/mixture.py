@@ -6,8 +6,6 @@ with the weight w that makes the gold examples likeliest when teacher and studen
 Breiman 1996). A weight of 1 is the teacher alone.
 """
 
-from __future__ import annotations
-
 import shutil
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Where the user stands, for paths they type and paths they read; needs nothing but Python."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

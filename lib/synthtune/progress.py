@@ -6,8 +6,6 @@ line every 15 seconds. In a notebook that `synthtune.run.notebook_runner` execut
 the terminal of whoever started the runner, or the run that the runner belongs to.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

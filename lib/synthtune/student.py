@@ -1,7 +1,5 @@
 """The student: a small model trained on gold and synthetic examples, one run of it for each cell of the study."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -1,7 +1,5 @@
 """The tasks that are known, by name: those of `synthtune.tasks`, and those of Python files that a run's `tasks` name."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from importlib import import_module, util

@@ -6,8 +6,6 @@ knowledge; nothing is copied from a data set. A lower-case "the " before a name 
 in triples); "-" means that the table has no value.
 """
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

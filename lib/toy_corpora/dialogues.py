@@ -10,8 +10,6 @@ the test set only. A corpus from a grammar is easier and more regular than what 
 do not say how well a model would do on the real corpus. `write` creates it.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import random

@@ -9,8 +9,6 @@ are the subject of test entries only. A corpus from a grammar is easier and more
 scores on it compare methods, and do not say how well a model would do on WebNLG. `write` creates it.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 import re

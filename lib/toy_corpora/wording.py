@@ -1,7 +1,5 @@
 """Small choices of wording that both of the package's own corpora make."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """The paper's claims, each with our number, its interval, and whether it holds here."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -203,12 +201,9 @@ def _cells(row: Any) -> dict[str, Any]:
     number = "{:,.0f}" if row.unit == "labels" else "{:+.2f}"
     against = "" if row.threshold == 0 else f" (threshold {'' if row.unit == 'labels' else '+' * (row.threshold > 0)}{row.threshold:g})"
     return row._asdict() | {
-        "number": f"{number.format(row.value)} {row.unit}",
+        "number": f"{number.format(row.value)} {row.unit}", "probability": f"{row.probability:.3f}",
         "interval": f"{number.format(row.low)} to {number.format(row.high)}{against}",
-        "probability": f"{row.probability:.3f}",
-        "test examples": f"{row.test_examples:,}",
-        "verdict": f"**{row.verdict}**",
-    }
+        "test examples": f"{row.test_examples:,}", "verdict": f"**{row.verdict}**"}
 
 
 def write(run_dir: str | Path, settings: Any) -> list[Path]:

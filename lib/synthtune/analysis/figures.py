@@ -5,8 +5,6 @@ and one that draws such a table. `draw_all` runs them all and writes the files; 
 bytes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -52,14 +50,9 @@ def caption(number: int, results: Results) -> str:
     tasks = {1: [], 2: results.tasks("classification"), 3: results.tasks("generation"), 5: results.tasks("generation")}
     shown = tasks.get(number, results.tasks())
     text = CAPTIONS[number].format(
-        confidence=confidence,
-        bars=f"{confidence} bootstrap intervals over seeds and test examples (none where there is one seed)",
-        budget=results.smallest_budget,
-        cost_per_label=f"{settings.cost_per_label:g}",
-        cost_per_hour=f"{settings.cost_per_hour:g}",
-        added=added(results, shown),
-        corpora=corpora_sentence(shown, settings),
-    )
+        confidence=confidence, bars=f"{confidence} bootstrap intervals over seeds and test examples (none where there is one seed)",
+        budget=results.smallest_budget, cost_per_label=f"{settings.cost_per_label:g}", cost_per_hour=f"{settings.cost_per_hour:g}",
+        added=added(results, shown), corpora=corpora_sentence(shown, settings))
     return text.strip()
 
 
@@ -124,15 +117,11 @@ def style() -> Iterator[None]:
 
 def method(results: Results) -> pd.DataFrame:
     """The three steps of the method: their input, model and output."""
-    return pd.DataFrame(
-        [
-            ("1 fine-tune", "gold (x, y)", "teacher, a large language model", "fine-tuned teacher"),
-            ("2 annotate, P(Y|X)", "unlabelled x", "fine-tuned teacher", "annotated (x, ŷ)"),
-            ("2 generate, P(X,Y)", "nothing", "fine-tuned teacher, then a filter", "generated (x̂, ŷ)"),
-            ("3 train", "gold and synthetic examples", "student, a small model", "trained student"),
-        ],
-        columns=["step", "input", "model", "output"],
-    )
+    return pd.DataFrame(columns=["step", "input", "model", "output"], data=[
+        ("1 fine-tune", "gold (x, y)", "teacher, a large language model", "fine-tuned teacher"),
+        ("2 annotate, P(Y|X)", "unlabelled x", "fine-tuned teacher", "annotated (x, ŷ)"),
+        ("2 generate, P(X,Y)", "nothing", "fine-tuned teacher, then a filter", "generated (x̂, ŷ)"),
+        ("3 train", "gold and synthetic examples", "student, a small model", "trained student")])
 
 
 _HEIGHT = 2.55

@@ -1,7 +1,5 @@
 """One self-contained page with every figure, the table, the claims and their provenance."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import importlib.metadata
@@ -43,14 +41,8 @@ def write(run_dir: str | Path, settings: Any) -> Path:
     folder = run_dir / "figures"
     results = Results.read(run_dir, settings)
     page = rendered(
-        "report.html.jinja",
-        profile=settings.profile,
-        corpora=corpora_sentence(results.tasks(), settings),
-        figures=_figures(folder, results),
-        table_1=_html(folder / "table_1.md"),
-        claims=_html(folder / "claims.md"),
-        **_provenance(results),
-    )
+        "report.html.jinja", profile=settings.profile, corpora=corpora_sentence(results.tasks(), settings),
+        figures=_figures(folder, results), table_1=_html(folder / "table_1.md"), claims=_html(folder / "claims.md"), **_provenance(results))
     return write_texts(folder, {"report.html": page})[0]
 
 

@@ -98,8 +98,7 @@ class Results:
             for budget in budgets for route, name in (("annotated", "annotation.json"), ("generated", "generation.json"))
             for path in budget.glob(name) for record in [read_json(path)]]
         return cls(
-            settings, pd.concat(students, ignore_index=True),
-            pd.concat(teachers, ignore_index=True),
+            settings, pd.concat(students, ignore_index=True), pd.concat(teachers, ignore_index=True),
             pd.DataFrame(synthetic, columns=["task", "budget", "route", "examples", "seconds"]),
             pd.DataFrame(read_costs(Path(run_dir)), columns=["notebook", "task", "budget", "minutes", "peak_rss_gib"]))
 

@@ -1,7 +1,5 @@
 """What a notebook saw, in one paragraph whose numbers are computed from its own results."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

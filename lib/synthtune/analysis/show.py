@@ -1,7 +1,5 @@
 """What notebooks display: tables, whose texts are escaped and not interpreted as HTML, and small plots."""
 
-from __future__ import annotations
-
 import html
 import io
 import math

@@ -5,8 +5,6 @@ thousands of times, and uses the same draw for every condition, so that examples
 in their difference.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Hashable, Mapping, Sequence

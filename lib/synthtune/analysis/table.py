@@ -1,7 +1,5 @@
 """Table 1: every task and condition at the smallest budget, as CSV, Markdown and LaTeX."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a user would try first on the same labelled rows: no teacher, no synthetic examples."""
 
-from __future__ import annotations
-
 import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence

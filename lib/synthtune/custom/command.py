@@ -1,7 +1,5 @@
 """`./run_all.sh --task my_task.yaml`: read, check, and, unless only that is asked for, train."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

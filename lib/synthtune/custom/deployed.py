@@ -1,7 +1,5 @@
 """The student to take away, in transformers' own form, and what it says of rows without labels."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Files such as a user might bring, to try the recipe on: what an assistant does in an utterance, from our own dialogues."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -5,8 +5,6 @@ The work of each kind is counted from the settings and multiplied by what a unit
 is a forecast of minutes: no result depends on it.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Rows of a file in memory: the columns that matter, and a count of every row that is left out."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from array import array

@@ -1,7 +1,5 @@
 """Rows of a dataset on the Hugging Face hub, read by its own client: data files only, never a loading script."""
 
-from __future__ import annotations
-
 from synthtune.custom import readers
 from synthtune.custom.report import Guess
 from synthtune.custom.task_file import TaskFile

@@ -1,7 +1,5 @@
 """report.html of a custom task: did synthetic data help, by how much, and what to do next."""
 
-from __future__ import annotations
-
 import base64
 import io
 from typing import Any

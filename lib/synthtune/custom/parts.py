@@ -1,7 +1,5 @@
 """The tasks that custom data make: one of all labelled rows and, where nothing else can test it, its folds."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence
@@ -29,6 +27,9 @@ WORK = "work"
 ONE_PROCESS = {"jobs": 1, "threads": 1, "teacher.processes": 1, "teacher.sharding": "replicated", "annotate.processes": 1,
                "generate.processes": 1, "students.processes": 1}
 
+# Students of a condition in each fold. A third makes the interval of the gain no narrower (docs/your_data.md).
+SEEDS = 2
+
 # Share of the texts that is to be read whole.
 LONG = 0.95
 
@@ -47,7 +48,7 @@ def settings_of(own: CustomData, run_dir: Any, overrides: Sequence[str] = ()) ->
     base = for_custom_data(own.task.profile, own.task_type, len(own.labels), {}, list(overrides), run_dir)
     measured: dict[str, Any] = {**ONE_PROCESS, "budgets": [len(own.gold)],
                                 "pool_size": max(20, len(own.gold) + len(own.unlabelled)), **_lengths(own, base),
-                                **_steps(own, base)}
+                                "students.seeds_larger": base.students.seeds_larger[:SEEDS], **_steps(own, base)}
     return for_custom_data(own.task.profile, own.task_type, len(own.labels), measured, list(overrides), run_dir).resolved()
 
 
@@ -69,10 +70,8 @@ def _lengths(own: CustomData, base: Settings) -> dict[str, Any]:
     around = len(tokenizer(f"{template.input}: \n{template.output}: ")["input_ids"])
     written = at_most(1.25 * output + 8)
     return {
-        "max_characters": max(300, max(map(len, texts))),
-        "teacher.max_tokens": at_most(text + output + around + 2),
-        "students.max_tokens": at_most(1.1 * text + 2),
-        "annotate.max_new_tokens": written, "students.max_new_tokens": written,
+        "max_characters": max(300, max(map(len, texts))), "annotate.max_new_tokens": written, "students.max_new_tokens": written,
+        "teacher.max_tokens": at_most(text + output + around + 2), "students.max_tokens": at_most(1.1 * text + 2),
         "generate.max_new_tokens": at_most(1.25 * text + 8 if own.task_type == "classification" else 1.25 * (text + output) + 12),
     }
 

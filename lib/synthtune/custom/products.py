@@ -1,7 +1,5 @@
 """What a user takes away: the augmented rows, the model's card, predictions, and rows to label next, in one folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Nothing is executed and nothing is fetched: formats that can hold code (pickles,
 refused or read as data. Files are streamed, so that one of ten million rows needs little memory.
 """
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import csv
@@ -39,10 +37,8 @@ ONE_COLUMN = "\x1f"
 
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 
-FORMATS = (
-    "CSV (.csv), TSV (.tsv, .tab), JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), Excel "
-    "(.xlsx, .xlsm) or a folder written by datasets' save_to_disk"
-)
+FORMATS = ("CSV (.csv), TSV (.tsv, .tab), JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet), Excel (.xlsx, .xlsm) or a folder "
+           "written by datasets' save_to_disk")
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".dill", ".npy", ".npz", ".ckpt"}
 
 _UNPACK, _SAVE = "unpack it, and name the file that is in it", "save its table as CSV or .xlsx"
@@ -212,13 +208,8 @@ def _zipped(path: Path, file: str) -> str:
 
 # -- text: encoding and lines ----------------------------------------------------------------------
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 # Encodings that are told apart where most letters are not ASCII; they share few letters.
 _OTHER_SCRIPTS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949"]

@@ -1,7 +1,5 @@
 """Read what a task file names, check it, and say what was found."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

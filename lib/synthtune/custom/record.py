@@ -1,7 +1,5 @@
 """Who works in a folder of results, what its results were made from, and whether they are still as they were written."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@ cells that a spreadsheet would run are escaped in CSV. What needs a decision (tw
 to the user.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What was found in custom data: guesses that were made, rows that were counted, problems to act on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What reading and checking a user's files gives, and its rows as examples of a task."""
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from dataclasses import dataclass

@@ -7,13 +7,11 @@ are divided into folds: each is held out once while teachers and students are tr
 tested by models that never saw it (Stone 1974, cross-validation); then all rows train the model to take away.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,9 +34,6 @@ from synthtune.progress import duration, progress
 from synthtune.scale import machine, workers
 from synthtune.settings import Settings
 from synthtune.tasks import Example
-
-if TYPE_CHECKING:
-    from synthtune.models.endpoint import Prompted  # its client library takes a second to import
 
 TEACHER = "teacher itself"
 Verdict = Literal["helps", "does not help", "not decided"]
@@ -130,55 +125,59 @@ def run(own: CustomData, folder: str | Path, overrides: Sequence[str] = ()) -> O
         print(f"This takes about {duration(forecast.seconds(each, settings))} on this machine, in the number format "
               f"{settings.format}.", flush=True)
         with record.offline(settings):
-            _side_by_side(each, settings)
-            outcome = _measured(own, settings, each)
+            outcome = _measured(own, settings, each, _made(each, settings))
         if again:
             record.say_made(before, record.stamps(each))
         return outcome
 
 
-def _side_by_side(each: list[Context], settings: Settings) -> None:
-    """Do the work of the parts in several processes, as many as cores and memory allow; `_measured` reads what they keep."""
+def _made(each: list[Context], settings: Settings) -> dict[str, list[Any]]:
+    """What `_synthetic` and, where a part holds rows out, `_answers` give, by the part's name.
+
+    They are done in several processes, as many as cores and memory allow.
+    """
+    stages = [(part, [_synthetic, _answers] if part.task.test else [_synthetic]) for part in each]
     processes = machine.processes(settings, len(each))
     if processes < 2:
-        return
-    stages = [(part, [_annotated, _synthetic, _answers] if part.task.test else [_annotated, _synthetic]) for part in each]
+        lm = teacher.base(settings)
+        return {part.task.name: [stage(lm, part) for stage in of] for part, of in progress(stages, desc="parts", unit="part")}
+    found: dict[str, list[Any]] = {part.task.name: [] for part in each}
+    stages = [(part, [_annotated, *of]) for part, of in stages]
     with workers.pool(processes, settings) as pool:
-        for _ in progress(_done(pool, stages), total=sum(len(of) for _, of in stages), desc="teachers and students", unit="stage"):
-            pass
+        for part, given in progress(_done(pool, stages), total=sum(len(of) for _, of in stages), desc="teachers and students",
+                                    unit="stage"):
+            found[part.task.name] += [] if given is None else [given]
+    return found
 
 
-def _done(pool: ProcessPoolExecutor, stages: list[tuple[Context, list[Callable]]]) -> Iterator[None]:
-    """Do the stages of each part, one after the other; each time one is done, the part's next one waits its turn."""
+def _done(pool: ProcessPoolExecutor, stages: list[tuple[Context, list[Callable]]]) -> Iterator[tuple[Context, Any]]:
+    """Do the stages of each part, one after the other, and say what each gave; the part's next one then waits its turn."""
     waiting = {pool.submit(_work, of[0], part): (part, of[1:]) for part, of in stages}
     while waiting:
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
             part, later = waiting.pop(future)
-            future.result()
+            given = future.result()
             if later:
                 waiting[pool.submit(_work, later[0], part)] = part, later[1:]
-            yield
+            yield part, given
 
 
 # The model that is fine-tuned, once a process that does the work of parts has loaded it.
 _loaded: list[LanguageModel | None] = []
 
 
-def _work(stage: Callable, part: Context) -> None:
+def _work(stage: Callable, part: Context) -> Any:
     torch.set_num_threads(part.settings.threads)
     with record.offline(part.settings):
         if not _loaded:
             _loaded.append(teacher.base(part.settings))
-        stage(_loaded[0], part)
+        return stage(_loaded[0], part)
 
 
-def _measured(own: CustomData, settings: Settings, each: list[Context]) -> Outcome:
-    lm = teacher.base(settings)
-    made = {part.task.name: _synthetic(lm, part) for part in progress(each, desc="teachers", unit="part")}
+def _measured(own: CustomData, settings: Settings, each: list[Context], made: dict[str, list[Any]]) -> Outcome:
     tested = [part for part in each if part.task.test]
     there = conditions(each[0], tested)
-    answers = pd.concat([_complete(_answers(lm, part), there) for part in progress(tested, desc="students", unit="part")],
-                        ignore_index=True)
+    answers = pd.concat([_complete(made[part.task.name][1], there) for part in tested], ignore_index=True)
     held = [example for part in tested for example in part.task.test]
     scores, winner, optimism = _scores(answers, held, tested[0], settings)
     verdict = decided(scores, winner, optimism)
@@ -198,7 +197,7 @@ def _measured(own: CustomData, settings: Settings, each: list[Context]) -> Outco
                           "truth": [example.target for example in held], "predicted": said,
                           "confidence": confidence, "quality": quality, "by_gold": list(gold["output"])})
     words = "the test file" if len(each) == 1 else f"{len(tested)} folds"
-    annotated, generated = made[WHOLE]
+    annotated, generated = made[WHOLE][0]
     return Outcome(own, settings, each[0], scores, winner, optimism, verdict, table, words, sure, annotated, generated)
 
 
@@ -209,15 +208,16 @@ def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
     return "helps" if scores.set_index("system").loc[winner, "gain_low"] > optimism else "not decided"
 
 
-def _annotated(lm: LanguageModel | None, part: Context) -> tuple[LanguageModel | Prompted, pd.DataFrame]:
-    """What annotates a part, and its annotated examples."""
-    annotator = teacher.ready(lm, part, "annotate")
-    return annotator, annotate.annotate(annotator, part) if part.unlabelled else pd.DataFrame()
+def _annotated(lm: LanguageModel | None, part: Context) -> None:
+    """What `_synthetic` begins with: half of its work, so that all processes have some until the end."""
+    if part.unlabelled:
+        annotate.annotate(teacher.ready(lm, part, "annotate"), part)
 
 
 def _synthetic(lm: LanguageModel | None, part: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Annotated and generated examples of a part."""
-    annotator, annotated = _annotated(lm, part)
+    annotator = teacher.ready(lm, part, "annotate")
+    annotated = annotate.annotate(annotator, part) if part.unlabelled else pd.DataFrame()
     return annotated, generate.generate(teacher.ready(lm, part, "generate"), annotator, part)
 
 

@@ -1,7 +1,5 @@
 """Custom tasks: a user's benchmark, read from the labelled rows that a task file names."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict
 from functools import partial

@@ -11,8 +11,6 @@ The cache of all else is the folder in the environment variable ``SYNTHTUNE_CACH
 the clone. A cache copied from another machine is verified once and then works without a network.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

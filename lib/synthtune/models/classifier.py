@@ -1,7 +1,5 @@
 """Students for classification: encoders or decoders with a classification head."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

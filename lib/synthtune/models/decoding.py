@@ -1,7 +1,5 @@
 """Text that a language model generates: greedy decoding and nucleus sampling, in batches that finished rows leave."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

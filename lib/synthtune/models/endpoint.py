@@ -4,8 +4,6 @@ Every answer is written to disk as soon as it arrives, so an interrupted run pay
 second run needs no server at all. What is sent is said before it is sent, and what it cost afterwards.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import math

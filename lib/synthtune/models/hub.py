@@ -4,8 +4,6 @@ Both are the same for models and data sets. The client's cache is where its vari
 default in the clone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

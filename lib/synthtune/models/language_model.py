@@ -1,7 +1,5 @@
 """Causal language models: loading, tokens, batches; see `scoring` and `decoding` for what is computed with them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ positions, scaled embeddings, convolutions). Whether the two parts together give
 small batch; where they do not, the frozen layers are read anew each time.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 Nothing is downloaded here. Only a hub id without a commit, "owner/name" or "owner/name@branch", is looked up.
 """
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any, Literal

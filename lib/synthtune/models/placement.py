@@ -5,8 +5,6 @@ it would be too full. A model too large for one GPU is laid out over all that th
 "big model inference"; the layers compute in turn).
 """
 
-from __future__ import annotations
-
 import gc
 import weakref
 from collections.abc import Callable, Mapping

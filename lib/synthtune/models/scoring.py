@@ -3,8 +3,6 @@
 Several times faster than one padded pass for each label, which is what transformers offers (`benchmarks/speed.md`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Students for text generation: encoder–decoder models."""
 
-from __future__ import annotations
-
 import abc
 import copy
 import re

@@ -1,7 +1,5 @@
 """What trains a student and lets it answer, whatever its architecture; see `classifier` and `seq2seq`."""
 
-from __future__ import annotations
-
 import abc
 import contextlib
 import random

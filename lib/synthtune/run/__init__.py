@@ -1,7 +1,5 @@
 """The command line, the environment, and notebooks that are run."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

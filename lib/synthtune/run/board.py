@@ -1,7 +1,5 @@
 """What a run and the runners of its notebooks share: names, a folder for sockets, and the board that shows how far they are."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

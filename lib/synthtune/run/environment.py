@@ -1,7 +1,5 @@
 """Make .venv from requirements.txt, where there is no conda. Standard library only: it runs first of all."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import re

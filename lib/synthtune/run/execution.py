@@ -4,8 +4,6 @@ Each notebook runs in a `synthtune.run.notebook_runner`, which reports here over
 that this process holds: when it ends, however it ends, every runner stops with its kernel.
 """
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import sys

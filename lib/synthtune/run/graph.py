@@ -4,8 +4,6 @@ Which notebooks must run is Snakemake's to decide (`workflow/Snakefile`), from t
 settings each stage depends on, and the notebooks themselves.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

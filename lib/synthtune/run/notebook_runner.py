@@ -196,10 +196,8 @@ def _cell_failed(error: Any) -> str:
     return f"cell {error.exec_count} failed with {error.ename}: {first.rstrip('.')}."
 
 
-_SAVE_MEMORY = (
-    "Run one notebook at a time (--jobs 1), close other programs, or choose a smaller profile "
-    "(--profile smoke); finished work is kept."
-)
+_SAVE_MEMORY = ("Run one notebook at a time (--jobs 1), close other programs, or choose a smaller profile (--profile smoke); finished "
+                "work is kept.")
 
 
 def _kernel_died(watch: _Watch) -> str:

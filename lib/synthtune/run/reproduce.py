@@ -44,15 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="./run_all.sh",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="./run_all.sh", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Reproduce the whole study: fine-tune teachers, annotate, generate, train students,\n"
         "draw every figure and the table. What an earlier run finished is reused.",
         epilog="  ./run_all.sh test [pytest's options]    run the tests\n\n"
-        "Results go to runs/PROFILE/. Models and corpora are cached in .cache/synthtune, or in the "
-        "folder that\nthe environment variable SYNTHTUNE_CACHE names.",
-    )
+        "Results go to runs/PROFILE/. Models and corpora are cached in .cache/synthtune, or in the folder that\nthe environment "
+        "variable SYNTHTUNE_CACHE names.")
     add = parser.add_argument
     add("--profile", default="laptop", help="a file of workflow/profiles, without .yaml (default: laptop; smoke takes minutes)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",

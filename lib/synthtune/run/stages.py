@@ -1,7 +1,5 @@
 """Which results of a run exist, and how to compute those that a later stage needs."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from synthtune import annotate, generate, teacher

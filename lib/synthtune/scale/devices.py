@@ -1,7 +1,5 @@
 """Kinds of GPUs that a run can be planned for."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 No result depends on it: a notebook computes the same in one process and in several, beside others and alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path

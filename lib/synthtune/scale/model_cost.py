@@ -51,8 +51,6 @@ One copy of a model is counted. Not counted: the optimizer's temporary copies, a
 whose weights are all trained keeps more where one GPU holds it (`teacher.sharding=replicated`) and computes under autocast.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import re
@@ -213,15 +211,10 @@ def architecture(model: nn.Module) -> Architecture:
     heads = [module for module in outside if isinstance(module, nn.Linear)]
     parameters = dict(model.named_parameters())
     return Architecture(
-        parameters=sum(each.numel() for each in parameters.values()),
-        tensors=len(parameters),
+        parameters=sum(each.numel() for each in parameters.values()), tensors=len(parameters),
         below=sum(each.numel() for name, each in parameters.items() if "embed" in name and not name.startswith("decoder")),
-        head=sum(module.weight.numel() for module in heads),
-        vocabulary=heads[-1].out_features,
-        norms=sum("Norm" in type(module).__name__ for module in outside),
-        encoder=stacks.get("encoder"),
-        decoder=stacks.get("decoder"),
-    )
+        head=sum(module.weight.numel() for module in heads), vocabulary=heads[-1].out_features,
+        norms=sum("Norm" in type(module).__name__ for module in outside), encoder=stacks.get("encoder"), decoder=stacks.get("decoder"))
 
 
 def _layer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
@@ -250,24 +243,12 @@ def _stack(layer: nn.Module, number: int, config: Any) -> Stack:
     normed = (1 if getattr(config, "use_parallel_residual", False) else len(norms)) * hidden
     gated, packed = (any(name.endswith(end) for name in maps) for end in ("gate_proj", "query_key_value"))
     return Stack(
-        layers=number,
-        hidden=hidden,
-        query=query,
-        key=key,
-        parameters=sum(parameter.numel() for parameter in layer.parameters()),
-        linear=sum(map(math.prod, maps.values())),
-        crossing=sum(crossing),
-        last=feed * hidden,
-        inputs=sum(read for read, _ in maps.values()),
-        outputs=sum(given for _, given in maps.values()),
-        maps=len(maps),
-        attentions=attentions,
-        kept=normed + (2 * attentions + packed) * (query + key) + (_kept_by(act) + 2 * gated) * feed,
-        fed=len(norms) * hidden + feed + packed * query,
-        normed=normed,
-        normalised=sum("RMS" in name for name in norms) * hidden,
-        masked=(attentions + 1) * hidden if drops else 0,
-    )
+        layers=number, hidden=hidden, query=query, key=key, parameters=sum(parameter.numel() for parameter in layer.parameters()),
+        linear=sum(map(math.prod, maps.values())), crossing=sum(crossing), last=feed * hidden,
+        inputs=sum(read for read, _ in maps.values()), outputs=sum(given for _, given in maps.values()), maps=len(maps),
+        attentions=attentions, kept=normed + (2 * attentions + packed) * (query + key) + (_kept_by(act) + 2 * gated) * feed,
+        fed=len(norms) * hidden + feed + packed * query, normed=normed, normalised=sum("RMS" in name for name in norms) * hidden,
+        masked=(attentions + 1) * hidden if drops else 0)
 
 
 @functools.cache

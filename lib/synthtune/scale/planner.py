@@ -4,8 +4,6 @@
 there are run side by side, tasks one after the other; GPUs that stand idle meanwhile are not paid for.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
 from dataclasses import asdict, dataclass, fields, replace
@@ -229,16 +227,13 @@ def _row(stage: Stage, needed: int | None, gpus: int, price: float, limit: float
     return {
         "task": stage.task, "stage": stage.name,
         **{name: getattr(stage, name) for name in ("model", "jobs", "parameters", "trained", "tokens", "flops")},
-        "gpus_needed": needed, "gpus_used": used,
-        "batch": shape.batch, "largest_batch": max(0, largest(stage, shape, "batch", limit)),
+        "gpus_needed": needed, "gpus_used": used, "batch": shape.batch, "largest_batch": max(0, largest(stage, shape, "batch", limit)),
         **{f"memory_{part.name}": getattr(memory, part.name) / GIB for part in fields(memory)},
-        "memory_total": memory.total / GIB, "activations_kept": kept,
-        "activations_checkpointed": again if stage.tunes else math.nan, "fits": fits,
+        "memory_total": memory.total / GIB, "activations_kept": kept, "activations_checkpointed": again if stage.tunes else math.nan,
+        "fits": fits,
         "gpu_hours": hours * used, "hours": hours / (min(gpus // used, max(stage.jobs, 1)) if fits else 1),
         "disk_bytes": stage.disk, "dollars": hours * used * price + paid,
-        **{name: getattr(stage, name) for name in ("requests", "tokens_sent", "tokens_received")},
-        "endpoint_dollars": paid,
-    }
+        **{name: getattr(stage, name) for name in ("requests", "tokens_sent", "tokens_received")}, "endpoint_dollars": paid}
 
 
 def _advice(needed: dict[Stage, int | None], gpus: int, settings: Settings, machine: Device, limit: float) -> list[str]:

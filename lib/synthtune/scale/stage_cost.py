@@ -202,11 +202,8 @@ class FineTune(Stage):
         rank = 0 if shape.method == "full" else self.settings.teacher.lora_rank
         return replace(
             trained_memory(*self.sizes(shape.method), self.size, shape.gpus),
-            activations=activation_bytes(stack, self.layers, shape.batch * shape.length, self.size, rank, self.teacher.norms,
-                                         checkpointed),
-            logits=logits,
-            gathered=gathered(self.teacher, self.size, shape.gpus),
-        )
+            activations=activation_bytes(stack, self.layers, shape.batch * shape.length, self.size, rank, self.teacher.norms, checkpointed),
+            logits=logits, gathered=gathered(self.teacher, self.size, shape.gpus))
 
     def seconds(self, gpus: int) -> float:
         steps = sum(math.ceil(budget / self.settings.teacher.batch_size) * times for budget, times in self.epochs.items())

@@ -4,8 +4,6 @@ Each shard is a file that does not depend on which process made it or how many t
 killed run loses only the shards in progress.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -4,8 +4,6 @@ A module with a line ``TASKS = {name: Spec(...)}`` is a task: `synthtune.task_li
 a task needs settings, so that `Task`, `load` and the other names of `synthtune.tasks.loading` are imported when they are asked for.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from synthtune.tasks.example import Example, PromptTemplate

@@ -1,7 +1,5 @@
 """BANKING77, what customers of a bank want, 77 intents (Casanueva et al. 2020)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -25,8 +23,7 @@ TASKS = {"banking77": Spec(
     answer="card arrival",
     tokens={"input": 14, "output": 5},  # 60 characters, and 20 of the labels
     labels=77,
-    citation="Casanueva et al. 2020",
-    licence="CC BY 4.0",
+    citation="Casanueva et al. 2020", licence="CC BY 4.0",
     source={"files": (
         {"url": "https://raw.githubusercontent.com/PolyAI-LDN/task-specific-datasets/master/banking_data/train.csv", "bytes": 839073,
          "sha256": "b06e26ac675513959a63135f11b94ea7786ed02da65db93a5650d8838cbc664b"},

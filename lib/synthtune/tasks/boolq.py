@@ -3,8 +3,6 @@
 The question comes first on a line, so that cutting a long line never removes it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -43,8 +41,7 @@ TASKS = {"boolq": Spec(
     tokens={"input": 140, "output": 1},  # 108 + 9 words (Clark et al. 2019), at 1.2 tokens a word
     labels=2,
     pair=PAIR,
-    citation="Clark et al. 2019",
-    licence="CC BY-SA 3.0",
+    citation="Clark et al. 2019", licence="CC BY-SA 3.0",
     source={"files": (
         {"url": "https://storage.googleapis.com/boolq/train.jsonl", "bytes": 6525813,
          "sha256": "cc7a79d44479867e8323a7b0c5c1d82edf516ca34912201f9384c3a3d098d8db"},

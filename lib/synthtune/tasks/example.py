@@ -1,7 +1,5 @@
 """The example, the row that every task consists of, and how it is written down."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """What official files have in common: rows with a line number each, and a folder for each split."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A task: a data set, its text format and its metric, split into gold, unlabelled, development and test examples."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Sequence

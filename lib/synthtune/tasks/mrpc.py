@@ -1,7 +1,5 @@
 """MRPC, pairs of sentences that mean the same or do not (Dolan and Brockett 2005)."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 from functools import partial
@@ -33,8 +31,7 @@ TASKS = {"mrpc": Spec(
     tokens={"input": 54, "output": 3},  # two sentences of 22 words, at 1.2 tokens a word
     labels=2,
     pair=PAIR,
-    citation="Dolan and Brockett 2005",
-    licence="Microsoft Research, for research",
+    citation="Dolan and Brockett 2005", licence="Microsoft Research, for research",
     source={"files": (
         {"url": "https://dl.fbaipublicfiles.com/senteval/senteval_data/msr_paraphrase_train.txt", "bytes": 1047044,
          "sha256": "60a9b09084528f0673eedee2b69cb941920f0b8cd0eeccefc464a98768457f89"},

@@ -6,8 +6,6 @@ holds. The digests of RTE, MRPC and BoolQ are those that Hugging Face's `dataset
 authors; nothing of them comes with this package.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import shutil

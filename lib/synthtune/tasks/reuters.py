@@ -4,8 +4,6 @@ Source: Lewis 1997, Reuters-21578; the R8 subset after Cardoso-Cachopo 2007. Row
 three rows are Orange's header (names, types, roles).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -36,8 +34,5 @@ TASKS = {"reuters_r8": Spec(
     template=PromptTemplate(f"Name the topic of the news item: {', '.join(TOPICS.values())}.", "News", "Topic"),
     sentences=("The bakery chain said net profit rose to 4.1 mln dlrs from 3.2 mln a year earlier.",
                "The two shipyards agreed to merge, paying shareholders 12 dlrs a share."),
-    answer="earnings",
-    tokens={"input": 40, "output": 2},
-    labels=8,
-    asset="reuters-r8",
+    answer="earnings", tokens={"input": 40, "output": 2}, labels=8, asset="reuters-r8",
 )}

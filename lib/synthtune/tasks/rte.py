@@ -3,8 +3,6 @@
 The claim comes first on a line, so that cutting a long line never removes it.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 from functools import partial

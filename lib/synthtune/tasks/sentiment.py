@@ -4,8 +4,6 @@ Source: Hutto & Gilbert 2014, "VADER: a parsimonious rule-based model for sentim
 files `*_GroundTruth.txt`, one text a line: id, mean rating, text, tab-separated, latin-1.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from synthtune.errors import CorpusError

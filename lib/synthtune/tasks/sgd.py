@@ -6,8 +6,6 @@ system's dialogue acts, with the schema's descriptions of the service and of eac
 utterance.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass
@@ -195,11 +193,9 @@ TASKS = {"sgd": Spec(
     answer="You would like a table in Leeds, is that right?",
     tokens={"input": 40, "output": 18},
     task_type="generation",
-    is_input=is_input,
-    values=values,
+    is_input=is_input, values=values,
     toy_corpus="toy_corpora.dialogues",
-    citation="Rastogi et al. 2020",
-    licence="CC BY-SA 4.0",
+    citation="Rastogi et al. 2020", licence="CC BY-SA 4.0",
     source={"repository": {
         "url": "https://github.com/google-research-datasets/dstc8-schema-guided-dialogue.git",
         "commit": "e852981ae34990f4358979625854259302feaa78", "folder": ".", "parts": SPLITS}},

@@ -1,7 +1,5 @@
 """Pool, development and test examples with no text in two of them."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections import defaultdict

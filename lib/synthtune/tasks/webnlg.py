@@ -130,11 +130,9 @@ TASKS = {"webnlg": Spec(
     answer="Porto is a city in Portugal.",
     tokens={"input": 46, "output": 25},  # 137 characters at 3 a token, 111 at 4.5
     task_type="generation",
-    is_input=is_input,
-    values=values,
+    is_input=is_input, values=values,
     toy_corpus="toy_corpora.facts",
-    citation="Gardent et al. 2017",
-    licence="CC BY-NC-SA 4.0",
+    citation="Gardent et al. 2017", licence="CC BY-NC-SA 4.0",
     source={"repository": {
         "url": "https://gitlab.com/shimorina/webnlg-dataset.git", "commit": "587fa698bec705efbefe72a235a6019c2b9b8b6c",
         "folder": "release_v2/xml", "parts": SPLITS}},
