@@ -469,17 +469,22 @@ def test_what_to_do_next_follows_from_who_is_better(teacher, setfit, said):
 def test_the_stages_of_a_part_follow_each_other_and_parts_do_not_wait(monkeypatch):
     monkeypatch.setattr(study, "_work", lambda stage, part: stage(part))
     begun = []
-    stages = [(part, [lambda part, number=number: begun.append((part, number)) or number for number in range(3)]) for part in "abc"]
+
+    def stage(number):
+        return lambda part: begun.append((part, number)) or number
+
+    stages = [(part, [[stage(0), stage(1)], [stage(2)], [stage(3), stage(4)]]) for part in "abc"]
     with ThreadPoolExecutor(1) as pool:
-        assert sorted(study._done(pool, stages)) == [(part, number) for part in "abc" for number in range(3)]
-    assert begun[:3] == [("a", 0), ("b", 0), ("c", 0)]
-    assert all([number for of, number in begun if of == part] == [0, 1, 2] for part in "abc")
+        done = list(study._done(pool, stages))
+    assert [given for of, given in done if of == "a"] == [[0, 1], [2], [3, 4]] and len(done) == 9
+    assert begun[:6] == [(part, number) for part in "abc" for number in (0, 1)]
+    assert all([number for of, number in begun if of == part] == [0, 1, 2, 3, 4] for part in "abc")
 
     def fails(part):
         raise StageError(f"{part} fails")
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(StageError, match="a fails"):
-        list(study._done(pool, [("a", [fails])]))
+        list(study._done(pool, [("a", [[fails]])]))
 
 
 def test_a_process_that_works_for_another_draws_no_bars(monkeypatch):

@@ -130,12 +130,9 @@ def check(annotated: pd.DataFrame, lm: LanguageModel | Prompted, context: Contex
     """
     task, folder, scores = context.task, context.folder, right(annotated, context)
     mean = float(annotated["log_probability"].mean())
-    report = {"task": task.name, "budget": context.budget, "n": len(annotated),
-              "kept": int((annotated["dropped"] == "").sum()), "metric": task.metric,
-              "value": scores.get(task.metric), "scores": scores,
-              "mean_logprob": None if np.isnan(mean) else mean,
-              "seconds": read_json(folder / "annotated.json")["seconds"], "model_digest": lm.digest,
-              **context.digests("annotate")}
+    report = {"task": task.name, "budget": context.budget, "n": len(annotated), "kept": int((annotated["dropped"] == "").sum()),
+              "metric": task.metric, "value": scores.get(task.metric), "scores": scores, "mean_logprob": None if np.isnan(mean) else mean,
+              "seconds": read_json(folder / "annotated.json")["seconds"], "model_digest": lm.digest, **context.digests("annotate")}
     if len(annotated) and mixture.wanted(context):
         report["annotator"] = mixture.weigh(context)
     write_json(folder / "annotation.json", report)

@@ -73,7 +73,7 @@ def generate(generator: LanguageModel | Prompted, annotator: LanguageModel | Pro
 
 
 def _generated(generator: LanguageModel | Prompted, annotator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
-    table = _sample(generator, context)
+    table = sample(generator, context)
     table["dropped"] = _malformed(table, context)
     judged = _relabelled(annotator, table, context).done(relabel_share, context, context.settings.generate.processes)
     judged = judged.set_index(table.index[table["dropped"] == ""])
@@ -138,7 +138,8 @@ def _labelled(table: pd.DataFrame, context: Context) -> pd.DataFrame:
     return table
 
 
-def _sample(generator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
+def sample(generator: LanguageModel | Prompted, context: Context) -> pd.DataFrame:
+    """Sample new pairs: what `generate` begins with. They are kept until `generate` has annotated and kept them."""
     return _sampled(generator, context).done(sample_share, context, context.settings.generate.processes)
 
 

@@ -94,10 +94,7 @@ def _provenance(results: Results) -> dict[str, Any]:
                     ["system", f"{platform.system()} {platform.machine()}"], ["Python", platform.python_version()]],
         "digests": _digests(results),
         "computed": _rows(made_by.rename(columns={"rows": "rows of", "number_format": "number format", "n": "rows"})),
-        "mixture": mixture(results),
-        "versions": _versions(),
-        "settings": json.dumps(said, indent=1, ensure_ascii=False),
-    }
+        "mixture": mixture(results), "versions": _versions(), "settings": json.dumps(said, indent=1, ensure_ascii=False)}
 
 
 def _minutes(minutes: pd.DataFrame) -> dict[str, Any]:

@@ -67,7 +67,7 @@ _UNITED = {";": True, "|": True, ",": True, "/": False, "&": False, "+": False, 
 
 # Checks of single cells by their names in `problems.yaml`: whether they find something wrong.
 TEXT_RULES: dict[str, Callable[[str], Any]] = {
-    "empty text": lambda cell: not _bare(cell),
+    "empty text": lambda cell: not on_one_line(STRAY.sub("", cell)),
     "number as text": lambda cell: is_number(cell),
     "date as text": lambda cell: _DATE.fullmatch(cell.strip()),
     "placeholder": lambda cell: cell.strip().lower() in _MISSING | _MAYBE_MISSING,
@@ -93,10 +93,6 @@ def is_number(cell: str) -> bool:
 def runs(cell: str) -> bool:
     """Say whether a spreadsheet would run a cell as a formula; a sign alone and numbers it would not."""
     return cell.startswith(SPREADSHEET_START) and len(cell) > 1 and not is_number(cell)
-
-
-def _bare(cell: str) -> str:
-    return on_one_line(STRAY.sub("", cell))
 
 
 def cells(gathered: Gathered) -> list[Problem]:

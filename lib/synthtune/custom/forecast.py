@@ -55,16 +55,17 @@ TEACHER, STUDENT = 148e6, 26e6
 START_SECONDS = 20.0
 
 
-def seconds(each: Sequence[Context], settings: Settings) -> float:
-    """Seconds that the parts will take if nothing of them is there yet."""
+# Share of a part's work that is done one after the other, however many processes there are.
+IN_TURN = 0.7
+
+
+def seconds(each: Sequence[Context], settings: Settings, processes: int) -> float:
+    """Seconds that the parts will take in so many processes if nothing of them is there yet."""
     reference = REFERENCE[settings.format]
-    work = [_seconds(part, reference) for part in each if not _is_done(part)]
-    longest = max(max(work, default=0.0), sum(work) / machine.processes(settings, len(each)))
+    work = [_seconds(part, reference) for part in each
+            if not any((part.settings.folder / part.task.name / "answers").glob("*.parquet"))]
+    longest = max(IN_TURN * max(work, default=0.0), sum(work) / processes)
     return START_SECONDS + longest * reference.rate / _rate(settings)
-
-
-def _is_done(part: Context) -> bool:
-    return any((part.settings.folder / part.task.name / "answers").glob("*.parquet"))
 
 
 def _seconds(part: Context, reference: Reference) -> float:
@@ -83,7 +84,7 @@ def _seconds(part: Context, reference: Reference) -> float:
         written += (inputs + len(part.task.test) + chosen.generate.pairs) * chosen.annotate.max_new_tokens
     seeds = len(chosen.students.seeds if part.task.name == WHOLE else chosen.students.seeds_larger) if part.task.test else 0
     trainings = 1 + classifier.FOLDS if part.task.separator and chosen.students.thresholds else 1
-    steps = trainings * (seeds * len(CONDITIONS) + mixed * (mixture.FOLDS + len(chosen.students.seeds))) * chosen.students.steps
+    steps = trainings * (seeds * len(CONDITIONS) + mixed * (mixture.FOLDS + 2 * len(chosen.students.seeds))) * chosen.students.steps
     teacher = learned * reference.trained + read * reference.read + written * reference.written
     student = steps * chosen.students.batch_size * chosen.students.max_tokens * reference.student
     return teacher * machine.weights(chosen.teacher.model) / TEACHER + student * machine.weights(chosen.students.model) / STUDENT

@@ -96,12 +96,10 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
     return report.rendered(
         "page.html.jinja",
         outcome=outcome, own=own, verdict=verdict(outcome), metric=metric_name(outcome),
-        confidence=f"{100 * outcome.settings.figures.confidence:g} %",
-        picture=_svg(scores_picture(outcome)), scores=_scores(outcome),
-        labels=_labels(outcome) if classification else None,
+        confidence=f"{100 * outcome.settings.figures.confidence:g} %", picture=_svg(scores_picture(outcome)), scores=_scores(outcome),
+        labels=_labels(outcome) if classification else None, reliability=_reliability(outcome),
         confusion=_svg(confusion_picture(outcome)) if classification and len(own.labels) <= SHOWN_LABELS else None,
         confused=_confused(outcome) if classification and len(own.labels) > SHOWN_LABELS else None,
-        reliability=_reliability(outcome),
         **{name: _shown(outcome.tested.sort_values("confidence", ascending=name == "least", kind="stable").head(number),
                         "text", "truth", "predicted", "confidence") for name in ("surest", "least")},
         annotator=annotator(outcome), counts=_counts(rows),
@@ -110,9 +108,8 @@ def html(outcome: Outcome, rows: pd.DataFrame, predicted: pd.DataFrame, to_label
                        "source", "why", "text", "output"),
         advice=[*nothing_kept(rows), *advice(outcome.scores, outcome.winner)], optimism=f"{outcome.optimism:.1f}",
         to_label=_shown(to_label, "row", "text", "predicted", "confidence") if len(to_label) else None, predicted=len(predicted),
-        cut=cut_in_words(own, outcome.settings), covered=covered(outcome),
-        settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}),
-        version=__version__)
+        cut=cut_in_words(own, outcome.settings), covered=covered(outcome), version=__version__,
+        settings=outcome.settings.model_dump_json(indent=1, exclude={"run_dir", "plan", "cluster", "per_task", "data_root"}))
 
 
 def annotator(outcome: Outcome) -> str:

@@ -8,8 +8,9 @@ tested by models that never saw it (Stone 1974, cross-validation); then all rows
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,44 +123,58 @@ def run(own: CustomData, folder: str | Path, overrides: Sequence[str] = ()) -> O
         torch.set_num_threads(settings.threads)
         each = parts(own, settings)
         before, again = record.stamps(each), record.begin(own, settings)
-        print(f"This takes about {duration(forecast.seconds(each, settings))} on this machine, in the number format "
-              f"{settings.format}.", flush=True)
+        stages = [(part, _stages(part)) for part in each]
+        processes = machine.processes(settings, sum(max(map(len, groups)) for _, groups in stages))
+        takes = duration(forecast.seconds(each, settings, processes))
+        print(f"This takes about {takes} on this machine, in the number format {settings.format}.", flush=True)
         with record.offline(settings):
-            outcome = _measured(own, settings, each, _made(each, settings))
+            outcome = _measured(own, settings, each, _made(stages, settings, processes))
         if again:
             record.say_made(before, record.stamps(each))
         return outcome
 
 
-def _made(each: list[Context], settings: Settings) -> dict[str, list[Any]]:
-    """What `_synthetic` and, where a part holds rows out, `_answers` give, by the part's name.
+# What is done for a part: groups of stages, of which those of one can be done side by side.
+Stages = list[list[Callable]]
 
-    They are done in several processes, as many as cores and memory allow.
-    """
-    stages = [(part, [_synthetic, _answers] if part.task.test else [_synthetic]) for part in each]
-    processes = machine.processes(settings, len(each))
+
+def _made(stages: list[tuple[Context, Stages]], settings: Settings, processes: int) -> dict[str, list[Any]]:
+    """What `_synthetic` and, where a part holds rows out, `_answers` for each seed give, by the part's name."""
     if processes < 2:
         lm = teacher.base(settings)
-        return {part.task.name: [stage(lm, part) for stage in of] for part, of in progress(stages, desc="parts", unit="part")}
-    found: dict[str, list[Any]] = {part.task.name: [] for part in each}
-    stages = [(part, [_annotated, *of]) for part, of in stages]
+        return {part.task.name: [stage(lm, part) for group in groups[1:] for stage in group]
+                for part, groups in progress(stages, desc="parts", unit="part")}
+    found: dict[str, list[Any]] = {part.task.name: [] for part, _ in stages}
+    number = sum(len(groups) for _, groups in stages)
     with workers.pool(processes, settings) as pool:
-        for part, given in progress(_done(pool, stages), total=sum(len(of) for _, of in stages), desc="teachers and students",
-                                    unit="stage"):
-            found[part.task.name] += [] if given is None else [given]
+        for part, given in progress(_done(pool, stages), total=number, desc="teachers and students", unit="stage"):
+            found[part.task.name] += [one for one in given if one is not None]
     return found
 
 
-def _done(pool: ProcessPoolExecutor, stages: list[tuple[Context, list[Callable]]]) -> Iterator[tuple[Context, Any]]:
-    """Do the stages of each part, one after the other, and say what each gave; the part's next one then waits its turn."""
-    waiting = {pool.submit(_work, of[0], part): (part, of[1:]) for part, of in stages}
+def _stages(part: Context) -> Stages:
+    groups: Stages = [[_annotated, _sampled], [_synthetic]]
+    return [*groups, [partial(_answers, seed=seed) for seed in seeds(part)]] if part.task.test else groups
+
+
+def _done(pool: ProcessPoolExecutor, stages: list[tuple[Context, Stages]]) -> Iterator[tuple[Context, list[Any]]]:
+    """Do the groups of each part, one after the other, and say what the stages of each gave; then the next one waits its turn."""
+    waiting: dict[Future, tuple[Context, list[Future], Stages]] = {}
+
+    def begin(part: Context, groups: Stages) -> None:
+        begun = [pool.submit(_work, stage, part) for stage in groups[0]]
+        waiting.update({future: (part, begun, groups[1:]) for future in begun})
+
+    for part, groups in stages:
+        begin(part, groups)
     while waiting:
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-            part, later = waiting.pop(future)
-            given = future.result()
-            if later:
-                waiting[pool.submit(_work, later[0], part)] = part, later[1:]
-            yield part, given
+            part, group, later = waiting.pop(future)
+            future.result()
+            if waiting.keys().isdisjoint(group):
+                if later:
+                    begin(part, later)
+                yield part, [each.result() for each in group]
 
 
 # The model that is fine-tuned, once a process that does the work of parts has loaded it.
@@ -177,7 +192,7 @@ def _work(stage: Callable, part: Context) -> Any:
 def _measured(own: CustomData, settings: Settings, each: list[Context], made: dict[str, list[Any]]) -> Outcome:
     tested = [part for part in each if part.task.test]
     there = conditions(each[0], tested)
-    answers = pd.concat([_complete(made[part.task.name][1], there) for part in tested], ignore_index=True)
+    answers = pd.concat([_complete(pd.concat(made[part.task.name][1:]), there) for part in tested], ignore_index=True)
     held = [example for part in tested for example in part.task.test]
     scores, winner, optimism = _scores(answers, held, tested[0], settings)
     verdict = decided(scores, winner, optimism)
@@ -209,9 +224,16 @@ def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
 
 
 def _annotated(lm: LanguageModel | None, part: Context) -> None:
-    """What `_synthetic` begins with: half of its work, so that all processes have some until the end."""
+    """A part of what `_synthetic` does."""
+    annotator = teacher.ready(lm, part, "annotate")
     if part.unlabelled:
-        annotate.annotate(teacher.ready(lm, part, "annotate"), part)
+        annotate.annotate(annotator, part)
+
+
+def _sampled(lm: LanguageModel | None, part: Context) -> None:
+    """Another part of what `_synthetic` does, which keeps no samples once it is done."""
+    if not (part.folder / "generated.parquet").exists():
+        generate.sample(teacher.ready(lm, part, "generate"), part)
 
 
 def _synthetic(lm: LanguageModel | None, part: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -254,23 +276,27 @@ def seeds(part: Context) -> list[int]:
     return part.settings.students.seeds if part.task.name == WHOLE else part.settings.students.seeds_larger
 
 
-def _answers(lm: LanguageModel | None, part: Context) -> pd.DataFrame:
-    """Every system's outputs for the rows that a part holds out: system, seed, id, output, scores."""
+def _answers(lm: LanguageModel | None, part: Context, seed: int) -> pd.DataFrame:
+    """Outputs of the students with a seed for the rows that a part holds out: system, seed, id, output, scores.
+
+    With those of the first seed are the outputs of what has none, the baselines and the teacher.
+    """
     test, gold = list(part.task.test), part.gold
     texts = [example.text for example in test]
     about = {"test": [[example.id, example.text] for example in test], "task": part.task.digest}
     tables = []
-    for system, answer in baselines.systems(part.task.task_type, part.settings).items():
-        tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
-                            lambda answer=answer: _table(answer(gold, texts))))
-    taught = teacher.trained(lm, part, "annotate")
 
     def by_teacher() -> pd.DataFrame:
         outputs, sums, scores = teacher.answers(teacher.ready(lm, part, "annotate"), part, texts)
         return _table(outputs, sums if scores is None else scores.tolist())
 
-    tables.append(_kept(part, TEACHER, {**about, "digest": taught.digest, "settings": part.settings_of("annotate")}, by_teacher))
-    wanted = cells(part)
+    if seed == seeds(part)[0]:
+        for system, answer in baselines.systems(part.task.task_type, part.settings).items():
+            tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
+                                lambda answer=answer: _table(answer(gold, texts))))
+        taught = teacher.trained(lm, part, "annotate")
+        tables.append(_kept(part, TEACHER, {**about, "digest": taught.digest, "settings": part.settings_of("annotate")}, by_teacher))
+    wanted = [cell for cell in cells(part) if cell.seed == seed]
     rows = {cell: experiment.training_rows(part, cell)[0] for cell in wanted}
     trainer: StudentTrainer | None = None
     for cell in wanted:

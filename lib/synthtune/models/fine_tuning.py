@@ -97,11 +97,6 @@ def tokens(written: dict) -> torch.Tensor:
     return torch.cat([torch.arange(written["commonest"]), torch.tensor(written["besides"], dtype=torch.long)])
 
 
-def _places(targets: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
-    """Targets as rows of an output layer that knows `vocabulary` only."""
-    return torch.where(targets == IGNORED, targets, torch.searchsorted(vocabulary, targets.clamp(min=0)))
-
-
 @dataclass
 class _Assembled:
     """A model made ready for training.
@@ -157,7 +152,9 @@ def train(lm: LanguageModel, rows: list[Row], chosen: TeacherSettings, epochs: i
     if objective == "generate" and chosen.vocabulary and chosen.vocabulary < lm.model.config.vocab_size:
         vocabulary = _vocabulary(lm, rows, chosen.vocabulary)
         lm = language_model.with_vocabulary(lm, tokens(vocabulary))
-        rows = [(ids, _places(targets, lm.vocabulary)) for ids, targets in rows]
+        # Targets are the rows of the output layer from here on.
+        rows = [(ids, torch.where(targets == IGNORED, targets, torch.searchsorted(lm.vocabulary, targets.clamp(min=0))))
+                for ids, targets in rows]
     ready = _assembled(lm, rows, chosen, accelerator)
     held = sharding.share(ready.module)
     checkpoints = sharding.Checkpoints(folder.with_name(f"{folder.name}-training"), fingerprint, accelerator)

@@ -44,11 +44,9 @@ class Run:
         # How this machine is divided over the notebooks; on a cluster each has a machine.
         self.division = machine.Division(settings.jobs or 1, {}) if executor else machine.divided(self.settings, max(peaks, default=0.0))
         common = {
-            "profile": settings.profile,
-            "overrides": [*overrides, f"number_format={self.settings.number_format}",
-                          *(f"{stage}.processes={number}" for stage, number in self.division.processes.items())],
-            "run_dir": "" if settings.run_dir is None else str(self.folder),
-        }
+            "profile": settings.profile, "overrides": [*overrides, f"number_format={self.settings.number_format}",
+                *(f"{stage}.processes={number}" for stage, number in self.division.processes.items())],
+            "run_dir": "" if settings.run_dir is None else str(self.folder)}
         # Parameters of each executed notebook, by its name without ".ipynb".
         self.jobs: dict[str, dict[str, Any]] = {}
         for task in settings.tasks:

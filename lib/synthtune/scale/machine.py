@@ -56,13 +56,13 @@ def notebook_bytes(settings: Settings) -> float:
     return BASE_GIB * 2**30 + BYTES_PER_WEIGHT * max(map(weights, settings.models()))
 
 
-def processes(settings: Settings, parts: int) -> int:
-    """Processes among which so many parts of a user's data are divided: as many as cores and memory allow."""
+def processes(settings: Settings, stages: int) -> int:
+    """Processes that do so many stages of custom data side by side: as many as cores and memory allow."""
     import torch
 
     if torch.cuda.is_available():
         return 1
-    return max(1, min(parts, cores() // settings.threads, int(free_memory() // notebook_bytes(settings))))
+    return max(1, min(stages, cores() // settings.threads, int(free_memory() // notebook_bytes(settings))))
 
 
 @dataclass(frozen=True)
