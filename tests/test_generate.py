@@ -95,7 +95,7 @@ def hand_made(study, tiny, tmp_path, monkeypatch):
     """Generate with given pairs for samples, and an annotator that calls everything negative."""
     table = pairs(("such a lovely day for a walk", "positive", True), ("word", "negative", True),
                   ("nothing works in this town any more", "negative", True), ("never again that hotel", "positive", True))
-    monkeypatch.setattr(generate, "_sample", lambda *_: table.copy())
+    monkeypatch.setattr(generate, "sample", lambda *_: table.copy())
     monkeypatch.setattr(teacher, "answers", lambda lm, task, texts, *_, **__: (
         ["negative"] * len(texts), [-0.2] * len(texts), None))
 
@@ -127,7 +127,7 @@ def test_whose_label_a_pair_gets(hand_made, labels, outputs, dropped):
 def test_pairs_that_leave_out_a_value_are_dropped_on_demand(study, tiny, tmp_path, monkeypatch, labels, outputs, dropped):
     settings = tiny(tmp_path, **{"generate.labels": labels, "generate.pairs": 4, "annotate.outputs": "complete"})
     task = tasks.load("webnlg", settings)
-    monkeypatch.setattr(generate, "_sample", lambda *_: pairs(
+    monkeypatch.setattr(generate, "sample", lambda *_: pairs(
         ("Barium | symbol | Ba", "Barium has the symbol Ba.", True), ("Zinc | symbol | Zn", "Zinc has the symbol Zn.", True),
         ("Tin | symbol | Sn", "Tin is a metal.", True), ("Iron | symbol | Fe", "Iron it is.", True)))
     monkeypatch.setattr(teacher, "answers", lambda *_, **__: (
@@ -140,7 +140,7 @@ def test_pairs_that_leave_out_a_value_are_dropped_on_demand(study, tiny, tmp_pat
 def test_a_pair_without_an_output_is_dropped_with_its_reason(study, tiny, tmp_path, monkeypatch):
     settings = tiny(tmp_path, **{"generate.labels": "relabelled", "generate.pairs": 2, "annotate.outputs": "all"})
     task = tasks.load("webnlg", settings)
-    monkeypatch.setattr(generate, "_sample", lambda *_: pairs(
+    monkeypatch.setattr(generate, "sample", lambda *_: pairs(
         ("Barium | symbol | Ba", "Ba is barium.", True), ("Zinc | symbol | Zn", "Zn is zinc.", True)))
     monkeypatch.setattr(teacher, "answers", lambda *_, **__: (["", "Zinc is Zn."], [-1.0, -1.0], None))
     table = generate.generate(study.generator, study.annotator, Context.of(task, settings, 32))
@@ -149,7 +149,7 @@ def test_a_pair_without_an_output_is_dropped_with_its_reason(study, tiny, tmp_pa
 
 
 def test_nothing_to_keep_is_no_error(study, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "_sample", lambda *_: pairs(("", "positive", True), ("word", "negative", False)))
+    monkeypatch.setattr(generate, "sample", lambda *_: pairs(("", "positive", True), ("word", "negative", False)))
     settings = tiny(tmp_path, **{"generate.pairs": 2})
     table = generate.generate(study.generator, study.annotator, Context.of(study.task, settings, 32))
     report = generate.audit(table, study.generator, Context.of(study.task, settings, 32))
@@ -164,7 +164,7 @@ def test_an_input_and_its_output_are_told_apart(lm, tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(decoding, "decode", lambda lm, prompts, *_, **__: (written, [-1.0] * 3, [True] * 3))
     settings = tiny(tmp_path, **{"generate.pairs": 3})
     task = tasks.load("webnlg", settings)
-    table = generate._sample(lm, Context.of(task, settings, 32))
+    table = generate.sample(lm, Context.of(task, settings, 32))
     assert list(table["text"]) == ["A b | of | C", "D | of | E", "F | of | G"]
     assert list(table["sampled"]) == ["A b is of C.", "", "F is\nmore"]
     assert generate._malformed(table, Context.of(task, settings, 32)) == ["", "empty", "malformed"]
@@ -174,7 +174,7 @@ def test_a_text_as_long_as_the_tasks_own_is_cut_as_they_are(study, tiny, tmp_pat
     written = ["a story that goes on " * 4, "a story that"]
     monkeypatch.setattr(decoding, "decode", lambda lm, prompts, *_, **__: (written, [-1.0] * 2, [False] * 2))
     settings = tiny(tmp_path, **{"generate.pairs": 2, "max_characters": 40})
-    table = generate._sample(study.generator, Context.of(study.task, settings, 32))
+    table = generate.sample(study.generator, Context.of(study.task, settings, 32))
     assert list(table["text"]) == ["a story that goes on a story that goes", "a story that"]
     assert list(table["finished"]) == [True, False]
 
@@ -185,7 +185,7 @@ def test_other_labels_for_the_same_pairs_cost_no_sampling(study, tiny, tmp_path,
         return generate.generate(study.generator, study.annotator, Context.of(study.task, settings, 32))
 
     first = labelled("relabelled")
-    monkeypatch.setattr(generate, "_sample", lambda *_: pytest.fail("sampled again"))
+    monkeypatch.setattr(generate, "sample", lambda *_: pytest.fail("sampled again"))
     assert (labelled("raw")["output"] == first["sampled"]).all()
     filtered = labelled("filtered")
     kept = filtered[filtered["dropped"] == ""]
