@@ -62,8 +62,7 @@ IN_TURN = 0.7
 def seconds(each: Sequence[Context], settings: Settings, processes: int) -> float:
     """Seconds that the parts will take in so many processes if nothing of them is there yet."""
     reference = REFERENCE[settings.format]
-    work = [_seconds(part, reference) for part in each
-            if not any((part.settings.folder / part.task.name / "answers").glob("*.parquet"))]
+    work = [_seconds(part, reference) for part in each if not any((part.settings.folder / part.task.name / "answers").glob("*.parquet"))]
     longest = max(IN_TURN * max(work, default=0.0), sum(work) / processes)
     return START_SECONDS + longest * reference.rate / _rate(settings)
 
