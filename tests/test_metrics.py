@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import sacrebleu
+from sacrebleu.metrics import BLEU
 from synthtune import metrics
 
 REFERENCES = [
@@ -73,6 +74,16 @@ def test_distinct_n():
     assert metrics.distinct_n(["a b a b"], 1) == 0.5
     assert metrics.distinct_n(["a b a b", "c d"], 2) == pytest.approx(3 / 4)
     assert metrics.distinct_n(["a"], 2) == 0
+
+
+def test_self_bleu_equals_sacrebleu_text_by_text():
+    generator = np.random.default_rng(3)
+    texts = [" ".join(generator.choice(list("abcdeF"), generator.integers(1, 12))) + "." for _ in range(30)]
+    scorer = BLEU(lowercase=True, effective_order=True)
+    expected = np.mean(
+        [scorer.sentence_score(text, texts[:i] + texts[i + 1 :]).score for i, text in enumerate(texts)]
+    )
+    assert metrics.self_bleu(texts, seed=0) == pytest.approx(expected, abs=1e-9)
 
 
 def test_self_bleu_extremes_and_sample():

@@ -54,7 +54,6 @@ TEACHER, STUDENT = 148e6, 26e6
 # Processes and models are loaded, and results are written.
 START_SECONDS = 20.0
 
-
 # Share of a part's work that is done one after the other, however many processes there are.
 IN_TURN = 0.7
 

@@ -139,11 +139,11 @@ Stages = list[list[Callable]]
 
 
 def _made(stages: list[tuple[Context, Stages]], settings: Settings, processes: int) -> dict[str, list[Any]]:
-    """What `_synthetic` and, where a part holds rows out, `_answers` for each seed give, by the part's name."""
+    """What `_synthetic` and, where a part holds rows out, `_answers` give, by the part's name."""
     if processes < 2:
         lm = teacher.base(settings)
-        return {part.task.name: [stage(lm, part) for group in groups[1:] for stage in group]
-                for part, groups in progress(stages, desc="parts", unit="part")}
+        return {part.task.name: [_synthetic(lm, part), *([_answers(lm, part, seeds(part))] if part.task.test else [])]
+                for part, _ in progress(stages, desc="parts", unit="part")}
     found: dict[str, list[Any]] = {part.task.name: [] for part, _ in stages}
     number = sum(len(groups) for _, groups in stages)
     with workers.pool(processes, settings) as pool:
@@ -153,8 +153,8 @@ def _made(stages: list[tuple[Context, Stages]], settings: Settings, processes: i
 
 
 def _stages(part: Context) -> Stages:
-    groups: Stages = [[_annotated, _sampled], [_synthetic]]
-    return [*groups, [partial(_answers, seed=seed) for seed in seeds(part)]] if part.task.test else groups
+    groups: Stages = [[_labelled, _sampled], [_synthetic]]
+    return [*groups, [partial(_answers, of=[seed]) for seed in seeds(part)]] if part.task.test else groups
 
 
 def _done(pool: ProcessPoolExecutor, stages: list[tuple[Context, Stages]]) -> Iterator[tuple[Context, list[Any]]]:
@@ -223,11 +223,15 @@ def decided(scores: pd.DataFrame, winner: str, optimism: float) -> Verdict:
     return "helps" if scores.set_index("system").loc[winner, "gain_low"] > optimism else "not decided"
 
 
-def _annotated(lm: LanguageModel | None, part: Context) -> None:
-    """A part of what `_synthetic` does."""
+def _annotated(lm: LanguageModel | None, part: Context) -> tuple[Any, pd.DataFrame]:
+    """What annotates a part, and its annotated examples."""
     annotator = teacher.ready(lm, part, "annotate")
-    if part.unlabelled:
-        annotate.annotate(annotator, part)
+    return annotator, annotate.annotate(annotator, part) if part.unlabelled else pd.DataFrame()
+
+
+def _labelled(lm: LanguageModel | None, part: Context) -> None:
+    """A part of what `_synthetic` does; no model is handed on to another process."""
+    _annotated(lm, part)
 
 
 def _sampled(lm: LanguageModel | None, part: Context) -> None:
@@ -238,8 +242,7 @@ def _sampled(lm: LanguageModel | None, part: Context) -> None:
 
 def _synthetic(lm: LanguageModel | None, part: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Annotated and generated examples of a part."""
-    annotator = teacher.ready(lm, part, "annotate")
-    annotated = annotate.annotate(annotator, part) if part.unlabelled else pd.DataFrame()
+    annotator, annotated = _annotated(lm, part)
     return annotated, generate.generate(teacher.ready(lm, part, "generate"), annotator, part)
 
 
@@ -276,8 +279,8 @@ def seeds(part: Context) -> list[int]:
     return part.settings.students.seeds if part.task.name == WHOLE else part.settings.students.seeds_larger
 
 
-def _answers(lm: LanguageModel | None, part: Context, seed: int) -> pd.DataFrame:
-    """Outputs of the students with a seed for the rows that a part holds out: system, seed, id, output, scores.
+def _answers(lm: LanguageModel | None, part: Context, of: Sequence[int]) -> pd.DataFrame:
+    """Outputs of the students of some seeds for the rows that a part holds out: system, seed, id, output, scores.
 
     With those of the first seed are the outputs of what has none, the baselines and the teacher.
     """
@@ -290,13 +293,13 @@ def _answers(lm: LanguageModel | None, part: Context, seed: int) -> pd.DataFrame
         outputs, sums, scores = teacher.answers(teacher.ready(lm, part, "annotate"), part, texts)
         return _table(outputs, sums if scores is None else scores.tolist())
 
-    if seed == seeds(part)[0]:
+    if seeds(part)[0] in of:
         for system, answer in baselines.systems(part.task.task_type, part.settings).items():
             tables.append(_kept(part, system, {**about, "settings": part.settings.students.model},
                                 lambda answer=answer: _table(answer(gold, texts))))
         taught = teacher.trained(lm, part, "annotate")
         tables.append(_kept(part, TEACHER, {**about, "digest": taught.digest, "settings": part.settings_of("annotate")}, by_teacher))
-    wanted = [cell for cell in cells(part) if cell.seed == seed]
+    wanted = [cell for cell in cells(part) if cell.seed in of]
     rows = {cell: experiment.training_rows(part, cell)[0] for cell in wanted}
     trainer: StudentTrainer | None = None
     for cell in wanted:

@@ -43,10 +43,10 @@ class Run:
         peaks = [cost["peak_rss_gib"] * 2**30 for cost in files.read_costs(self.folder)]
         # How this machine is divided over the notebooks; on a cluster each has a machine.
         self.division = machine.Division(settings.jobs or 1, {}) if executor else machine.divided(self.settings, max(peaks, default=0.0))
-        common = {
-            "profile": settings.profile, "overrides": [*overrides, f"number_format={self.settings.number_format}",
-                *(f"{stage}.processes={number}" for stage, number in self.division.processes.items())],
-            "run_dir": "" if settings.run_dir is None else str(self.folder)}
+        decided = [f"number_format={self.settings.number_format}",
+                   *(f"{stage}.processes={number}" for stage, number in self.division.processes.items())]
+        common = {"profile": settings.profile, "overrides": [*overrides, *decided],
+                  "run_dir": "" if settings.run_dir is None else str(self.folder)}
         # Parameters of each executed notebook, by its name without ".ipynb".
         self.jobs: dict[str, dict[str, Any]] = {}
         for task in settings.tasks:
