@@ -18,8 +18,8 @@ import pytest
 
 TINY = {
     "number_format": "float32", "budgets": [32, 40], "pool_size": 160, "test_size": 40, "dev_size": 20, "nlg_test_size": 20,
-    "teacher.epochs": 3, "teacher.epochs_larger": 1, "teacher.frozen_layers": 15, "teacher.test_examples": 20,
-    "teacher.prompted_examples": 10,
+    "teacher.epochs": 3, "teacher.epochs_larger": 1, "teacher.frozen_layers": 24, "teacher.learning_rate": 2e-3,
+    "teacher.test_examples": 20, "teacher.prompted_examples": 10,
     "annotate.inputs": 40, "annotate.max_new_tokens": 24, "generate.pairs": 24, "generate.max_new_tokens": 48,
     "students.sweep": [], "students.steps": 4, "students.passes": 0, "students.seeds": [1],
     "students.seeds_larger": [1], "students.seeds_full": [1], "students.max_new_tokens": 16,

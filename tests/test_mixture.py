@@ -8,7 +8,7 @@ from synthtune.context import Context
 from synthtune.files import read_json
 from synthtune.tasks.example import log_probability
 
-MIXED = {"annotate.annotator": "mixture"}
+MIXED = {"annotate.annotator": "mixture", "teacher.epochs": 1}
 
 
 @pytest.fixture

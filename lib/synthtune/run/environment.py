@@ -1,5 +1,6 @@
 """Make .venv from requirements.txt, where there is no conda. Standard library only: it runs first of all."""
 
+import compileall
 import fcntl
 import os
 import re
@@ -35,13 +36,16 @@ def set_up(root: Path = ROOT) -> None:
         pip = [str(environment / "bin" / "python"), "-m", "pip"]
         _run([sys.executable, "-m", "venv", str(environment)],
              "Python's venv module failed: install it (Debian and Ubuntu: apt install python3-venv)")
-        for what in ([package for package in packages if package.startswith("pip==")], ["--requirement", str(listed)]):
+        for what in ([package for package in packages if package.startswith("pip==")], ["--no-compile", "--requirement", str(listed)]):
             _run([*pip, "install", *what], "Packages could not be installed: check the network, pip's index and proxy "
                                            "(pip config list), and the space left on the disk")
         _run([*pip, "check"], "requirements.txt pins versions that do not fit together")
         # In place, so that Jupyter and papermill, started from .venv by hand, find the package too.
         _run([*pip, "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(root)],
              "The package could not be installed into .venv")
+        # With all cores, where pip uses one; PYTHONDONTWRITEBYTECODE, which images of containers set, is not heeded either way.
+        for folder in (environment / "lib", root / "lib"):
+            compileall.compile_dir(folder, quiet=2, workers=0)
         shutil.copyfile(listed, environment / "stamp")
         os.replace(environment / "stamp", stamp)
         _say(f"Set up in {time.monotonic() - start:.0f} s.")
