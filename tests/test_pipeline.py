@@ -18,7 +18,7 @@ from synthtune.files import read_costs
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PLAN = {**TINY, "tasks": ["tweets"], "budgets": [32], "jobs": 2, "teacher.frozen_layers": 24, "figures.resamples": 100}
+PLAN = {**TINY, "tasks": ["tweets"], "budgets": [32], "jobs": 2, "figures.resamples": 100}
 NOTEBOOKS = [
     "tweets-32-01_teacher",
     "tweets-32-02_annotate",

@@ -272,7 +272,7 @@ def test_a_long_text_is_cut_and_not_what_asks_for_the_output(study, lm, tiny, tm
 
 @pytest.mark.slow
 def test_prompts_are_turns_of_a_chat_on_demand(study, lm, tiny, tmp_path):
-    changes = {"teacher.prompts": "chat", "teacher.max_tokens": 80, "teacher.epochs": 2, "teacher.frozen_layers": 24}
+    changes = {"teacher.prompts": "chat", "teacher.max_tokens": 80, "teacher.epochs": 2}
     context = Context.of(study.task, tiny(tmp_path, **changes), study.budget)
     ids, learned = teacher._encoded(lm, context, tasks.Example("1", "word " * 300, "positive"), "annotate")
     read, text = lm.tokenizer.decode(ids).split("<|im_start|>user\n")[1].split("<|im_end|>\n<|im_start|>assistant\n")
