@@ -12,6 +12,8 @@ import nbformat
 import psutil
 import pytest
 from synthtune.files import read_costs
+from synthtune.progress import Screen, report
+from synthtune.run.board import Board
 
 ROOT = Path(__file__).parents[1]
 
@@ -209,3 +211,13 @@ def test_a_runner_ends_with_its_run(bench, tmp_path):
     os.close(bench.run_is_on)
     assert process.wait(10) == 130
     wait_for_end([kernel])
+
+
+def test_the_time_left_goes_by_how_much_work_each_notebook_is(tmp_path, capsys):
+    path = tmp_path / "b"
+    board = Board(path, Screen(), {"04_students · webnlg": 30.0, "04_students · tweets": 6.0, "05_figures": 3.0})
+    for event, seconds in (("started", 0.0), ("done", 600.0)):
+        report(str(path), "04_students · webnlg", event, seconds=seconds)
+    board.close()
+    said = capsys.readouterr().err
+    assert "done in 10 min 00 s; about 3 min 00 s left" in said, "a mean over notebooks would say 20 minutes"

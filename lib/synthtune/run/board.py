@@ -4,10 +4,10 @@ import contextlib
 import json
 import shutil
 import socket
-import statistics
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +53,17 @@ class Board:
     path : Path
         The socket to listen on, see `synthtune.progress.report`.
     screen : Screen
-    labels : sequence of str
-        The notebooks that will report.
+    work : dict of str to float
+        How much work each notebook that will report is beside the others, by its label.
     side_by_side : int
         How many at once.
     """
 
-    def __init__(self, path: Path, screen: Screen, labels: Sequence[str], side_by_side: int = 1):
+    def __init__(self, path: Path, screen: Screen, work: dict[str, float], side_by_side: int = 1):
         self._path, self._screen, self._side_by_side = str(path), screen, side_by_side
-        self._seconds: dict[str, list[float]] = {}
-        self._waiting, self._total = dict.fromkeys(labels), len(labels)
-        self._started: dict[str, int] = {}
+        self._waiting, self._total = dict(work), len(work)
+        self._seconds, self._work = 0.0, 0.0  # of those that are done
+        self._started: dict[str, tuple[int, float]] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._path)
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -80,7 +80,7 @@ class Board:
             self._take(**message)
 
     def _take(self, label: str, event: str, text: str = "", seconds: float = 0.0) -> None:
-        number = self._started.setdefault(label, len(self._started) + 1)
+        number, _ = self._started.setdefault(label, (len(self._started) + 1, time.monotonic()))
         key = f"[{number}/{self._total}] {label}" if self._total > 1 else label
         if event == "started":
             self._screen.say(key)
@@ -89,15 +89,15 @@ class Board:
         else:
             self._screen.forget(key)
         if event == "done":
-            self._waiting.pop(label, None)
-            self._seconds.setdefault(label.split(" · ")[0], []).append(seconds)
+            self._work += self._waiting.pop(label, 0.0)
+            self._seconds += seconds
             left = self._left()
             self._screen.say(f"{key}: done in {duration(seconds)}" + (f"; about {duration(left)} left" if left else ""))
         elif event == "failed":
             self._screen.say(f"{key}: failed")
 
     def _left(self) -> float:
-        """Seconds that the notebooks still to finish will take, going by those of their kind, or by all."""
-        every = [value for values in self._seconds.values() for value in values]
-        kinds = [self._seconds.get(label.split(" · ")[0], every) for label in self._waiting]
-        return sum(map(statistics.fmean, kinds)) / self._side_by_side
+        """Seconds that the notebooks still to finish will take, going by how long the work that is done has taken."""
+        now, each = time.monotonic(), self._seconds / (self._work or 1.0)
+        return sum(max(0.0, work * each - (now - self._started.get(label, (0, now))[1]))
+                   for label, work in self._waiting.items()) / self._side_by_side

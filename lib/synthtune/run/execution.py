@@ -82,7 +82,7 @@ def _snakemake(run: Run, pending: list[str], output: BinaryIO) -> int:
         if run.executor:
             board = cluster.Board(run.folder, screen, labels)
         else:
-            board = Board(place / BOARD, screen, list(labels.values()), run.division.jobs)
+            board = Board(place / BOARD, screen, {labels[job]: run.work(job) for job in pending}, run.division.jobs)
             environment[RUN] = str(place)
         stack.enter_context(contextlib.closing(board))
         snakemake = stack.enter_context(_started(run.snakemake(), run.folder, environment, output))

@@ -23,6 +23,10 @@ from synthtune.settings import Settings
 
 NOTEBOOKS = ROOT / "notebooks"
 
+# Minutes of each notebook and budget in the laptop profile, on a core with AVX2: the time left is reckoned by their ratios.
+MINUTES = {"classification": {"01_teacher": 3, "02_annotate": 2, "03_generate": 2, "04_students": 3.5},
+           "generation": {"01_teacher": 8, "02_annotate": 8, "03_generate": 8, "04_students": 16}}
+
 
 class Run:
     """What a run consists of.
@@ -60,6 +64,14 @@ class Run:
     def label(self, job: str) -> str:
         """Name an executed notebook as it is shown: "02_annotate · tweets · budget 125"."""
         return board.label(job.rpartition("-")[2], self.jobs[job])
+
+    def work(self, job: str) -> float:
+        """How much work an executed notebook is, beside the others."""
+        stage, parameters = job.rpartition("-")[2], self.jobs[job]
+        if "task" not in parameters:
+            return 1
+        budgets = 1 if "budget" in parameters else len(self.settings.budgets)
+        return budgets * MINUTES[self.specs[parameters["task"]].task_type][stage]
 
     @contextlib.contextmanager
     def written(self, keep: bool) -> Iterator[None]:

@@ -110,7 +110,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any], record: Path |
         address = Path(in_run or folder, BOARD)
         if not in_run:
             screen = stack.enter_context(contextlib.closing(progress.Screen()))
-            stack.enter_context(contextlib.closing(Board(address, screen, [name])))
+            stack.enter_context(contextlib.closing(Board(address, screen, {name: 1.0})))
         tell = functools.partial(progress.report, str(address), name)
         watch = _Watch(folder)
         _end_with(in_run, watch)
