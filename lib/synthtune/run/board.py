@@ -63,7 +63,7 @@ class Board:
         self._path, self._screen, self._side_by_side = str(path), screen, side_by_side
         self._waiting, self._total = dict(work), len(work)
         self._seconds, self._work = 0.0, 0.0  # of those that are done
-        self._started: dict[str, tuple[int, float]] = {}
+        self._began: dict[str, float] = {}  # when each was first heard of
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._path)
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -80,8 +80,8 @@ class Board:
             self._take(**message)
 
     def _take(self, label: str, event: str, text: str = "", seconds: float = 0.0) -> None:
-        number, _ = self._started.setdefault(label, (len(self._started) + 1, time.monotonic()))
-        key = f"[{number}/{self._total}] {label}" if self._total > 1 else label
+        self._began.setdefault(label, time.monotonic())
+        key = f"[{list(self._began).index(label) + 1}/{self._total}] {label}" if self._total > 1 else label
         if event == "started":
             self._screen.say(key)
         elif event == "bar" and text:
@@ -99,5 +99,5 @@ class Board:
     def _left(self) -> float:
         """Seconds that the notebooks still to finish will take, going by how long the work that is done has taken."""
         now, each = time.monotonic(), self._seconds / (self._work or 1.0)
-        return sum(max(0.0, work * each - (now - self._started.get(label, (0, now))[1]))
-                   for label, work in self._waiting.items()) / self._side_by_side
+        left = (work * each - (now - self._began.get(label, now)) for label, work in self._waiting.items())
+        return sum(max(0.0, seconds) for seconds in left) / self._side_by_side

@@ -24,6 +24,7 @@ from synthtune.settings import Settings
 NOTEBOOKS = ROOT / "notebooks"
 
 # Minutes of each notebook and budget in the laptop profile, on a core with AVX2: the time left is reckoned by their ratios.
+# The planner knows more of other settings, and takes ten seconds of a core.
 MINUTES = {"classification": {"01_teacher": 3, "02_annotate": 2, "03_generate": 2, "04_students": 5.5},
            "generation": {"01_teacher": 8, "02_annotate": 8, "03_generate": 8, "04_students": 17.5}}
 
