@@ -499,9 +499,8 @@ def student_operations(chosen: NumberFormat) -> dict[str, Callable[[], None]]:
     states = torch.randn(8, 32, narrow, requires_grad=True)
 
     def run() -> None:
-        with number_format.computing(chosen, states.device):
-            output = model(states)
-        output.sum().backward()  # as in students.StudentTrainer.fit
+        with number_format.computing(chosen, states.device, training=True):  # as in students.StudentTrainer.fit
+            model(states).sum().backward()
 
     return {"MLP": run}
 

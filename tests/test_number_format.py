@@ -39,8 +39,15 @@ def test_a_processor_without_bfloat16_instructions_computes_in_float32():
 
 
 @pytest.mark.skipif(not torch.cpu._is_amx_tile_supported(), reason="this processor has no AMX")
-def test_a_processor_with_bfloat16_instructions_uses_them():
+def test_a_processor_with_amx_computes_in_bfloat16():
     assert python(CHOICE) == ["bfloat16"]
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX512-BF16 instructions")
+@pytest.mark.parametrize(("amd", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_without_amx_the_maker_decides_what_the_instructions_for_bfloat16_are_worth(amd, chosen):
+    code = f"from synthtune import number_format as f; f._made_by_amd = lambda: {amd}; print(f.of_machine(), f._has_amx())"
+    assert python(code, ONEDNN_MAX_CPU_ISA="AVX512_CORE_BF16") == [chosen, "False"]
 
 
 def test_the_format_is_decided_when_a_run_begins_and_handed_to_every_notebook(tmp_path, monkeypatch):

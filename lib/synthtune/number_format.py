@@ -43,20 +43,39 @@ def device() -> Literal["cuda", "mps", "cpu"]:
 def of_machine() -> NumberFormat:
     """The format to compute in on this machine.
 
-    GPUs: bfloat16 from compute capability 8.0 on. Processors: bfloat16 with AMX tiles. Without them a Xeon that has the
-    AVX512-BF16 instructions was measured to be slower in bfloat16, and emulation is several times slower; processors of other
-    makers with AVX512-BF16 were not measured, and get float32. The environment variables that lower what
-    PyTorch (`ATEN_CPU_CAPABILITY`) and oneDNN (`ONEDNN_MAX_CPU_ISA`) use are taken into account. Apple's GPUs were not tried,
-    and get float32.
+    GPUs: bfloat16 from compute capability 8.0 on. Processors: bfloat16 with AMX tiles (Intel), and on AMD's with the AVX512-BF16
+    instructions (Zen 4 and later), which multiply twice as fast in it. A Xeon that has those and no AMX was measured to be slower
+    in bfloat16 than in float32, and emulation is several times slower. The environment variables that lower what PyTorch
+    (`ATEN_CPU_CAPABILITY`) and oneDNN (`ONEDNN_MAX_CPU_ISA`) use are taken into account. Apple's GPUs were not tried, and get
+    float32.
     """
     import torch
 
     if device() == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    there = (torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.cpu._is_amx_tile_supported()
-             and (allowed in ("ALL", "DEFAULT") or "AMX" in allowed))
-    return "bfloat16" if there else "float32"
+    amd = torch.cpu._is_avx512_bf16_supported() and _allowed("BF16", "FP16", "AMX", "AVX10") and _made_by_amd()
+    return "bfloat16" if _has_amx() or amd else "float32"
+
+
+def _has_amx() -> bool:
+    import torch
+
+    return torch.cpu._is_amx_tile_supported() and _allowed("AMX")
+
+
+def _allowed(*instructions: str) -> bool:
+    """Whether PyTorch may use AVX-512 and oneDNN a set of instructions whose name has one of these words in it."""
+    import torch
+
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    return (torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+            and any(word in most for word in ("ALL", "DEFAULT", *instructions)))
+
+
+def _made_by_amd() -> bool:
+    """Whether the processor is AMD's: as Linux says, or Windows in the processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return "AuthenticAMD" in (cpuinfo.read_text("utf-8") if cpuinfo.exists() else platform.processor())
 
 
 def dtype(number_format: NumberFormat) -> torch.dtype:
@@ -70,15 +89,16 @@ def dtype(number_format: NumberFormat) -> torch.dtype:
 def computing(number_format: NumberFormat, device: torch.device, training: bool = False) -> Iterator[None]:
     """Where float32 weights are multiplied in a format: PyTorch's autocast.
 
-    In training on processors, the backward pass included, oneDNN rounds both factors to bfloat16 within the product and adds
-    up in float32. Autocast copies each weight and each activation, which takes as long as it saves for models as small as
-    students; without gradients it is the faster one, since attention is computed in bfloat16 too.
+    In training with AMX, the backward pass included, oneDNN rounds both factors to bfloat16 within the product and adds up in
+    float32. Autocast copies each weight and each activation, which takes as long there as it saves for models as small as
+    students. Without AMX oneDNN rounds nothing so, and autocast halves the time. Without gradients autocast is the faster one
+    everywhere, since attention is computed in bfloat16 too.
     """
     import torch
 
     if number_format == "float32":
         yield
-    elif training and device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    elif training and device.type == "cpu" and _has_amx():
         matmul = torch.backends.mkldnn.matmul
         before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
         try:
