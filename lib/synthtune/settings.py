@@ -153,7 +153,6 @@ class StudentSettings(_Section):
         None, description="classification: mean over all tokens where the model's layers are BERT's; as the architecture does else, "
                           "or if null")
     max_tokens: int = Field(64, ge=8, description="longest input the student reads, in word pieces")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved off the training label")
     class_weight: Literal["balanced"] | None = Field(
         None, description="classification: balanced weighs each class by n / (classes * n of the class) in the loss, alike if null")
     thresholds: Literal["folds"] | None = Field(

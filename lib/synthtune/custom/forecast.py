@@ -1,8 +1,8 @@
 """How long a run on custom data will take, said before it starts.
 
 The work of each kind is counted from the settings and multiplied by what a unit of it took on one core of a reference machine
-(a Xeon with AMX, the laptop's models). This machine is compared with that one by the rate at which it multiplies matrices. It
-is a forecast of minutes: no result depends on it.
+(a Xeon with AMX, the laptop's models), in the number format there whose rate of multiplying matrices is nearest to this
+machine's; times are scaled by the two rates. It is a forecast of minutes: no result depends on it.
 """
 
 import math
@@ -17,7 +17,6 @@ from synthtune.conditions import CONDITIONS
 from synthtune.context import Context
 from synthtune.custom.parts import WHOLE
 from synthtune.models import assets, classifier
-from synthtune.number_format import NumberFormat
 from synthtune.scale import machine
 from synthtune.settings import Settings
 
@@ -43,10 +42,11 @@ class Reference:
     rate: float
 
 
-REFERENCE: dict[NumberFormat, Reference] = {
-    "bfloat16": Reference(trained=2.9e-3, read=0.45e-3, written=2.8e-3, student=0.19e-3, rate=1.0e12),
-    "float32": Reference(trained=5.6e-3, read=1.25e-3, written=3.4e-3, student=0.21e-3, rate=0.12e12),
-}
+# In bfloat16 and in float32. What does not multiply matrices takes as long in both, so the two are not multiples of each other.
+REFERENCES = (
+    Reference(trained=2.9e-3, read=0.45e-3, written=2.8e-3, student=0.19e-3, rate=1.0e12),
+    Reference(trained=5.6e-3, read=1.25e-3, written=3.4e-3, student=0.21e-3, rate=0.12e12),
+)
 
 # Weights of the reference machine's models, as `machine.weights` counts them.
 TEACHER, STUDENT = 148e6, 26e6
@@ -60,10 +60,11 @@ IN_TURN = 0.7
 
 def seconds(each: Sequence[Context], settings: Settings, processes: int) -> float:
     """Seconds that the parts will take in so many processes if nothing of them is there yet."""
-    reference = REFERENCE[settings.format]
+    rate = _rate(settings)
+    reference = min(REFERENCES, key=lambda known: abs(math.log(known.rate / rate)))
     work = [_seconds(part, reference) for part in each if not any((part.settings.folder / part.task.name / "answers").glob("*.parquet"))]
     longest = max(IN_TURN * max(work, default=0.0), sum(work) / processes)
-    return START_SECONDS + longest * reference.rate / _rate(settings)
+    return START_SECONDS + longest * reference.rate / rate
 
 
 def _seconds(part: Context, reference: Reference) -> float:

@@ -110,11 +110,11 @@ class Classifier(StudentTrainer):
 
         def loss(batch: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
             wanted = torch.tensor([row.soft or [float(label == row.output) for label in labels] for row in batch], device=self.device)
-            logits, smoothing = self.logits(model, [row.text for row in batch]), self.chosen.label_smoothing
+            logits = self.logits(model, [row.text for row in batch])
             if self.sets is None:
-                each = functional.cross_entropy(logits, wanted, weight, reduction="none", label_smoothing=smoothing)
+                each = functional.cross_entropy(logits, wanted, weight, reduction="none")
             else:
-                marginal = wanted @ self.sets.to(self.device) * (1 - smoothing) + smoothing / 2
+                marginal = wanted @ self.sets.to(self.device)
                 each = functional.binary_cross_entropy_with_logits(logits, marginal, reduction="none").mean(1)
             return each, torch.ones_like(each)
 

@@ -59,8 +59,7 @@ class Seq2Seq(StudentTrainer):
             # Given `labels`, a model would shift them itself and compute a loss that nobody reads.
             read = model.prepare_decoder_input_ids_from_labels(wanted)
             logits = self.logits(model, [row.text for row in batch], read)
-            each = functional.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none",
-                                            label_smoothing=self.chosen.label_smoothing)
+            each = functional.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
             return each.sum(1), (wanted != IGNORED).sum(1)
 
         self.fit(model, rows, cell, loss)
