@@ -34,6 +34,12 @@ def test_budgets_are_of_the_whole_run():
         settings.load("paper", ["per_task.rte.budgets=[125]"])
 
 
+@pytest.mark.parametrize(("epochs", "larger", "each"), [(3, 1, [3, 2, 1, 1]), (4, 2, [4, 2, 2, 2]), (3, 3, [3, 3, 3, 3])])
+def test_a_teacher_of_more_examples_takes_no_fewer_steps(epochs, larger, each):
+    chosen = settings.load("laptop", {"budgets": [125, 250, 500, 1250], "teacher.epochs": epochs, "teacher.epochs_larger": larger})
+    assert [chosen.epochs(budget) for budget in chosen.budgets] == each
+
+
 def test_the_laptop_profile_is_the_study_of_the_paper():
     laptop = settings.load("laptop")
     assert sorted(laptop.tasks) == sorted(settings.TASKS)

@@ -80,7 +80,8 @@ class TeacherSettings(_Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the LoRA input")
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW, linear warm-up and decay")
     epochs: int = Field(3, ge=1, description="passes over the gold examples at the smallest budget")
-    epochs_larger: int = Field(2, ge=1, description="the same at larger budgets, where a pass has more steps")
+    epochs_larger: int = Field(
+        2, ge=1, description="the same at larger budgets; more there if that would be fewer steps than at the smallest")
     batch_size: int = Field(8, ge=1, description="examples per optimizer step, over all processes")
     max_tokens: int = Field(64, ge=8, description="longest sequence the teacher reads, in tokens")
     vocabulary: int | None = Field(
@@ -348,7 +349,8 @@ class Settings(_Section):
 
     def epochs(self, budget: int) -> int:
         """The teacher's passes over the gold examples of a budget."""
-        return self.teacher.epochs if budget == self.budgets[0] else self.teacher.epochs_larger
+        smallest, chosen = self.budgets[0], self.teacher
+        return chosen.epochs if budget == smallest else max(chosen.epochs_larger, math.ceil(chosen.epochs * smallest / budget))
 
     def objectives(self, budget: int) -> list[Literal["annotate", "generate"]]:
         """What teachers are fine-tuned to do at a budget: to annotate, and, where pairs are generated, to generate."""

@@ -38,8 +38,11 @@ class Device:
 
 DEVICES = {name: Device(name, **numbers) for name, numbers in read_yaml(Path(__file__).with_name("devices.yaml")).items()}
 
-# Peak 10¹² FLOP/s of two cores with which the laptop profile takes the hours that it took (AVX2; AMX), by number format.
+# Peak 10¹² FLOP/s of two cores with which the laptop profile takes the hours that it took: in float32 (AVX2), and in bfloat16
+# with AMX and without. Memory bandwidth of two cores, 10⁹ bytes/s.
 CPU_TFLOPS = {"float32": 0.2, "bfloat16": 0.8}
+CPU_TFLOPS_WITHOUT_AMX = 0.4
+CPU_BANDWIDTH = 20.0
 
 
 def device(settings: Settings) -> Device:
