@@ -200,9 +200,6 @@ class PlanSettings(_Section):
     prefill_mfu: float = Field(0.4, gt=0, le=1, description="the same for reading texts without training")
     bandwidth_share: float = Field(0.6, gt=0, le=1, description="share of the memory bandwidth that decoding reaches")
     read_rate: float = Field(1.0, gt=0, description="10⁹ bytes of weights read from disk a second")
-    cpu_tflops: float | None = Field(
-        None, gt=0, description="peak 10¹² FLOP/s of gpu=cpu; what two cores reached in the number format if null")
-    cpu_bandwidth: float = Field(20.0, gt=0, description="memory bandwidth of gpu=cpu, 10⁹ bytes/s: stated")
 
 
 class ClusterSettings(_Section):

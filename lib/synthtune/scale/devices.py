@@ -7,6 +7,7 @@ import psutil
 
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import read_yaml
+from synthtune.scale import machine
 from synthtune.settings import Settings
 
 GIB = 2**30
@@ -38,10 +39,9 @@ class Device:
 
 DEVICES = {name: Device(name, **numbers) for name, numbers in read_yaml(Path(__file__).with_name("devices.yaml")).items()}
 
-# Peak 10¹² FLOP/s of two cores with which the laptop profile takes the hours that it took: in float32 (AVX2), and in bfloat16
-# with AMX and without. Memory bandwidth of two cores, 10⁹ bytes/s.
-CPU_TFLOPS = {"float32": 0.2, "bfloat16": 0.8}
-CPU_TFLOPS_WITHOUT_AMX = 0.4
+# Peak 10¹² FLOP/s of one core with which the laptop profile takes the hours that it took on two (AVX2; AVX512-BF16), by number
+# format, and stated memory bandwidth, 10⁹ bytes/s.
+CORE_TFLOPS = {"float32": 0.175, "bfloat16": 0.475}
 CPU_BANDWIDTH = 20.0
 
 
@@ -55,8 +55,8 @@ def device(settings: Settings) -> Device:
     """
     plan = settings.plan
     if plan.gpu == "cpu":
-        memory = psutil.virtual_memory().total / GIB
-        return Device("cpu", memory, plan.cpu_tflops or CPU_TFLOPS[settings.planned_format], plan.cpu_bandwidth, plan.cpu_bandwidth)
+        memory, tflops = psutil.virtual_memory().total / GIB, machine.cores() * CORE_TFLOPS[settings.planned_format]
+        return Device("cpu", memory, tflops, CPU_BANDWIDTH, CPU_BANDWIDTH)
     if plan.gpu not in DEVICES:
         raise SettingsError(f"plan.gpu: unknown GPU '{plan.gpu}'; {nearest(plan.gpu, [*DEVICES, 'cpu'])}")
     return DEVICES[plan.gpu]
