@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import psutil
 
 from synthtune.errors import SettingsError, nearest
 from synthtune.files import read_yaml
-from synthtune.scale import machine
 from synthtune.settings import Settings
 
 GIB = 2**30
@@ -55,7 +55,7 @@ def device(settings: Settings) -> Device:
     """
     plan = settings.plan
     if plan.gpu == "cpu":
-        memory, tflops = psutil.virtual_memory().total / GIB, machine.cores() * CORE_TFLOPS[settings.planned_format]
+        memory, tflops = psutil.virtual_memory().total / GIB, joblib.cpu_count() * CORE_TFLOPS[settings.planned_format]
         return Device("cpu", memory, tflops, CPU_BANDWIDTH, CPU_BANDWIDTH)
     if plan.gpu not in DEVICES:
         raise SettingsError(f"plan.gpu: unknown GPU '{plan.gpu}'; {nearest(plan.gpu, [*DEVICES, 'cpu'])}")
