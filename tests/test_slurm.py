@@ -318,8 +318,9 @@ def test_a_jobs_time_follows_its_budget():
             assert list(minutes) == ["125", "250", "500", "1250", "2500"]
             assert sum(minutes.values()) == pytest.approx(60 * 60 * hours, abs=10)  # all is shared out, but for rounding
         minutes = [job["runtime"] - cluster.MINUTES for job in asked["teacher"][task].values()]
-        per_row = (minutes[4] - minutes[1]) / (2500 - 250)  # above what reading the model takes, the same for every budget
-        assert per_row > 0.05 and minutes[2:4] == pytest.approx([minutes[1] + 250 * per_row, minutes[1] + 1000 * per_row], abs=3)
+        per_row = (minutes[4] - minutes[2]) / (2500 - 500)  # above what reading the model takes, the same for every budget
+        assert per_row > 0.05 and minutes[3] == pytest.approx(minutes[2] + 750 * per_row, abs=3)
+        assert minutes[1] > minutes[2] - 250 * per_row  # at 250 more passes, so that there are no fewer steps than at 125
 
 
 def test_without_slurm_the_option_says_what_is_missing(monkeypatch):
