@@ -207,6 +207,17 @@ def test_a_failing_notebook_is_one_sentence_and_the_next_run_goes_on(study):
     assert not list(study.runs.glob("notebooks/*.failed.ipynb"))
 
 
+def test_a_notebook_that_was_edited_finds_the_synthetic_examples_that_are_there(study):
+    study.command()
+    for stage in ("02_annotate", "03_generate"):
+        path = study.notebooks / f"{stage}.ipynb"
+        path.write_text(path.read_text().replace("import", "# A remark.\\nimport", 1))
+    study.plan(**{"02_annotate": "fail", "03_generate": "fail"})
+    study.command(status=1)
+    for name in ("annotated", "generated"):
+        assert (study.runs / f"tweets/budget-20/{name}.parquet").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_ends_everything_and_is_resumed(study, number):
     study.plan(**{"02_annotate": "hang"})
