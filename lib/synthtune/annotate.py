@@ -126,7 +126,7 @@ def _fingerprint(lm: LanguageModel | Prompted, context: Context) -> dict:
 def check(annotated: pd.DataFrame, lm: LanguageModel | Prompted, context: Context) -> dict:
     """Compare annotations with the true outputs, and write `annotation.json`.
 
-    No later stage reads this report; it is for people. Without annotations there are no scores.
+    No result depends on this report; it says that the stage has finished, and how. Without annotations there are no scores.
     """
     task, folder, scores = context.task, context.folder, right(annotated, context)
     mean = float(annotated["log_probability"].mean())

@@ -20,7 +20,7 @@ from synthtune.analysis import figures
 from synthtune.analysis.results import Results, computed, corpora_sentence, lowered, mixture, write_texts
 from synthtune.errors import StageError
 from synthtune.number_format import processor
-from synthtune.scale.machine import cores
+from synthtune.scale.devices import cores
 
 # Packages whose versions the page lists: those that numbers and figures, or the order of the stages, depend on.
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf", "datasets", "numpy", "pandas",

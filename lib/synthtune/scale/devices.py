@@ -1,4 +1,4 @@
-"""Kinds of GPUs that a run can be planned for."""
+"""Kinds of GPUs that a run can be planned for, and this machine's processor."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,11 @@ CORE_TFLOPS = {"float32": 0.175, "bfloat16": 0.475}
 CPU_BANDWIDTH = 20.0
 
 
+def cores() -> int:
+    """Processor cores that this process may use, by affinity and by the quota of its control group."""
+    return joblib.cpu_count()
+
+
 def device(settings: Settings) -> Device:
     """The kind of GPU that the settings name, or this machine.
 
@@ -55,7 +60,7 @@ def device(settings: Settings) -> Device:
     """
     plan = settings.plan
     if plan.gpu == "cpu":
-        memory, tflops = psutil.virtual_memory().total / GIB, joblib.cpu_count() * CORE_TFLOPS[settings.planned_format]
+        memory, tflops = psutil.virtual_memory().total / GIB, cores() * CORE_TFLOPS[settings.planned_format]
         return Device("cpu", memory, tflops, CPU_BANDWIDTH, CPU_BANDWIDTH)
     if plan.gpu not in DEVICES:
         raise SettingsError(f"plan.gpu: unknown GPU '{plan.gpu}'; {nearest(plan.gpu, [*DEVICES, 'cpu'])}")

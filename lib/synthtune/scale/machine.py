@@ -7,10 +7,10 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import joblib
 import psutil
 
 from synthtune.models import assets
+from synthtune.scale.devices import cores
 from synthtune.settings import Settings
 
 # Memory of a notebook without a model: PyTorch, transformers and the kernel.
@@ -22,11 +22,6 @@ BYTES_PER_WEIGHT = 16
 
 # Stages whose work can be shared by processes.
 SHARED = ("annotate", "generate", "students")
-
-
-def cores() -> int:
-    """Processor cores that this process may use, by affinity and by the quota of its control group."""
-    return joblib.cpu_count()
 
 
 def free_memory() -> int:
