@@ -206,7 +206,7 @@ def test_a_killed_sharded_training_resumes_and_ends_with_the_same_weights(neox, 
     uninterrupted = teacher.fine_tune(lm, Context.of(task, whole, 18), "annotate")
     assert not list(tmp_path.rglob("*-training"))
 
-    folder = killed.folder_of("tweets", 18) / "teacher-annotate-training"
+    folder = killed.folder / "tweets" / "budget-18" / "teacher-annotate-training"
     thread = kill_when(lambda: list(folder.glob("step-*")))
     with pytest.raises(StageError, match="A process ended without a word"):
         teacher.fine_tune(lm, Context.of(task, killed, 18), "annotate")

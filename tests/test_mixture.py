@@ -71,10 +71,10 @@ def test_stages_take_the_mixtures_labels_and_students_learn_them(study, tiny, tm
     wanted = weight * np.exp(study.annotated[columns].to_numpy()) + (1 - weight) * students
     assert np.allclose(np.exp(annotated[columns].to_numpy()), wanted, atol=1e-3)
     assert list(annotated["output"]) == [task.labels[place] for place in wanted.argmax(1)]
-    assert not (settings.folder_of("tweets", study.budget) / "folds" / "0").exists()
+    assert not (settings.folder / "tweets" / f"budget-{study.budget}" / "folds" / "0").exists()
     generated = generate.generate(study.generator, lm, Context.of(task, settings, study.budget))
     assert list(generated["sampled"]) == list(study.generated["sampled"])
-    assert read_json(settings.folder_of("tweets", study.budget) / mixture.RECORD)["weight"] == weight
+    assert read_json(settings.folder / "tweets" / f"budget-{study.budget}" / mixture.RECORD)["weight"] == weight
     kept = generated[generated["dropped"] == ""]
     assert np.allclose(np.exp(kept[columns].to_numpy(float)).sum(1), 1, atol=1e-3)
     rows = experiment.synthetic_rows(annotated, task.labels, settings)

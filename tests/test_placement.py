@@ -81,7 +81,7 @@ def test_without_a_gpu_nothing_moves(models, monkeypatch):
 def test_a_model_too_large_for_one_gpu_is_laid_out_over_several_layer_by_layer():
     neox = GPTNeoXForCausalLM(GPTNeoXConfig(hidden_size=64, num_hidden_layers=12, num_attention_heads=4,
                                             intermediate_size=256, vocab_size=300))
-    size = placement._bytes(neox)
+    size = neox.get_memory_footprint(return_buffers=False)
     layout = placement.layout(neox, {0: size, 1: size, 2: size})
     layers = [layout[f"gpt_neox.layers.{number}"] for number in range(12)]
     assert layers == sorted(layers) and set(layers) == {0, 1, 2}
@@ -99,7 +99,7 @@ def test_laid_out_it_scores_and_writes_the_same_and_comes_back_whole(lm, monkeyp
         return scores, decoding.decode(lm, prompts, 12, "Note. ", temperature=1.0, seed=3, stop=".")
 
     scores, written = outcome()
-    size, on_gpus = placement._bytes(model), placement.layout
+    size, on_gpus = model.get_memory_footprint(return_buffers=False), placement.layout
     monkeypatch.setattr(placement, "gpus", lambda: {0: size, 1: size})
     monkeypatch.setattr(placement, "free", lambda: 2 * size)
     monkeypatch.setattr(placement, "layout", lambda model, memory: dict.fromkeys(on_gpus(model, memory), "cpu"))

@@ -177,7 +177,7 @@ def test_what_two_processes_train_of_a_bfloat16_teacher_is_float32(watched, meth
     make, folder = watched
     settings = make(**{"teacher.method": method, "teacher.sharding": sharding, "teacher.frozen_layers": frozen,
                        "teacher.checkpoint_steps": 10})
-    kept = settings.folder_of("tweets", 18) / "teacher-annotate"
+    kept = settings.folder / "tweets" / "budget-18" / "teacher-annotate"
     # What a killed training with other settings has left.
     write_json(kept.with_name(f"{kept.name}-training") / "step-10" / "record.json", {"made_from": {}, "notes": [1]})
     task, lm = tasks.load("tweets", settings), language_model.load("gpt-neox-20b", "bfloat16")

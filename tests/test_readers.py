@@ -164,7 +164,7 @@ def test_sgd_missing_key_is_named_with_dialogue_and_turn(tmp_path, key):
     del broken[key]
     write_sgd(tmp_path, [turn("Hi.", action("REQ_MORE")), broken])
     with pytest.raises(
-        CorpusError, match=rf"001.json, line 3, dialogue 1_00007, turn 1: the key '{key}' is missing"
+        CorpusError, match=rf"001.json, dialogue 1_00007, turn 1: the key '{key}' is missing"
     ):
         sgd.read(tmp_path, "train")
 
@@ -172,7 +172,7 @@ def test_sgd_missing_key_is_named_with_dialogue_and_turn(tmp_path, key):
 def test_sgd_unknown_service_and_missing_files(tmp_path):
     path = write_sgd(tmp_path, [turn("Bye.", action("GOODBYE"))], schema=[])
     with pytest.raises(
-        CorpusError, match="line 3, dialogue 1_00007, turn 0: the service 'Ferries_2' is not in"
+        CorpusError, match="dialogue 1_00007, turn 0: the service 'Ferries_2' is not in"
     ):
         sgd.read(tmp_path, "train")
     path.unlink()

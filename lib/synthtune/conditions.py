@@ -35,11 +35,6 @@ class Condition:
         return {"color": self.color, "marker": self.marker, "linestyle": self.linestyle}
 
     @property
-    def synthetic(self) -> bool:
-        """Whether synthetic examples are added to gold."""
-        return bool(self.shares)
-
-    @property
     def kinds(self) -> str:
         """Which synthetic examples are added, in words."""
         made = next(iter(self.shares), "")

@@ -74,7 +74,7 @@ class Context:
     @property
     def folder(self) -> Path:
         """Where what is made at this budget is written."""
-        return self.settings.folder_of(self.task.name, self.budget)
+        return self.settings.folder / self.task.name / f"budget-{self.budget}"
 
     @property
     def gold(self) -> list[Example]:

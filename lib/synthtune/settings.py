@@ -192,14 +192,11 @@ class PlanSettings(_Section):
     gpu: str = Field("cpu", description="kind of GPU, a name in scale/devices.yaml; cpu is this machine's processor")
     gpus: int | None = Field(None, ge=1, description="how many there are; as many as the largest stage needs if null")
     price: float | None = Field(None, ge=0, description="US dollars for an hour of one; cost_per_hour if null")
-    micro_batch: int | None = Field(
-        None, ge=1, description="examples per GPU and pass of the teacher; teacher.batch_size over the GPUs if null")
     memory_reserve: float = Field(0.1, ge=0, lt=1, description="share of the memory left to the driver and to gaps")
     mfu: float = Field(0.4, gt=0, le=1, description="share of the peak FLOP/s that training the teacher reaches")
     student_mfu: float = Field(0.4, gt=0, le=1, description="the same for students")
     prefill_mfu: float = Field(0.4, gt=0, le=1, description="the same for reading texts without training")
     bandwidth_share: float = Field(0.6, gt=0, le=1, description="share of the memory bandwidth that decoding reaches")
-    read_rate: float = Field(1.0, gt=0, description="10⁹ bytes of weights read from disk a second")
 
 
 class ClusterSettings(_Section):
@@ -291,10 +288,6 @@ class Settings(_Section):
     def folder(self) -> Path:
         """The folder of this run."""
         return (self.run_dir or ROOT / "runs" / self.profile).resolve()
-
-    def folder_of(self, task: str, budget: int) -> Path:
-        """What the stages of a task write at a budget."""
-        return self.folder / task / f"budget-{budget}"
 
     def without_corpus(self) -> list[str]:
         """Tasks of which `data_root`, where it is a user's folder, has no corpus."""

@@ -179,7 +179,7 @@ def _worth(results: Results, task: str, _: None) -> dict | None:
         found = np.exp([np.interp(score, at, labels) for score, at in zip(scores[-1], rising.T, strict=True)])
         return np.where(scores[-1] > rising[0], found, budgets[0])  # no fewer labels were tried; exactly, for the verdict
 
-    tried = [_headline(results, task, budgets[0], name) for name, condition in CONDITIONS.items() if condition.synthetic]
+    tried = [_headline(results, task, budgets[0], name) for name, condition in CONDITIONS.items() if condition.shares]
     scores = {cell: results.resampled[task][cell][0] for cell in tried if cell in results.resampled[task]}
     if not scores:
         return None

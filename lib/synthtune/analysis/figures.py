@@ -406,7 +406,7 @@ def draw_by_amount(shown: pd.DataFrame) -> Figure:
 
 def _routes() -> list[str]:
     """Conditions that add synthetic examples; hard labels stand beside the annotated examples that have them."""
-    names = [name for name in CONDITIONS if CONDITIONS[name].synthetic]
+    names = [name for name in CONDITIONS if CONDITIONS[name].shares]
     return [each for name in names for each in ((name, HARD) if name == ANNOTATED else (name,))]
 
 

@@ -140,7 +140,7 @@ class Results:
 
     def equal_amount(self, task: str, budget: int) -> int | None:
         """The largest amount that was run with every kind of synthetic data of a task; None if there is none."""
-        amounts = [set(self.amounts(task, budget, name)) for name, condition in CONDITIONS.items() if condition.synthetic]
+        amounts = [set(self.amounts(task, budget, name)) for name, condition in CONDITIONS.items() if condition.shares]
         common = set.intersection(*(there for there in amounts if there)) if any(amounts) else set()
         return max(common, default=None)
 

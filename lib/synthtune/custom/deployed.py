@@ -132,15 +132,10 @@ def to_onnx(folder: Path, labels: Sequence[str]) -> list[Path]:
 
 
 def _export(network: nn.Module, inputs: dict[str, torch.Tensor], sizes: dict[str, dict[int, Any]], path: Path) -> Path:
-    quiet = logging.getLogger("torch.onnx")
-    before = quiet.level
-    quiet.setLevel(logging.ERROR)  # it names operators of packages that this one does not need
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            program = torch.onnx.export(network.eval(), (), kwargs=inputs, dynamo=True, verbose=False, input_names=list(inputs),
-                                        output_names=[network.output], dynamic_shapes=sizes)
-    finally:
-        quiet.setLevel(before)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names operators of packages that this one does not need
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.onnx.export(network.eval(), (), kwargs=inputs, dynamo=True, verbose=False, input_names=list(inputs),
+                                    output_names=[network.output], dynamic_shapes=sizes)
     for node in program.model.graph:
         node.metadata_props.clear()  # lines of this machine's files
     with atomic_path(path) as temporary:

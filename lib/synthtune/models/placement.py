@@ -42,7 +42,7 @@ def to_device(model: PreTrainedModel) -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
     for leave in tuple(guests):  # each takes itself off the list
         leave()
-    needed = ROOM * _bytes(model)
+    needed = ROOM * model.get_memory_footprint(return_buffers=False)
     if free() < needed:
         gc.collect()  # what is no longer used, and not yet gone
     for other in [other for other in _on_device if other is not model]:
@@ -105,7 +105,8 @@ def layout(model: PreTrainedModel, memory: Mapping[Device, int]) -> dict[str, De
     limits = get_balanced_memory(model, max_memory=limits, no_split_module_classes=whole)
     found = infer_auto_device_map(model, max_memory=limits, no_split_module_classes=whole)
     if not set(found.values()) <= set(memory):  # accelerate would keep the rest on disk and read it again for every word
-        raise StageError(f"The model's weights ({_bytes(model) / 1e9:,.1f} GB) and room to work, half as much again, do not fit on "
+        size = model.get_memory_footprint(return_buffers=False) / 1e9
+        raise StageError(f"The model's weights ({size:,.1f} GB) and room to work, half as much again, do not fit on "
                          f"{len(memory)} GPUs of {min(memory.values()) / 1e9:,.1f} GB. Use more, or larger ones: ./run_all.sh "
                          "--plan says how many. With fewer annotate.processes and generate.processes each process gets more GPUs.")
     return found
@@ -128,7 +129,3 @@ def free() -> int:
     """Bytes that are free on this process's first GPU."""
     torch.cuda.empty_cache()
     return torch.cuda.mem_get_info()[0]
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(weight.numel() * weight.element_size() for weight in model.parameters())

@@ -44,6 +44,9 @@ from synthtune.scale.model_cost import (
 )
 from synthtune.settings import Settings
 
+# Bytes of weights that are read from disk a second.
+DISK_RATE = 1e9
+
 # What a prompt template adds to an input: the names of input and output.
 PROMPT_TOKENS = 8
 
@@ -143,13 +146,13 @@ class Stage:
 
     def loading(self, bytes_: float) -> float:
         """Seconds that reading weights from disk takes."""
-        return bytes_ / (self.plan.read_rate * 1e9)
+        return bytes_ / DISK_RATE
 
 
 class FineTune(Stage):
     """LoRA or full fine-tuning at every budget, of the teacher that annotates or of the one that generates."""
 
-    batch_setting, length_setting, tunes = "plan.micro_batch", "teacher.max_tokens", True
+    batch_setting, length_setting, divided, tunes = "teacher.batch_size", "teacher.max_tokens", True, True
 
     def __init__(self, objective: str, *given) -> None:
         super().__init__(*given)
@@ -166,8 +169,7 @@ class FineTune(Stage):
             self.learned = min(self.length, texts.input + 1 + (0 if labels_only else texts.output))
         frozen, self.trained, _ = self.sizes(chosen.method)
         self.parameters, self.jobs = frozen + self.trained, len(self.epochs)
-        self.divided = self.plan.micro_batch is None
-        self.shape = Shape(1, self.plan.micro_batch or chosen.batch_size, chosen.max_tokens, chosen.activations, chosen.method)
+        self.shape = Shape(1, chosen.batch_size, chosen.max_tokens, chosen.activations, chosen.method)
         passes = sum(budget * times for budget, times in self.epochs.items())
         each, once = self.flops_of_a_text()
         self.tokens, self.flops = passes * self.length, passes * each + sum(self.epochs) * once

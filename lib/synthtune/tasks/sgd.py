@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from synthtune.errors import CorpusError
 from synthtune.tasks.example import Example, PromptTemplate
@@ -51,7 +51,7 @@ def read(folder: str | Path, split: str, max_actions: int = 3) -> list[Example]:
     Raises
     ------
     CorpusError
-        If a file is missing or malformed; the message names the file and the line, or the dialogue and turn.
+        If a file is missing or malformed; the message names the file and the line, or the service, or the dialogue and turn.
     """
     paths = split_files(folder, split, "Schema-Guided Dialogue", ("sgd",), "dialogues_*.json")
     services = read_schema(paths[0].with_name("schema.json"))
@@ -59,9 +59,9 @@ def read(folder: str | Path, split: str, max_actions: int = 3) -> list[Example]:
     ids: dict[str, str] = {}
     for path in paths:
         for number, dialogue in enumerate(_load_list(path)):
-            name = _get(dialogue, "dialogue_id", _Place(path, "dialogue", f"number {number + 1}"))
-            for index, turn in enumerate(_get(dialogue, "turns", _Place(path, "dialogue", name))):
-                place = _Place(path, "dialogue", name, index)
+            name = _get(dialogue, "dialogue_id", f"{path}, dialogue number {number + 1}")
+            for index, turn in enumerate(_get(dialogue, "turns", f"{path}, dialogue {name}")):
+                place = f"{path}, dialogue {name}, turn {index}"
                 if _get(turn, "speaker", place) != "SYSTEM":
                     continue
                 frames = _get(turn, "frames", place)
@@ -86,8 +86,8 @@ def read_schema(path: str | Path) -> dict[str, Service]:
     path = Path(path)
     services = {}
     for number, entry in enumerate(_load_list(path)):
-        name = _get(entry, "service_name", _Place(path, "service", f"number {number + 1}"))
-        place = _Place(path, "service", name)
+        name = _get(entry, "service_name", f"{path}, service number {number + 1}")
+        place = f"{path}, service {name}"
         slots, intents = ({_get(item, "name", place): _get(item, "description", place) for item in _get(entry, kind, place)}
                           for kind in ("slots", "intents"))
         services[name] = Service(_get(entry, "description", place), slots, intents)
@@ -128,27 +128,10 @@ def values(text: str) -> list[str]:
     return list(dict.fromkeys(value for several in given for value in several.split(" or ")))
 
 
-class _Place(NamedTuple):
-    """The place of an error in a corpus, described so that it can be found in an editor."""
-
-    path: Path
-    kind: str
-    name: str
-    turn: int | None = None
-
-    def __str__(self) -> str:
-        key = {"dialogue": "dialogue_id", "service": "service_name"}[self.kind]
-        content = self.path.read_text("utf-8")
-        found = re.search(rf'"{key}"\s*:\s*{re.escape(json.dumps(self.name))}', content)
-        line = f"line {content.count(chr(10), 0, found.start()) + 1}, " if found else ""
-        turn = "" if self.turn is None else f", turn {self.turn}"
-        return f"{self.path}, {line}{self.kind} {self.name}{turn}"
-
-
-def _linearise_frame(frame: dict[str, Any], services: dict[str, Service], place: _Place) -> str:
+def _linearise_frame(frame: dict[str, Any], services: dict[str, Service], place: str) -> str:
     name = _get(frame, "service", place)
     if name not in services:
-        raise CorpusError(f"{place}: the service '{name}' is not in {place.path.parent / 'schema.json'}.")
+        raise CorpusError(f"{place}: the service '{name}' is not in the schema.json beside this file.")
     for action in frame["actions"]:
         for key in ("act", "slot", "values"):
             _get(action, key, place)
@@ -170,7 +153,7 @@ def _load_list(path: Path) -> list[Any]:
     return content
 
 
-def _get(item: Any, key: str, place: _Place) -> Any:
+def _get(item: Any, key: str, place: str) -> Any:
     if not isinstance(item, dict) or key not in item:
         raise CorpusError(f"{place}: the key '{key}' is missing. Fetch the file again or add the key.")
     return item[key]
