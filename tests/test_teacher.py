@@ -156,6 +156,13 @@ def test_a_changed_setting_trains_again(study, lm, copied, monkeypatch, change):
     assert len(trained) == 1
 
 
+@pytest.mark.parametrize(("larger", "passes"), [(1, 2), (2, None), (3, None)])
+def test_an_adapter_of_an_earlier_version_that_took_fewer_passes_is_trained_again(study, lm, copied, larger, passes):
+    settings = copied(**{"budgets": [study.budget // 2, study.budget], "teacher.epochs": 3, "teacher.epochs_larger": larger})
+    fingerprint = teacher._fingerprint(lm, Context.of(study.task, settings, study.budget), "annotate")
+    assert fingerprint.get("epochs") == passes
+
+
 @pytest.mark.slow
 def test_a_damaged_adapter_is_trained_again_and_is_the_same(study, lm, copied):
     settings = copied()

@@ -121,9 +121,10 @@ def _run(context: Context, plan: list[_Planned], mine: list[_Planned]) -> None:
             continue
         if training is None:
             training = trainer(context)
-            # Those of other cells too: in other batches a text's last digits differ, and a run that was interrupted, or
-            # shared by several processes, is to end with the numbers of a whole one.
-            training.read([row.text for each in plan for row in each.rows])
+            # Those of other cells too, the pool first: in other batches a text's last digits differ, and a run that was interrupted,
+            # shared by several processes, or begun with fewer budgets is to end with the numbers of a whole one.
+            for each in ([example.text for example in task.pool], *([row.text for row in other.rows] for other in plan)):
+                training.read(each)
             start = time.perf_counter()
             training.read(texts)
             once = time.perf_counter() - start

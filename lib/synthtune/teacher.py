@@ -152,9 +152,11 @@ def _train(lm: LanguageModel, context: Context, objective: Objective) -> None:
 
 
 def _fingerprint(lm: LanguageModel, context: Context, objective: Objective) -> dict:
-    settings = context.settings
+    settings, epochs = context.settings, context.settings.epochs(context.budget)
+    # Earlier versions took `epochs_larger` at every larger budget.
+    more = {"epochs": epochs} if context.budget != settings.budgets[0] and epochs != settings.teacher.epochs_larger else {}
     return {"model_digest": lm.digest, "number_format": lm.format, "data_digest": context.task.digest, "budget": context.budget,
-            "direction": objective,
+            "direction": objective, **more,
             "teacher": settings.teacher.model_dump(mode="json", exclude=NO_MATTER, exclude_none=True),
             "seed": settings.seed, "threads": settings.threads, "smallest_budget": settings.budgets[0]}
 
