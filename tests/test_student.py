@@ -19,6 +19,7 @@ from synthtune import experiment, student, tasks
 from synthtune.context import Context
 from synthtune.errors import StageError
 from synthtune.models import assets, classifier, seq2seq, students
+from synthtune.models.language_model import by_length
 from synthtune.student import Cell, Row
 from synthtune.tasks.example import log_probability
 from torch.nn import functional
@@ -349,6 +350,30 @@ def test_a_changed_example_or_setting_runs_again_what_it_changes(uninterrupted, 
     student.run_cells(Context.of(tasks.load("tweets", settings), settings))
     assert [(cell.budget, cell.condition, cell.seed) for cell, _, _ in fitted] == [
         (32, "gold+annotated", 1), (32, "gold+annotated", 1), (32, "gold+annotated, hard labels", 1), (160, "full", 2)]
+
+
+def test_a_further_budget_changes_no_batch_in_which_a_text_is_read(tiny, tmp_path, monkeypatch):
+    """In other batches a text's last digits differ, and the students after a training with them much more."""
+    batches = {}
+    monkeypatch.setattr(students.StudentTrainer, "fit", lambda *_: None)
+    for budgets in ((32, 96), (32, 64, 96)):
+        one = {f"students.{seeds}": [1] for seeds in ("seeds", "seeds_larger", "seeds_full")}
+        settings = tiny(tmp_path / str(len(budgets)), budgets=list(budgets), **one)
+        task = tasks.load("tweets", settings)
+        write_synthetic(task, settings)
+        if 64 in budgets:  # a route's examples may come in any order
+            annotated = settings.folder / "tweets" / "budget-64" / "annotated.parquet"
+            pd.read_parquet(annotated).iloc[::-1].to_parquet(annotated)
+        seen = batches.setdefault(budgets, set())
+
+        def read(rows, size, seen=seen):
+            found = by_length(rows, size)
+            seen.update(frozenset(tuple(rows[index]) for index in batch) for batch in found)
+            return found
+
+        monkeypatch.setattr(students, "by_length", read)
+        student.run_cells(Context.of(task, settings))
+    assert len(batches[32, 96]) > 4 and batches[32, 96] == batches[32, 64, 96]
 
 
 @pytest.mark.parametrize(("pieces", "text"), [
