@@ -18,7 +18,7 @@ def there(monkeypatch):
 
 
 def test_all_cores_are_used(there):
-    settings = settings_module.load("laptop")
+    settings = settings_module.load("laptop", {"budgets": [125, 500]})
     there(2, 20)
     assert machine.divided(settings) == machine.Division(2, {})
     there(16, 64)
