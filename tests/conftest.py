@@ -90,3 +90,19 @@ def kill_when():
         return thread
 
     return start
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """A finished run shaped like the smoke profile's, of made-up results: two tasks, one budget, one seed."""
+    import synthetic_results
+
+    return synthetic_results.drawn(tmp_path_factory.mktemp("smoke"), "smoke")
+
+
+@pytest.fixture(scope="session")
+def laptop(tmp_path_factory):
+    """The same in the shape of the default profile's."""
+    import synthetic_results
+
+    return synthetic_results.drawn(tmp_path_factory.mktemp("laptop"), "laptop")

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from synthtune import metrics
+from synthtune.analysis import claims, figures, report, table
 from synthtune.conditions import ANNOTATED, BOTH, FULL, GENERATED, GOLD, HARD
 from synthtune.files import write_json
 from synthtune.settings import Settings
@@ -216,3 +218,17 @@ def _scores(task, quality, hardness, generator):
         "rouge_l": bleu + 22,
         "per_example": statistics.astype(float).ravel().tolist(),
     }
+
+
+def drawn(folder: Path, shape: str) -> tuple[Path, Settings]:
+    """A run folder of made-up results with everything drawn, and its settings."""
+    settings = write(folder, shape, figures={"resamples": 100})
+    for draw in (figures.draw_all, table.write, claims.write, report.write):
+        draw(folder, settings)
+    return folder, settings
+
+
+def copied(run: tuple[Path, Settings], folder: Path) -> tuple[Path, Settings]:
+    """A copy of such a run without its figures, that a test may spoil."""
+    shutil.copytree(run[0], folder / "run", ignore=shutil.ignore_patterns("figures"))
+    return folder / "run", run[1]

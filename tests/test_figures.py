@@ -1,20 +1,18 @@
-"""Figures, table, claims and report, drawn from made-up results."""
+"""Figures, drawn from made-up results."""
 
 import itertools
-import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import synthetic_results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
+from synthetic_results import copied
 from synthtune import metrics
 from synthtune.analysis import claims, figures, report, table
-from synthtune.analysis.results import FINE_TUNED, Results, added, corpora_sentence
+from synthtune.analysis.results import Results, added, corpora_sentence
 from synthtune.conditions import (
     ANNOTATED,
     BOTH,
@@ -26,40 +24,13 @@ from synthtune.conditions import (
     PROMPTED,
     Condition,
 )
-from synthtune.errors import StageError
-from synthtune.metrics import METRICS, Metric, bleu_from
-
-
-def made_up(shape, folder):
-    """A run folder of made-up results with everything drawn, and its settings."""
-    settings = synthetic_results.write(folder, shape, figures={"resamples": 100})
-    for write in (figures.draw_all, table.write, claims.write, report.write):
-        write(folder, settings)
-    return folder, settings
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """A finished run shaped like the smoke profile's: two tasks, one budget, one seed."""
-    return made_up("smoke", tmp_path_factory.mktemp("smoke"))
-
-
-@pytest.fixture(scope="module")
-def laptop(tmp_path_factory):
-    """A finished run shaped like the default profile's."""
-    return made_up("laptop", tmp_path_factory.mktemp("laptop"))
+from synthtune.metrics import METRICS, Metric
 
 
 @pytest.fixture(params=["smoke", "laptop"])
 def run(request):
     """Both shapes in turn."""
     return request.getfixturevalue(request.param)
-
-
-def copy(run, tmp_path):
-    """A copy of a run folder that a test may spoil."""
-    shutil.copytree(run[0], tmp_path / "run", ignore=shutil.ignore_patterns("figures"))
-    return tmp_path / "run", run[1]
 
 
 def test_every_figure_in_four_formats_at_print_size(run):
@@ -75,7 +46,7 @@ def test_every_figure_in_four_formats_at_print_size(run):
 
 
 def test_same_results_give_the_same_bytes(smoke, tmp_path):
-    folder, settings = copy(smoke, tmp_path)
+    folder, settings = copied(smoke, tmp_path)
     for path in (
         *figures.draw_all(folder, settings),
         *table.write(folder, settings),
@@ -141,7 +112,7 @@ def test_figure_5_lists_every_amount_and_the_lines_to_compare_with(laptop):
 
 
 def test_figure_6_compares_equal_amounts(laptop, tmp_path):
-    folder, settings = copy(laptop, tmp_path)
+    folder, settings = copied(laptop, tmp_path)
     shown = figures.table_of(6, Results.read(folder, settings))
     assert set(shown[shown.task != "mean"].synthetic) == {1000}
     kinds = shown.groupby("task_type")["series"].agg(set)
@@ -195,7 +166,7 @@ def test_captions_say_which_corpora_are_real(laptop, tmp_path):
 
 
 def test_missing_conditions_and_stages_are_left_out(laptop, tmp_path):
-    folder, settings = copy(laptop, tmp_path)
+    folder, settings = copied(laptop, tmp_path)
     for path in folder.glob("*/results.parquet"):
         rows = pd.read_parquet(path)
         rows[~rows.condition.isin([GENERATED, BOTH, FULL])].to_parquet(path)
@@ -212,7 +183,7 @@ def test_missing_conditions_and_stages_are_left_out(laptop, tmp_path):
 
 
 def test_a_condition_is_one_entry(smoke, tmp_path, monkeypatch):
-    folder, settings = copy(smoke, tmp_path)
+    folder, settings = copied(smoke, tmp_path)
     name = "gold+mostly annotated"
     for path in folder.glob("*/results.parquet"):
         rows = pd.read_parquet(path)
@@ -241,7 +212,7 @@ def metric_table():
 
 
 def test_a_metric_is_one_entry(smoke, tmp_path, metric_table):
-    folder, settings = copy(smoke, tmp_path)
+    folder, settings = copied(smoke, tmp_path)
 
     def same_length(truth, predicted):
         return [len(texts[0].split()) == len(guess.split()) for texts, guess in zip(truth, predicted, strict=True)]
@@ -263,143 +234,3 @@ def test_a_metric_is_one_entry(smoke, tmp_path, metric_table):
         assert "Same length (%)" in labels
     assert list(table.table_1(results).metric) == ["Accuracy", "Macro-F1", "Same length", "BLEU", "chrF", "ROUGE-L"]
     assert "same length points" in set(claims.claims(results).unit)
-
-
-def test_no_results_is_said_plainly(tmp_path):
-    with pytest.raises(StageError, match="No task has results"):
-        figures.draw_all(tmp_path, synthetic_results.settings_for("smoke"))
-
-
-def test_damaged_results_are_named(laptop, tmp_path):
-    folder, settings = copy(laptop, tmp_path)
-    (folder / "tweets" / "results.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(StageError, match=r"tweets/results\.parquet cannot be read"):
-        figures.draw_all(folder, settings)
-
-
-def test_endpoint_asked_fewer_examples_is_compared_on_those(laptop, tmp_path):
-    folder, settings = copy(laptop, tmp_path)
-    path = folder / "webnlg" / "budget-125" / "teacher.parquet"
-    rows = pd.read_parquet(path)
-    row = rows[rows.system == "prompted, 5-shot"].iloc[0].copy()
-    row["system"], row["per_example"] = "served, 5-shot", row.per_example[: 10 * 40]
-    pd.concat([rows, row.to_frame().T], ignore_index=True).to_parquet(path)
-    results = Results.read(folder, settings)
-    shown = figures.table_of(4, results).set_index(["task", "system"])
-    assert shown.loc["webnlg", "served, 5-shot"].test_examples == 40
-    checked = claims.claims(results)
-    found = checked[checked.quantity.str.contains("served")].iloc[0]
-    teacher = results.teacher("webnlg", 125).per_example.iloc[0][: 10 * 40]
-    assert found.test_examples == 40
-    assert found.value == pytest.approx(bleu_from(teacher) - bleu_from(row.per_example))
-
-
-def test_table_1(laptop):
-    folder, settings = laptop
-    paths = [folder / "figures" / f"table_1.{suffix}" for suffix in ("csv", "md", "tex")]
-    shown = pd.read_csv(paths[0])
-    line = shown[(shown.task == "tweets") & (shown.metric == "Accuracy")].iloc[0]
-    rows = Results.read(folder, settings).rows("tweets", 125, GOLD)
-    assert line[GOLD] == pytest.approx(rows.accuracy.mean(), abs=1e-3)
-    # Half the t interval of three seeds is 4.30 standard errors.
-    assert line[f"{GOLD} ±"] == pytest.approx(4.3027 * rows.accuracy.std() / np.sqrt(3), rel=1e-3)
-    assert line.best == max((GOLD, ANNOTATED, GENERATED, BOTH), key=lambda name: line[name])
-    text = paths[1].read_text()
-    assert f"**{line[line.best]:.1f} ± " in text and "Written for this package" in text
-    assert "The student has 22 million parameters and takes 4 s for 1,000 texts, the teacher 135 million and " in text
-    latex = paths[2].read_text()
-    assert latex.count(r"\textbf{") == len(shown) and latex.count("&") == 7 * (len(shown) + 1)
-
-
-@pytest.mark.parametrize(
-    "low, high, threshold, expected",
-    [
-        (0.1, 2, 0, "holds"),
-        (-2, -0.1, 0, "does not hold"),
-        (-1, 1, 0, "not decided"),
-        (-0.9, 0.5, -1, "holds"),
-        (-3, -1.5, -1, "does not hold"),
-        (float("nan"), float("nan"), 0, "not decided"),
-    ],
-)
-def test_verdicts(low, high, threshold, expected):
-    assert claims.verdict(low, high, threshold) == expected
-
-
-def test_synthetic_examples_that_make_a_student_worse_replace_no_labels(laptop):
-    results = Results.read(*laptop)
-    scores = results.resampled["tweets"]
-    for cell in scores:
-        if cell[0] == 125 and cell[1] != GOLD:
-            scores[cell] = scores[125, GOLD, 0] - 5
-    checked = claims.claims(results)
-    [worth] = checked[(checked.claim == "g") & (checked["where"] == "Tweets")].to_dict("records")
-    assert (worth["value"], worth["low"], worth["high"]) == (125, 125, 125) and worth["verdict"] == "not decided"
-
-
-def test_claims(laptop):
-    folder, settings = laptop
-    checked = pd.read_csv(folder / "figures" / "claims.csv")
-    assert set(checked.claim) == set(claims.SENTENCES)
-    results = Results.read(folder, settings)
-    gain = checked[(checked.claim == "a") & (checked["where"] == "SGD format, own corpus")].iloc[0]
-    means = [results.rows("sgd", 125, condition).bleu.mean() for condition in (ANNOTATED, GOLD)]
-    assert gain.value == pytest.approx(means[0] - means[1], abs=1e-3) and gain.verdict == "holds"
-    mean = checked[(checked.claim == "a") & (checked["where"] == "mean of 4 classification tasks")].iloc[0]
-    parts = checked[(checked.claim == "a") & (checked.scope == "task") & (checked.unit == "accuracy points")]
-    assert mean.value == pytest.approx(parts.value.mean(), abs=1e-3)
-    worth = checked[(checked.claim == "g") & (checked["where"] == "Tweets")].iloc[0]
-    reached, *curve = (results.rows("tweets", 125, ANNOTATED).accuracy.mean(),
-                       *(results.rows("tweets", budget, GOLD).accuracy.mean() for budget in (125, 500)),
-                       results.ceiling("tweets").accuracy.mean())
-    pool = int(results.ceiling("tweets").budget.iloc[0])
-    assert worth.value == pytest.approx(np.exp(np.interp(reached, curve, np.log([125, 500, pool]))), rel=1e-3)
-    assert worth.threshold == 125 < worth.low <= worth.value <= worth.high <= pool and worth.verdict == "holds"
-    page = (folder / "figures" / "claims.md").read_text()
-    assert f"| {worth.value:,.0f} labels | {worth.low:,.0f} to {worth.high:,.0f} (threshold 125) |" in page
-    assert "holds* if the 95 % interval" in page and "GPT-3.5" in page
-    for sentence in claims.SENTENCES.values():
-        assert sentence in page
-
-
-def test_prompted_models_are_named_as_in_the_results(laptop):
-    systems = figures.table_of(4, Results.read(*laptop)).system.unique()
-    assert list(systems) == [FINE_TUNED, "prompted, 0-shot", "prompted, 5-shot"]
-
-
-def test_report_is_one_self_contained_accessible_page(laptop):
-    folder, _ = laptop
-    page = (folder / "figures" / "report.html").read_text()
-    assert '<html lang="en">' in page and page.count("<h1") == 1
-    images = re.findall(r"<img [^>]*>", page)
-    assert len(images) == 7 and all("data:image/svg+xml;base64," in image for image in images)
-    assert all(re.search(r'alt="[^"]{40,}"', image) for image in images)
-    assert (
-        not re.search(r"""(src|href)=["'](?!data:|#)""", page)
-        and "<script" not in page
-        and "@import" not in page
-    )
-    for text in ("Provenance", "torch", "peak memory", "d" * 64, "not decided"):
-        assert text in page
-    assert str(folder) not in page
-    targets = set(re.findall(r'href="#([^"]+)"', page))
-    assert targets <= set(re.findall(r'id="([^"]+)"', page))
-
-
-def test_report_escapes_what_the_results_name(smoke, tmp_path):
-    folder, settings = copy(smoke, tmp_path)
-    for path in folder.glob("*/budget-*/teacher.parquet"):
-        rows = pd.read_parquet(path)
-        rows.loc[rows.system == "prompted, 0-shot", ["system", "model"]] = ["<script>x</script>", "<b>"]
-        rows.to_parquet(path)
-    figures.draw_all(folder, settings)
-    table.write(folder, settings)
-    claims.write(folder, settings)
-    page = report.write(folder, settings).read_text()
-    assert "<script" not in page and "&lt;script&gt;" in page
-
-
-def test_report_asks_for_figures_first(smoke, tmp_path):
-    folder, settings = copy(smoke, tmp_path)
-    with pytest.raises(StageError, match="draw them"):
-        report.write(folder, settings)
