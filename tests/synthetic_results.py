@@ -222,7 +222,7 @@ def _scores(task, quality, hardness, generator):
 
 def drawn(folder: Path, shape: str) -> tuple[Path, Settings]:
     """A run folder of made-up results with everything drawn, and its settings."""
-    settings = write(folder, shape, figures={"resamples": 100})
+    settings = write(folder, shape, figures={"resamples": 100}).model_copy(update={"run_dir": folder})
     for draw in (figures.draw_all, table.write, claims.write, report.write):
         draw(folder, settings)
     return folder, settings
@@ -231,4 +231,4 @@ def drawn(folder: Path, shape: str) -> tuple[Path, Settings]:
 def copied(run: tuple[Path, Settings], folder: Path) -> tuple[Path, Settings]:
     """A copy of such a run without its figures, that a test may spoil."""
     shutil.copytree(run[0], folder / "run", ignore=shutil.ignore_patterns("figures"))
-    return folder / "run", run[1]
+    return folder / "run", run[1].model_copy(update={"run_dir": folder / "run"})

@@ -53,13 +53,13 @@ def test_students_have_a_row_for_each_condition_amount_and_budget(laptop, monkey
 
 
 def test_a_figure_that_was_not_drawn_is_named(laptop, shown, tmp_path):
-    settings = laptop[1].model_copy(update={"run_dir": laptop[0]})
+    _, settings = laptop
     assert show.figure(5, settings).data.startswith("*Figure 5. ") and len(shown) == 1
     elsewhere = settings.model_copy(update={"run_dir": tmp_path})
     assert show.figure(5, elsewhere).data == "*Figure 5 has nothing to show: the notebooks it draws from have not been run.*"
 
 
 def test_files_are_listed_by_name(laptop, shown):
-    settings = laptop[1].model_copy(update={"run_dir": laptop[0]})
-    show.files([settings.folder / "figures" / f"table_1.{suffix}" for suffix in ("csv", "md")], settings)
+    folder, settings = laptop
+    show.files([folder / "figures" / f"table_1.{suffix}" for suffix in ("csv", "md")], settings)
     assert shown[0]["text/plain"].split() == ["file", "formats", "figures/table_1", "csv,", "md"]

@@ -357,8 +357,7 @@ def test_a_further_budget_changes_no_batch_in_which_a_text_is_read(tiny, tmp_pat
     batches = {}
     monkeypatch.setattr(students.StudentTrainer, "fit", lambda *_: None)
     for budgets in ((32, 96), (32, 64, 96)):
-        one = {f"students.{seeds}": [1] for seeds in ("seeds", "seeds_larger", "seeds_full")}
-        settings = tiny(tmp_path / str(len(budgets)), budgets=list(budgets), **one)
+        settings = tiny(tmp_path / str(len(budgets)), budgets=list(budgets))
         task = tasks.load("tweets", settings)
         write_synthetic(task, settings)
         if 64 in budgets:  # a route's examples may come in any order

@@ -69,7 +69,7 @@ def remedies(stage: Stage, gpus: int, plan: PlanSettings, limit: float) -> list[
     for name, setting, least in (("batch", stage.batch_setting, 1), ("length", stage.length_setting, 16)):
         most = largest(stage, shape, name, limit)
         if most >= least:
-            found.append(f"{setting}={most * gpus if name == 'batch' and stage.divided else most}")
+            found.append(f"{setting}={most * gpus if name == 'batch' and stage.tunes else most}")
     if not stage.tunes:
         return found
     options = {name: value for name, value in (("activations", "checkpointed"), ("method", "lora")) if getattr(shape, name) != value}

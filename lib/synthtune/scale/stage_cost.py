@@ -108,10 +108,8 @@ class Stage:
         As the settings have it, on one GPU.
     batch_setting, length_setting : str
         Settings that change the shape's batch and length.
-    divided : bool
-        Whether the batch is divided over the GPUs of the job.
     tunes : bool
-        Whether the teacher is trained.
+        Whether the teacher is trained: its batch is then divided over the GPUs of the job.
     tokens, flops : float
         Read and written, over all jobs.
     disk : float
@@ -122,7 +120,7 @@ class Stage:
 
     parameters = trained = tokens = flops = disk = 0.0
     requests = tokens_sent = tokens_received = 0
-    divided = tunes = False
+    tunes = False
 
     def __init__(self, task: str, settings: Settings, machine: Device, texts: Texts) -> None:
         self.task, self.settings, self.machine, self.texts = task, settings, machine, texts
@@ -137,7 +135,7 @@ class Stage:
 
     def at(self, gpus: int) -> Shape:
         """The shape on so many GPUs."""
-        batch = math.ceil(self.shape.batch / gpus) if self.divided else self.shape.batch
+        batch = math.ceil(self.shape.batch / gpus) if self.tunes else self.shape.batch
         return replace(self.shape, gpus=gpus, batch=batch)
 
     def computing(self, flops: float, gpus: int, share: float) -> float:
@@ -152,7 +150,7 @@ class Stage:
 class FineTune(Stage):
     """LoRA or full fine-tuning at every budget, of the teacher that annotates or of the one that generates."""
 
-    batch_setting, length_setting, divided, tunes = "teacher.batch_size", "teacher.max_tokens", True, True
+    batch_setting, length_setting, tunes = "teacher.batch_size", "teacher.max_tokens", True
 
     def __init__(self, objective: str, *given) -> None:
         super().__init__(*given)
