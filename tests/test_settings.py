@@ -37,7 +37,14 @@ def test_budgets_are_of_the_whole_run():
 @pytest.mark.parametrize(("epochs", "larger", "each"), [(3, 1, [3, 2, 1, 1]), (4, 2, [4, 2, 2, 2]), (3, 3, [3, 3, 3, 3])])
 def test_a_teacher_of_more_examples_takes_no_fewer_steps(epochs, larger, each):
     chosen = settings.load("laptop", {"budgets": [125, 250, 500, 1250], "teacher.epochs": epochs, "teacher.epochs_larger": larger})
-    assert [chosen.epochs(budget) for budget in chosen.budgets] == each
+    assert [chosen.epochs(budget, "annotate") for budget in chosen.budgets] == each
+
+
+def test_the_generating_teacher_may_take_passes_of_its_own():
+    chosen = settings.load("laptop", {"budgets": [125, 250], "teacher.epochs": 8, "teacher.epochs_larger": 1})
+    assert chosen.epochs(125, "generate") == 8
+    chosen = settings.load("laptop", {"budgets": [125, 250], "teacher.epochs": 8, "teacher.epochs_larger": 1, "teacher.epochs_generate": 4})
+    assert [chosen.epochs(budget, "generate") for budget in (125, 250)] == [4, 2] and chosen.epochs(125, "annotate") == 8
 
 
 def test_the_laptop_profile_is_the_study_of_the_paper():

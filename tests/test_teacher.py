@@ -109,7 +109,7 @@ def test_an_adapter_is_kept_as_safetensors_with_its_settings(study):
         assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))]
         made_from = read_json(adapter.folder / "settings.json")["made_from"]
         assert made_from["direction"] == objective and made_from["budget"] == study.budget
-        assert made_from["teacher"]["epochs"] == 3 and made_from["data_digest"] == study.task.digest
+        assert made_from["epochs"] == 3 and made_from["data_digest"] == study.task.digest
         layers = {name.split(".layers.")[1].split(".")[0] for name in load_file(
             adapter.folder / "adapter_model.safetensors")}
         assert layers == {str(number) for number in range(24, 30)}  # the lowest 24 of 30 are frozen
@@ -156,11 +156,10 @@ def test_a_changed_setting_trains_again(study, lm, copied, monkeypatch, change):
     assert len(trained) == 1
 
 
-@pytest.mark.parametrize(("larger", "passes"), [(1, 2), (2, None), (3, None)])
-def test_an_adapter_of_an_earlier_version_that_took_fewer_passes_is_trained_again(study, lm, copied, larger, passes):
-    settings = copied(**{"budgets": [study.budget // 2, study.budget], "teacher.epochs": 3, "teacher.epochs_larger": larger})
-    fingerprint = teacher._fingerprint(lm, Context.of(study.task, settings, study.budget), "annotate")
-    assert fingerprint.get("epochs") == passes
+@pytest.mark.parametrize("unread", [{"teacher.epochs_larger": 7}, {"teacher.epochs_generate": 7}])
+def test_passes_of_other_budgets_or_objectives_train_no_adapter_again(study, lm, copied, unread):
+    context = Context.of(study.task, copied(**unread), study.budget)
+    assert teacher.fine_tune(lm, context, "annotate").seconds == study.adapters["annotate"].seconds
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def _of_teacher(lm: language_model.LanguageModel, context: Context, gold: list[E
     """Probabilities, shape (texts, labels), by a teacher that is fine-tuned on one fold's gold examples."""
     task, settings, folder = context.task, context.settings, context.folder / "folds" / str(number)
     alone = replace(task, pool=tuple(gold), digest=digest([task.digest, "fold", number]))
-    chosen = settings.teacher.model_copy(update={"epochs": settings.epochs(context.budget), "processes": 1})
+    chosen = settings.teacher.model_copy(update={"epochs": settings.epochs(context.budget, "annotate"), "processes": 1})
     fold = Context(alone, len(gold), settings.model_copy(update={"run_dir": folder, "budgets": [len(gold)], "per_task": {},
                                                                  "teacher": chosen}))
     scores = teacher.answers(teacher.ready(lm, fold, "annotate"), fold, texts)[2].double().exp().numpy()

@@ -82,6 +82,8 @@ class TeacherSettings(_Section):
     epochs: int = Field(3, ge=1, description="passes over the gold examples at the smallest budget")
     epochs_larger: int = Field(
         2, ge=1, description="the same at larger budgets; more there if that would be fewer steps than at the smallest")
+    epochs_generate: int | None = Field(
+        None, ge=1, description="epochs of the P(X,Y) teacher, which with many repeats its gold examples; epochs if null")
     batch_size: int = Field(8, ge=1, description="examples per optimizer step, over all processes")
     max_tokens: int = Field(64, ge=8, description="longest sequence the teacher reads, in tokens")
     vocabulary: int | None = Field(
@@ -337,10 +339,11 @@ class Settings(_Section):
         """The same settings with the number format decided: what other processes are given."""
         return self.model_copy(update={"number_format": self.format})
 
-    def epochs(self, budget: int) -> int:
-        """The teacher's passes over the gold examples of a budget."""
+    def epochs(self, budget: int, objective: Literal["annotate", "generate"]) -> int:
+        """The passes over the gold examples of a budget by the teacher that annotates or the one that generates."""
         smallest, chosen = self.budgets[0], self.teacher
-        return chosen.epochs if budget == smallest else max(chosen.epochs_larger, math.ceil(chosen.epochs * smallest / budget))
+        epochs = chosen.epochs_generate if objective == "generate" and chosen.epochs_generate else chosen.epochs
+        return epochs if budget == smallest else max(chosen.epochs_larger, math.ceil(epochs * smallest / budget))
 
     def objectives(self, budget: int) -> list[Literal["annotate", "generate"]]:
         """What teachers are fine-tuned to do at a budget: to annotate, and, where pairs are generated, to generate."""

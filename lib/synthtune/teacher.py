@@ -44,6 +44,8 @@ Objective = Literal["annotate", "generate"]
 
 # Settings of the teacher that do not change what it learns.
 NO_MATTER = HOW | {"shots", "test_examples", "prompted_examples"}
+# Those that say how many passes it takes; its fingerprint has the number that comes of them.
+PASSES = {"epochs", "epochs_larger", "epochs_generate"}
 SYSTEM = "fine-tuned teacher"
 
 
@@ -147,17 +149,15 @@ def fine_tune(lm: LanguageModel, context: Context, objective: Objective) -> Adap
 def _train(lm: LanguageModel, context: Context, objective: Objective) -> None:
     settings = context.settings
     rows = [_encoded(lm, context, example, objective) for example in context.gold]
-    fine_tuning.train(lm, rows, settings.teacher, settings.epochs(context.budget), context.seed(objective),
+    fine_tuning.train(lm, rows, settings.teacher, settings.epochs(context.budget, objective), context.seed(objective),
                       adapter_folder(context, objective), _fingerprint(lm, context, objective), objective)
 
 
 def _fingerprint(lm: LanguageModel, context: Context, objective: Objective) -> dict:
-    settings, epochs = context.settings, context.settings.epochs(context.budget)
-    # Earlier versions took `epochs_larger` at every larger budget.
-    more = {"epochs": epochs} if context.budget != settings.budgets[0] and epochs != settings.teacher.epochs_larger else {}
+    settings = context.settings
     return {"model_digest": lm.digest, "number_format": lm.format, "data_digest": context.task.digest, "budget": context.budget,
-            "direction": objective, **more,
-            "teacher": settings.teacher.model_dump(mode="json", exclude=NO_MATTER, exclude_none=True),
+            "direction": objective, "epochs": settings.epochs(context.budget, objective),
+            "teacher": settings.teacher.model_dump(mode="json", exclude=NO_MATTER | PASSES, exclude_none=True),
             "seed": settings.seed, "threads": settings.threads, "smallest_budget": settings.budgets[0]}
 
 

@@ -76,7 +76,8 @@ def _seconds(part: Context, reference: Reference) -> float:
     mixed = mixture.wanted(part)
     again = (mixture.FOLDS - 1) * mixed  # each fold's teacher learns from all of the rows but its own
     trained = max(0.1, 1 - chosen.teacher.frozen_layers / layers)
-    learned = (annotates + again + generates) * chosen.teacher.epochs * part.budget * tokens * trained
+    passes = (annotates + again) * chosen.epochs(part.budget, "annotate") + generates * chosen.epochs(part.budget, "generate")
+    learned = passes * part.budget * tokens * trained
     read = annotates * (inputs + len(part.task.test) + chosen.generate.pairs) * tokens
     written = generates * chosen.generate.pairs * chosen.generate.max_new_tokens
     if part.task.task_type == "generation" and annotates:

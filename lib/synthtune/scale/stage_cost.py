@@ -159,7 +159,7 @@ class FineTune(Stage):
         self.name, self.model = f"fine-tune, {objective}", chosen.model
         self.layers = stack.layers - min(chosen.frozen_layers, stack.layers - 1)
         self.length = min(chosen.max_tokens, PROMPT_TOKENS + texts.input + texts.output)
-        self.epochs = {budget: self.settings.epochs(budget) for budget in self.settings.budgets_of(objective)}
+        self.epochs = {budget: self.settings.epochs(budget, objective) for budget in self.settings.budgets_of(objective)}
         # The tokens that are learned, and among how many they are chosen.
         self.labelling, self.known, self.learned = labels_only, self.teacher.vocabulary, texts.output + (not labels_only)
         if objective == "generate":
