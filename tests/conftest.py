@@ -1,6 +1,8 @@
 """What the tests of the stages share: a tiny study on real models and data, each stage of it run once."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from multiprocessing import active_children
@@ -34,6 +36,26 @@ LONGEST = ["test_hub_models.py", "test_custom_tasks.py", "test_custom_training.p
 def pytest_collection_modifyitems(items):
     """A file's tests run in one process; the files in this order."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Make a file system of a given size, in bytes or as mount writes it, in a folder of that name."""
+    mounted = []
+
+    def make(size, name="small"):
+        if sys.platform != "linux" or os.geteuid():
+            pytest.skip("needs a file system to fill: root on Linux")
+        folder = tmp_path / name
+        folder.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]).returncode:
+            pytest.skip("no file system may be mounted here")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

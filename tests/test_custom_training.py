@@ -289,29 +289,21 @@ def test_what_a_killed_run_left_is_not_taken_for_the_results_of_the_one_before(t
     assert (folder / "model" / "config.json").read_bytes() == (tested[1] / "model" / "config.json").read_bytes()
 
 
-def test_a_full_disk_and_a_read_only_folder_are_one_sentence_and_cost_no_finished_stage(tested, tmp_path):
-    if sys.platform != "linux" or os.geteuid():
-        pytest.skip("needs a file system to fill: root on Linux")
+def test_a_full_disk_and_a_read_only_folder_are_one_sentence_and_cost_no_finished_stage(tested, small_disk):
     task, finished = tested
-    folder = tmp_path / "results"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(folder)]).returncode:
-        pytest.skip("no file system may be mounted here")
-    try:
-        shutil.copytree(finished / "work", folder / "work", ignore=shutil.ignore_patterns("model.json", "run.json"))
-        stamps = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*") if path.is_file()}
-        with pytest.raises(StageError, match="Cannot write .*/results/model: No space left on device. Free space there or choose"):
-            command.train(custom.read(task), folder, FEW)
-        assert not (folder / "model").exists()
-        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-        with pytest.raises(StageError, match="Cannot write to .*/results: Read-only file system. Choose another folder"):
-            command.train(custom.read(task), folder, FEW)
-        subprocess.run(["mount", "-o", "remount,rw,size=400m", str(folder)], check=True)
-        assert command.train(custom.read(task), folder, FEW) is not None
-        assert contents(folder) == contents(finished)
-        assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+    folder = small_disk("60m", "results")
+    shutil.copytree(finished / "work", folder / "work", ignore=shutil.ignore_patterns("model.json", "run.json"))
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*") if path.is_file()}
+    with pytest.raises(StageError, match="Cannot write .*/results/model: No space left on device. Free space there or choose"):
+        command.train(custom.read(task), folder, FEW)
+    assert not (folder / "model").exists()
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    with pytest.raises(StageError, match="Cannot write to .*/results: Read-only file system. Choose another folder"):
+        command.train(custom.read(task), folder, FEW)
+    subprocess.run(["mount", "-o", "remount,rw,size=400m", str(folder)], check=True)
+    assert command.train(custom.read(task), folder, FEW) is not None
+    assert contents(folder) == contents(finished)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,16 +11,9 @@ from synthtune.errors import StageError
 
 
 @pytest.fixture
-def small(tmp_path):
+def small(small_disk):
     """A file system of one megabyte."""
-    if sys.platform != "linux" or os.geteuid():
-        pytest.skip("needs a file system to fill: root on Linux")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]).returncode:
-        pytest.skip("no file system may be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    return small_disk("1m")
 
 
 def test_weights_that_do_not_fit_are_one_sentence_and_leave_what_was_there(small):
