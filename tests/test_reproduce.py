@@ -207,6 +207,15 @@ def test_a_failing_notebook_is_one_sentence_and_the_next_run_goes_on(study):
     assert not list(study.runs.glob("notebooks/*.failed.ipynb"))
 
 
+def test_stored_outputs_make_no_notebook_run_again(study):
+    study.command()
+    for path in study.notebooks.glob("*.ipynb"):
+        notebook = json.loads(path.read_text())
+        notebook["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "as published"}]
+        path.write_text(json.dumps(notebook))
+    assert "0 of" in study.command("--dry-run")
+
+
 def test_a_notebook_that_was_edited_finds_the_synthetic_examples_that_are_there(study):
     study.command()
     for stage in ("02_annotate", "03_generate"):

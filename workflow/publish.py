@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
-import os
 import re
 import shutil
 import sys
@@ -55,8 +54,7 @@ def publish(run_dir: str | Path, root: str | Path = ROOT, folder: str = "") -> l
     Returns
     -------
     list of Path
-        The folder of figures and the notebooks written. A notebook keeps its time stamp, since its code is
-        the same: the run stays up to date.
+        The folder of figures and the notebooks written.
 
     Raises
     ------
@@ -81,10 +79,8 @@ def publish(run_dir: str | Path, root: str | Path = ROOT, folder: str = "") -> l
         for other in filter(Path.is_dir, target.glob("*")):  # of other profiles
             shutil.copytree(other, temporary / other.name)
     for path, notebook in shown.items():
-        when = path.stat()
         with atomic_path(path) as temporary:
             nbformat.write(notebook, temporary)
-            os.utime(temporary, ns=(when.st_atime_ns, when.st_mtime_ns))
     return [target, *shown]
 
 

@@ -93,13 +93,16 @@ class Run:
                     os.utime(path, ns=(old[1].st_atime_ns, old[1].st_mtime_ns))
 
     def _contents(self) -> dict[str, Any]:
-        """What is written: settings of stages, parameters, the graph's tasks."""
+        """What is written: settings of stages, sources of notebooks, parameters, the graph's tasks."""
         contents = {f"parameters/{job}.json": parameters for job, parameters in self.jobs.items()}
         for task, spec in self.specs.items():
             for stage in ("teacher", "annotate", "generate", "students"):
                 rows = {"rows": spec.rows} if spec.rows else {}
                 contents[f"settings/{task}/{stage}.json"] = self.settings.for_stage(stage, task) | rows
         contents["settings/figures.json"] = self.settings.for_stage("figures")
+        for stage in {job.rpartition("-")[2] for job in self.jobs}:  # what is stored of outputs makes no notebook run again
+            cells = files.read_json(NOTEBOOKS / f"{stage}.ipynb")["cells"]
+            contents[f"settings/{stage}.json"] = [cell["source"] for cell in cells]
         contents["workflow.json"] = {
             "tasks": list(self.settings.tasks), "budgets": list(self.settings.budgets), "generated": self.settings.budgets_of("generate"),
             "notebooks": str(NOTEBOOKS), "python": sys.executable,
