@@ -238,6 +238,18 @@ def test_a_writer_reads_texts_side_by_side_as_one_by_one(bench, fitted):
     assert together == pytest.approx(single, rel=1e-4) and len({round(value, 3) for value in single}) > 1
 
 
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_decoder_begins_to_read_with_pretrained_attention(bench, pretrained):
+    changes = {"students.cross_attention": "pretrained", "students.dropout": 0} if pretrained else {}
+    task, settings = bench("webnlg", **changes, **{"students.decoder_layers": 2})
+    writer = student.trainer(Context.of(task, settings))
+    model = writer.begun([Row(example.text, example.target) for example in task.pool[:2]])[0].model
+    layers, highest = model.decoder.bert.encoder.layer, writer.pretrained.encoder.layer[-2:]
+    for layer, source in zip(layers, highest, strict=True):
+        assert torch.equal(layer.crossattention.self.query.weight, source.attention.self.query.weight) is pretrained
+    assert {module.p for module in model.decoder.modules() if isinstance(module, torch.nn.Dropout)} == ({0.0} if pretrained else {0.1})
+
+
 def test_every_word_counts_alike_whatever_the_length_of_its_text(bench):
     """A text of three words weighs three times one of one word."""
     task, settings = bench("tweets")

@@ -90,7 +90,7 @@ class WarmStarted(Seq2Seq):
     """A warm-started encoder–decoder (Rothe et al. 2020): both halves from MiniLM's lowest layers.
 
     The encoder is frozen; the decoder keeps only the word pieces that occur in the pool's inputs and the cell's own
-    outputs, and learns to attend to the encoder from nothing.
+    outputs. `students.cross_attention` says with which weights it begins to attend to the encoder.
     """
 
     answered = 100
@@ -145,13 +145,18 @@ class WarmStarted(Seq2Seq):
 
     def _model(self, pieces: list[int], place: dict[int, int]) -> EncoderDecoderModel:
         tokenizer = self.tokenizer
+        dropout = {} if (rate := self.chosen.dropout) is None else {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
         config = BertConfig(**{**self.pretrained.config.to_dict(), "vocab_size": len(pieces), "is_decoder": True,
                                "add_cross_attention": True, "num_hidden_layers": self.chosen.decoder_layers,
-                               "pad_token_id": place[tokenizer.pad_token_id], "tie_word_embeddings": True})
+                               "pad_token_id": place[tokenizer.pad_token_id], "tie_word_embeddings": True, **dropout})
         decoder = BertLMHeadModel(config)
         weights = self.pretrained.state_dict()
         weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"][pieces]
         decoder.bert.load_state_dict(weights, strict=False)
+        if self.chosen.cross_attention:
+            highest = self.pretrained.encoder.layer[-self.chosen.decoder_layers:]
+            for layer, source in zip(decoder.bert.encoder.layer, highest, strict=False):
+                layer.crossattention.load_state_dict(source.attention.state_dict())
         encoder = BertModel(BertConfig(**{**self.pretrained.config.to_dict(), "num_hidden_layers": 0}), add_pooling_layer=False)
         model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
         for settings in (model.config, model.generation_config):
