@@ -101,8 +101,7 @@ class Run:
                 contents[f"settings/{task}/{stage}.json"] = self.settings.for_stage(stage, task) | rows
         contents["settings/figures.json"] = self.settings.for_stage("figures")
         for stage in {job.rpartition("-")[2] for job in self.jobs}:  # what is stored of outputs makes no notebook run again
-            cells = files.read_json(NOTEBOOKS / f"{stage}.ipynb")["cells"]
-            contents[f"settings/{stage}.json"] = [cell["source"] for cell in cells]
+            contents[f"settings/{stage}.json"] = [cell["source"] for cell in files.read_json(NOTEBOOKS / f"{stage}.ipynb")["cells"]]
         contents["workflow.json"] = {
             "tasks": list(self.settings.tasks), "budgets": list(self.settings.budgets), "generated": self.settings.budgets_of("generate"),
             "notebooks": str(NOTEBOOKS), "python": sys.executable,

@@ -32,7 +32,7 @@ MEMORY = {
 }
 
 # Columns of the terminal, by their headings, and those of the plan's table.
-SUMS = {"jobs": "jobs", "tokens": "tokens", "FLOP": "flops", "GPU hours": "gpu_hours", "hours": "hours", "disk": "disk_bytes",
+SUMS = {"jobs": "jobs", "tokens": "tokens", "FLOP": "flops", "device hours": "gpu_hours", "hours": "hours", "disk": "disk_bytes",
         "dollars": "dollars"}
 
 # 1,234,567 as "1.23M".
@@ -137,7 +137,7 @@ class Plan:
             *(f"  {row.model:<24} {short(row.parameters):>8} parameters, {short(row.trained):>8} trained,"
               f" {self.downloads[row.model] / 1e9:6.2f} GB to download" for row in models.itertuples()),
             "",
-            "Memory in GiB on each GPU, for the task that needs most; GPUs a job needs; texts in a pass",
+            "Memory in GiB on each device, for the task that needs most; devices a job needs; texts in a pass",
             self._memory(),
             f"activ., checkp.: activations kept, or checkpointed (total: {self.settings.teacher.activations}). batch: set/most that fit",
             "",
@@ -159,7 +159,7 @@ class Plan:
         # Numbers and an index would cost a space in each column.
         shown = rows[list(MEMORY.values())].set_axis(list(MEMORY), axis=1).map(lambda value: "" if pd.isna(value) else f"{value:.2f}")
         shown.insert(0, "", shown.index.str.ljust(20))
-        return shown.assign(GPUs=gpus, batch=batch).to_string(index=False)
+        return shown.assign(devices=gpus, batch=batch).to_string(index=False)
 
     def _work(self) -> str:
         """Sums by stage, of all, and by task."""
