@@ -170,8 +170,8 @@ class StudentSettings(_Section):
     encoder_layers: int = Field(3, ge=1, description="NLG: encoder layers taken from the pretrained model")
     decoder_layers: int = Field(3, ge=1, description="NLG: decoder layers taken from the pretrained model")
     cross_attention: Literal["pretrained"] | None = Field(
-        None, description="NLG: the decoder begins to attend as the pretrained model's highest layers do; from random weights if null")
-    dropout: float | None = Field(None, ge=0, lt=1, description="NLG: dropout of the decoder; as the model was published if null")
+        None, description="NLG: a decoder made of BERT's layers begins to attend as the highest of them do; from random weights if null")
+    dropout: float | None = Field(None, ge=0, lt=1, description="NLG: dropout of such a decoder; as the model was published if null")
     max_new_tokens: int = Field(48, ge=1, description="NLG: longest text the student generates, in word pieces")
 
 
